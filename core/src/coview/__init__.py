@@ -1,0 +1,50 @@
+"""coview: train image encoders without labels, from exchangeable parts.
+
+Names are imported when first used, so that ``from coview import Recipe, Use``
+(all that a recipe's module needs) costs no import of torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "hookimpl": "coview.hookspecs",
+    "setting": "coview.settings",
+    "Recipe": "coview.recipes",
+    "Use": "coview.recipes",
+    "Plan": "coview.plan",
+    "Layout": "coview.plan",
+    "cosine": "coview.schedules",
+    "linear": "coview.schedules",
+    "Schedule": "coview.schedules",
+    "Batch": "coview.records",
+    "Views": "coview.records",
+    "Encoded": "coview.records",
+    "Targets": "coview.records",
+    "Negatives": "coview.records",
+    "Step": "coview.records",
+    "CoviewError": "coview.errors",
+    "RequestError": "coview.errors",
+    "PluginError": "coview.errors",
+    "train": "coview.api",
+    "recipe": "coview.api",
+    "component": "coview.api",
+    "build": "coview.api",
+    "load_backbone": "coview.api",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'coview' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

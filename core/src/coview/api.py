@@ -1,0 +1,199 @@
+"""coview from Python: the same runs, recipes and parts as from the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from coview.errors import RequestError
+from coview.plan import Plan
+from coview.recipes import Recipe, find_recipe
+from coview.registry import find, kind_of
+from coview.settings import structure
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from coview.evaluation.exported import ExportedBackbone
+    from coview.method import Method
+    from coview.training.run import Run
+
+
+def recipe(name_or_path: str | Path) -> Recipe:
+    """Return the recipe of an installed method, or of a TOML file; imports no component.
+
+    Raises:
+        RequestError: there is none; the sentence has the nearest name.
+    """
+    return find_recipe(name_or_path)
+
+
+def component(kind: str, name: str, *, plan: Plan | None = None, **settings: Any) -> nn.Module:
+    """Build one part, for a training loop of one's own.
+
+    Args:
+        kind: ``"losses"``, ``"negatives"``, ``"targets"``, ... or a role.
+        name: the component's.
+        plan: what the part must know, e.g. ``Plan(batch_size=256, dim=128)``.
+        **settings: those that differ from the defaults.
+
+    Raises:
+        RequestError: unknown name, or wrong settings (all of them at once).
+    """
+    factory = find(kind_of(kind), name).load()
+    made, problems = structure(factory.Settings, settings, name)
+    if problems:
+        raise RequestError(*problems)
+    built: nn.Module = factory(made, plan or Plan())
+    return built
+
+
+def build(recipe: Recipe, plan: Plan, preset: str | None = None) -> Method:
+    """Build a recipe's five components as one module.
+
+    Args:
+        recipe: as :func:`recipe` gives it, or one of your own.
+        plan: data set size, channels, image size, batch size and steps.
+        preset: laid over the recipe, if any.
+
+    Raises:
+        RequestError: a value is wrong, or parts do not fit together.
+    """
+    from coview.configure import Changes, configure
+    from coview.method import build_method
+
+    changes = Changes(preset=preset or "none")
+    return build_method(configure(recipe, None, changes, "Python"), plan)
+
+
+def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> ExportedBackbone:
+    """Load a run's exported backbone: (B, C, H, W) float in [0, 1] -> (B, D).
+
+    It standardises the images itself, as in training, and is in evaluation mode.
+
+    Args:
+        path: a run's directory, or a file that coview exported.
+        backbone: a module to load into, where the run was given one.
+    """
+    from coview.evaluation.exported import load_backbone as load
+
+    return load(path, backbone)
+
+
+def train(
+    method: str | Path | Recipe = "simclr",
+    data: Any = None,
+    *,
+    out: str | Path | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    backbone: str | nn.Module | None = None,
+    image_size: int | None = None,
+    preset: str | None = None,
+    use: Mapping[str, str | Sequence[str]] | None = None,
+    set: Mapping[str, Any] | None = None,
+    views: Callable[[Tensor], Tensor] | None = None,
+    init: str | Path | None = None,
+    resume: str | Path | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    compile: bool = False,
+    workers: int | None = None,
+    seed: int | None = None,
+    max_steps: int | None = None,
+    save_every: str = "10m",
+    evaluate_every: int = 0,
+    evaluate: bool = True,
+    log_every: int = 50,
+    observe: Sequence[str] = (),
+    download: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train, and return the finished run.
+
+    Args:
+        method: a method's name, a TOML file (also a run's ``recipe.toml``), or a recipe.
+        data: ``SOURCE[:PATH]`` (default ``digits``), a torch data set, a tensor
+            or array of images, or ``(images, labels)``.
+        out: the run's directory; default ``runs/METHOD-DATA-TIME``.
+        epochs, batch_size, accumulate: in place of the recipe's.
+        backbone: a registered or timm name, or a module (B, C, H, W) -> (B, D).
+        image_size: pixels a side that the loader delivers.
+        preset: by name, ``"none"`` for none; chosen by image size if not given.
+        use: components by role, ``{"negatives": "queue"}``.
+        set: settings, ``{"negatives.size": 512}``.
+        views: a kornia or torchvision transform, called on images in [0, 1],
+            that makes each of two views.
+        init: weights to start the backbone from: a run or a file of coview's.
+        resume: a run's directory to go on with; everything else comes from it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        compile: compile the backbone.
+        workers: processes that decode images, for sets too large for memory.
+        seed: of everything random (default 0).
+        max_steps: stop after so many steps; schedules keep their full length.
+        save_every: steps, or minutes (``"10m"``), between checkpoints.
+        evaluate_every: epochs between kNN evaluations during training.
+        evaluate: measure kNN accuracy before and after, where labels exist.
+        log_every: steps between logged metrics.
+        observe: names of observers.
+        download: fetch a named data set that is missing.
+        progress: show progress on stderr.
+
+    Raises:
+        RequestError: the request is wrong; with every problem found.
+        CoviewError: the work failed.
+    """
+    from coview.configure import Changes
+    from coview.training.start import Request, start
+
+    if isinstance(resume, (str, Path)):
+        return _finished(start(Request(resume=Path(resume), max_steps=max_steps, device=device)), observe, progress)
+    name, module = (backbone, None) if isinstance(backbone, str) or backbone is None else (None, backbone)
+    changes = Changes(
+        use=use or {},
+        set=set or {},
+        epochs=epochs,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        backbone=name,
+        image_size=image_size,
+        preset=preset,
+    )
+    request = Request(
+        method=method,
+        data=data,
+        changes=changes,
+        out=Path(out) if out else None,
+        backbone=module,
+        views=views,
+        init=Path(init) if init else None,
+        device=device,
+        precision=precision,
+        compile=compile,
+        workers=workers,
+        seed=seed,
+        max_steps=max_steps,
+        save_every=save_every,
+        evaluate_every=evaluate_every,
+        evaluate=evaluate,
+        log_every=log_every,
+        download=download,
+        command=tuple(sys.argv),
+    )
+    return _finished(start(request), observe, progress)
+
+
+def _finished(run: Run, observe: Sequence[str], progress: bool) -> Run:
+    from coview.training.loop import fit
+
+    names = [*(["progress"] if progress else []), *observe]
+    for name in dict.fromkeys(names):
+        run.method.observe(find("observers", name).load()(), name)
+    fit(run)
+    return run

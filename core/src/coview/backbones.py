@@ -1,0 +1,157 @@
+"""Backbones: an image (B, C, H, W) to one feature vector (B, D).
+
+A name is one that an installed package registered (group ``coview.backbones``)
+or any of timm's. timm's ResNets carry torchvision's parameter names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import timm
+import torch
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from coview.errors import RequestError, nearest
+from coview.registry import Entry, entries, find
+from coview.settings import one_of, setting
+
+STEMS = ("7x7", "3x3")
+
+
+@attrs.frozen
+class BackboneSettings:
+    """What may be said about a backbone beside its name."""
+
+    stem: str = setting(
+        "7x7",
+        "a ResNet's first layer: 7x7 (stride 2, then max-pooling: ImageNet) or "
+        "3x3 (stride 1, no pooling: images of 64 pixels and less)",
+        one_of(*STEMS),
+    )
+    zero_init_last: bool = setting(
+        False, "start the last batch norm of every residual block at zero (ResNets)"
+    )
+
+
+Factory = Callable[[int, int, BackboneSettings], nn.Module]
+"""(channels, image size, settings) -> module with an attribute ``num_features``."""
+
+
+@attrs.frozen(eq=False)
+class BackboneSpec:
+    """A backbone that can be built, as often as an encoder needs one."""
+
+    name: str
+    factory: Factory
+    settings: BackboneSettings = BackboneSettings()
+
+    def build(self, channels: int, image_size: int) -> nn.Module:
+        """Return a new backbone with fresh weights; ``num_features`` is its width D."""
+        return self.factory(channels, image_size, self.settings)
+
+
+def find_backbone(name: str) -> tuple[Factory, Entry | None]:
+    """Return what builds a backbone and, if a package registered it, its entry.
+
+    Raises:
+        RequestError: no package and not timm knows the name.
+    """
+    if any(entry.name == name.rpartition(":")[2] for entry in entries("backbones")):
+        entry = find("backbones", name)
+        factory: Factory = entry.load()
+        return factory, entry
+    if not timm.is_model(name):
+        known = [entry.name for entry in entries("backbones")] + timm.list_models()
+        raise RequestError(
+            f"There is no backbone called {name!r}, neither registered nor in timm."
+            f"{nearest(name, known)}"
+        )
+
+    def build(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+        return _timm(name, channels, image_size, settings)
+
+    return build, None
+
+
+def from_module(module: nn.Module, channels: int, image_size: int) -> BackboneSpec:
+    """Make a spec of a ready module (copied for every build, weights kept)."""
+    import copy
+
+    width = getattr(module, "num_features", None)
+    if width is None:
+        width = _probe(module, channels, image_size)
+
+    def build(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+        built = copy.deepcopy(module)
+        built.num_features = width  # type: ignore[assignment]
+        return built
+
+    return BackboneSpec(type(module).__name__, build)
+
+
+def resnet10_quarter(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+    """A ResNet-10 of a quarter of ResNet-18's width: 0.3 M parameters, 128 features.
+
+    Small enough for tests and demonstrations on two cores; no paper's network.
+    """
+    # timm fixes a plain stem at 64 channels; its deep stem is as wide as asked
+    # for, and the one convolution that replaces it takes over that width.
+    net = ResNet(
+        BasicBlock,
+        (1, 1, 1, 1),
+        num_classes=0,
+        in_chans=channels,
+        channels=(16, 32, 64, 128),
+        stem_type="deep",
+        stem_width=8,
+        zero_init_last=settings.zero_init_last,
+    )
+    net.conv1 = nn.Conv2d(channels, 16, 7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return _with_stem(net, settings.stem)
+
+
+def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+    extra: dict[str, object] = {}
+    is_resnet = name.startswith(("resnet", "wide_resnet", "resnext", "test_resnet"))
+    if is_resnet:
+        extra["zero_init_last"] = settings.zero_init_last
+    if name.startswith(("vit", "deit", "test_vit")):
+        # Other sizes than the first are met by interpolating the positions.
+        extra |= {"img_size": image_size, "dynamic_img_size": True}
+    net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **extra)
+    return _with_stem(net, settings.stem) if is_resnet else net
+
+
+def _with_stem(net: nn.Module, stem: str) -> nn.Module:
+    if stem == "3x3":
+        old = net.conv1
+        first = old if isinstance(old, nn.Conv2d) else next(iter(old.children()))  # type: ignore[union-attr, operator]
+        assert isinstance(first, nn.Conv2d) and isinstance(net.bn1, nn.Module)
+        width = net.bn1.num_features
+        net.conv1 = nn.Conv2d(first.in_channels, width, 3, padding=1, bias=False)  # type: ignore[arg-type]
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        net.maxpool = nn.Identity()
+    return net
+
+
+@torch.no_grad()
+def _probe(module: nn.Module, channels: int, image_size: int) -> int:
+    was_training = module.training
+    features: Tensor = module.eval()(torch.zeros(1, channels, image_size, image_size))
+    module.train(was_training)
+    if features.ndim != 2:
+        raise RequestError(
+            f"The backbone {type(module).__name__} must give one vector an image, (B, D); it "
+            f"gave {tuple(features.shape)} for one {channels}x{image_size}x{image_size} image."
+        )
+    return features.shape[1]
+
+
+def is_convolutional(module: nn.Module) -> bool:
+    """Whether it is worth storing its images channels last (a patch embedding is not)."""
+    convolutions = (m for m in module.modules() if isinstance(m, nn.Conv2d))
+    return any(m.kernel_size != m.stride and max(m.kernel_size) > 1 for m in convolutions)  # type: ignore[type-var]

@@ -1,0 +1,92 @@
+"""Comparing queries with keys and negatives: what contrastive losses share.
+
+Losses own normalisation: what they compare by cosine they normalise themselves,
+so that any encoder, target and source of negatives can be combined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from coview.records import Encoded, Negatives, Targets
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Return rows divided by their Euclidean norm, (..., d) -> (..., d)."""
+    return normalize(rows, dim=-1)
+
+
+def similarities(queries: Tensor, vectors: Tensor) -> Tensor:
+    """Return dot products (N, K) of queries (N, d) with (K, d), or with (N, K, d) row by row."""
+    if vectors.ndim == 2:
+        return queries @ vectors.T
+    return torch.bmm(vectors, queries.unsqueeze(-1)).squeeze(-1)
+
+
+def own(identities: Tensor, queries: Tensor) -> Tensor:
+    """Return where candidates (K,) or (N, K) show the query's (N,) own thing: (N, K) bool."""
+    return identities == queries.unsqueeze(-1)
+
+
+def negative_similarities(
+    queries: Tensor, identities: Tensor, negatives: Negatives, key: int, cosine: bool
+) -> Tensor:
+    """Return one source's similarities with every query, -inf where it is no negative.
+
+    Args:
+        queries: (N, d), unit vectors if ``cosine``.
+        identities: (N,), of the queries.
+        negatives: the source's part.
+        key: the key slot of the pair.
+        cosine: divide by the negatives' norms, unless they are known to be 1.
+
+    Returns:
+        (N, K); gradient flows to queries and, where the source lets it, vectors.
+    """
+    vectors = negatives.vectors[key]
+    values = similarities(queries, vectors.to(queries.dtype))
+    if cosine and not negatives.normalized:
+        # Dividing the products leaves the (N, K, d) vectors themselves uncopied.
+        values = values / vectors.norm(dim=-1).clamp_min(1e-12)
+    candidate = negatives.identities[key]
+    if candidate is None:
+        return values
+    return values.masked_fill(own(candidate, identities), -torch.inf)
+
+
+def candidates(
+    encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], cosine: bool
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Yield, for every positive pair, its similarity (N,) and each source's (N, K)."""
+    for query, key in encoded.pairs:
+        anchors, keys = encoded.queries[query], targets.keys[key]
+        if cosine:
+            anchors, keys = unit(anchors), unit(keys)
+        positive = (anchors * keys).sum(dim=-1)
+        identities = encoded.identities[query]
+        yield (
+            positive,
+            [negative_similarities(anchors, identities, n, key, cosine) for n in negatives],
+        )
+
+
+def cross_entropy(positive: Tensor, others: Sequence[Tensor], temperature: float | Tensor) -> Tensor:
+    """Return -log softmax of the positive among all candidates, the mean over rows.
+
+    Args:
+        positive: (N,) similarities with the key.
+        others: (N, K) similarities with negatives, a part a source.
+        temperature: what similarities are divided by.
+    """
+    logits = torch.cat([positive.unsqueeze(-1), *others], dim=-1) / temperature
+    return (logits.logsumexp(dim=-1) - logits[:, 0]).mean()
+
+
+def reduced(terms: Iterable[Tensor], reduction: str) -> Tensor:
+    """Return the mean or the sum over pairs."""
+    stacked = torch.stack(list(terms))
+    return stacked.mean() if reduction == "mean" else stacked.sum()

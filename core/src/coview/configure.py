@@ -1,0 +1,132 @@
+"""From what a user asked for to a resolved recipe: the one path of CLI and Python."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from coview.data.assemble import delivered_size
+from coview.data.base import SMALL_IMAGE, DataSettings, Source
+from coview.errors import RequestError, unknown
+from coview.recipes import Recipe, find_recipe
+from coview.resolve import Layers, Resolved
+from coview.settings import literal, structure
+
+
+@attrs.frozen(kw_only=True)
+class Changes:
+    """What is laid over a recipe, apart from a preset.
+
+    Attributes:
+        use: role -> component's name, or names (negatives).
+        set: ``ROLE.KEY`` -> value.
+        epochs, batch_size, accumulate, backbone, image_size: shortcuts.
+        preset: by name; ``"none"`` for none; None to choose by image size.
+    """
+
+    use: Mapping[str, str | Sequence[str]] = attrs.field(factory=dict)
+    set: Mapping[str, Any] = attrs.field(factory=dict)
+    epochs: int | None = None
+    batch_size: int | None = None
+    accumulate: int | None = None
+    backbone: str | None = None
+    image_size: int | None = None
+    preset: str | None = None
+
+
+def configure(
+    method: str | Path | Recipe, source: Source | None, changes: Changes, layer: str
+) -> Resolved:
+    """Resolve a method with changes, for a data source.
+
+    Args:
+        method: a method's name, a TOML file, or a recipe.
+        source: decides the preset by its images' size; None: the recipe alone.
+        changes: what the user set.
+        layer: how the origin of those values is called.
+
+    Raises:
+        RequestError: with every problem found.
+    """
+    recipe = method if isinstance(method, Recipe) else find_recipe(method)
+    layers = Layers(recipe)
+    size = _image_size(source, recipe, changes)
+    preset = _preset(recipe, changes.preset, size)
+    if preset is not None:
+        layers.change(recipe.presets[preset], f"preset {preset}")
+    if size is not None:
+        layers.set("data.size", size, "data" if changes.image_size is None else layer)
+    _lay(layers, changes, layer)
+    return layers.resolve(preset)
+
+
+def _image_size(source: Source | None, recipe: Recipe, changes: Changes) -> int | None:
+    asked = changes.image_size or changes.set.get("data.size") or recipe.data.get("size")
+    if asked == "none":
+        asked = None
+    settings, problems = structure(DataSettings, {"size": asked}, "data")
+    if problems:
+        raise RequestError(*problems)
+    if source is None:
+        return settings.size  # type: ignore[no-any-return]
+    return delivered_size(settings, source.native_size())
+
+
+def _preset(recipe: Recipe, asked: str | None, size: int | None) -> str | None:
+    if asked == "none":
+        return None
+    if asked is not None:
+        if asked not in recipe.presets:
+            raise RequestError(unknown("preset", asked, [*recipe.presets, "none"]))
+        return asked
+    small = size is not None and size <= SMALL_IMAGE
+    return "small" if small and "small" in recipe.presets else None
+
+
+def _lay(layers: Layers, changes: Changes, layer: str) -> None:
+    for key in ("epochs", "batch_size", "accumulate"):
+        if (value := getattr(changes, key)) is not None:
+            layers.scalar(key, value, layer)
+    if changes.backbone is not None:
+        # Another backbone keeps the settings (the stem, say) that fit the images.
+        (draft,) = layers.tables["backbone"]
+        draft.name, draft.layer = changes.backbone, layer
+    for role, names in changes.use.items():
+        layers.use(role, [names] if isinstance(names, str) else list(names), layer)
+    for path, value in changes.set.items():
+        layers.set(path, value, layer)
+
+
+def parse_use(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Read ``ROLE=NAME[,NAME]`` from the command line."""
+    pairs = _pairs("--use", "ROLE=COMPONENT", texts)
+    return {role: [name.strip() for name in names.split(",")] for role, names in pairs.items()}
+
+
+def parse_set(texts: Sequence[str]) -> dict[str, Any]:
+    """Read ``ROLE.KEY=VALUE`` from the command line; values are TOML, or text."""
+    pairs = _pairs("--set", "ROLE.KEY=VALUE", texts)
+    return {path: literal(value) for path, value in pairs.items()}
+
+
+def _pairs(option: str, form: str, texts: Sequence[str]) -> dict[str, str]:
+    problems = [f"{option} takes {form}, not {text!r}." for text in texts if "=" not in text]
+    if problems:
+        raise RequestError(*problems)
+    split = (text.split("=", 1) for text in texts)
+    return {key.strip(): value.strip() for key, value in split}
+
+
+def run_table(method: str | Path | Recipe) -> dict[str, Any]:
+    """Return the ``[run]`` table of a recipe file that a run left, else nothing."""
+    if isinstance(method, Recipe) or not str(method).endswith(".toml"):
+        return {}
+    try:
+        table = tomllib.loads(Path(method).read_text(encoding="utf-8")).get("run", {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return {}  # reading the recipe itself gives the error
+    return dict(table)

@@ -1,0 +1,112 @@
+"""From what a source read to what the rest of coview sees: one size, splits, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+from torch import Tensor
+
+from coview.data.base import SMALL_IMAGE, DataSettings, ImageData, Split
+from coview.data.decode import Fitted, decode_all, fit_all
+from coview.data.splits import hold_out, part, statistics
+
+DEFAULT_SIZE = 256
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, in [0, 1]."""
+
+
+def common_size(sides: Iterable[int]) -> int:
+    """Return the side that all images share if it is small, else the default size."""
+    found = set(sides)
+    side = found.pop() if len(found) == 1 else DEFAULT_SIZE
+    return side if side <= SMALL_IMAGE else DEFAULT_SIZE
+
+
+def delivered_size(settings: DataSettings, native: int) -> int:
+    """Return the pixels a side that the loader delivers for images of ``native`` pixels."""
+    if settings.size is not None:
+        return settings.size
+    return native if native <= SMALL_IMAGE else DEFAULT_SIZE
+
+
+def fits(settings: DataSettings, count: int, channels: int, size: int) -> bool:
+    """Whether so many images are few enough to be kept in memory."""
+    return count * channels * size**2 <= settings.resident_mib << 20
+
+
+def assemble(
+    name: str,
+    train: Split,
+    test: Split | None,
+    settings: DataSettings,
+    *,
+    native: int,
+    channels: int,
+    classes: tuple[str, ...],
+    fingerprint: str,
+    reference: Split | None = None,
+    published: Statistics | None = None,
+    notes: tuple[str, ...] = (),
+    workers: int = 0,
+) -> ImageData:
+    """Bring a data set to one size, hold out a test split if it has none, and describe it.
+
+    Args:
+        name: as users wrote it.
+        train: to train on; images (N, C, H, W) uint8 of any size, or a data
+            set that gives images of the delivered size and channels.
+        test: likewise, or None.
+        settings: the user's.
+        native: pixels a side as stored.
+        channels: as stored.
+        classes: names by label.
+        fingerprint: of the data.
+        reference: if it is not the training split.
+        published: known statistics, used where the number of channels agrees.
+        notes: what the source decided.
+        workers: threads that decode.
+    """
+    size, channels = delivered_size(settings, native), settings.channels or channels
+    if test is None:
+        train, test, note = _held_out(train, settings.holdout)
+        notes = (*notes, note)
+    if size != native:
+        notes = (*notes, f"Images are resized to {size} pixels a side.")
+    parts = [split for split in (train, test, reference) if split is not None]
+    resident = fits(settings, sum(map(len, parts)), channels, size)
+
+    def ready(split: Split) -> Split:
+        images = split.images
+        if isinstance(images, Tensor):
+            images = (fit_all if resident else Fitted)(images, size, channels)
+        elif resident:
+            images = decode_all(images, workers)
+        return attrs.evolve(split, images=images)
+
+    train = ready(train)
+    known = published if published and len(published[0]) == channels else None
+    mean, std = known or statistics(train)
+    return ImageData(
+        name=name,
+        train=train,
+        test=None if test is None else ready(test),
+        reference=train if reference is None else ready(reference),
+        classes=classes,
+        channels=channels,
+        size=size,
+        mean=mean,
+        std=std,
+        fingerprint=fingerprint,
+        notes=notes,
+    )
+
+
+def _held_out(split: Split, share: float) -> tuple[Split, Split | None, str]:
+    kept, held = hold_out(len(split), split.labels, share)
+    if not len(held):
+        return split, None, "Nothing is held out for testing: there are too few images."
+    how = "fixed" if split.labels is None else "fixed, stratified"
+    note = f"{len(held)} of {len(split)} images are held out for testing ({how})."
+    return part(split, kept), part(split, held), note

@@ -1,0 +1,128 @@
+"""What a data set is to the rest of coview.
+
+An entry point in the group ``coview.datasets`` names a class that is a
+:class:`Source`: it is made with a path, says cheaply what size its images have,
+and loads into :class:`ImageData`. Images are uint8 and of one size; labels are
+kept apart and reach evaluation only.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from coview.settings import between, gt, one_of, setting
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALL_IMAGE = 64
+"""Images up to this many pixels a side are kept at their own size, and take the ``small`` preset."""
+
+
+@attrs.frozen
+class DataSettings:
+    """How images are loaded: the recipe's table ``data``."""
+
+    size: int | None = setting(
+        None,
+        "pixels a side that the loader delivers (short side resized, centre cropped); "
+        "none: the data set's own size up to 64 pixels, else 256",
+        gt(0),
+    )
+    channels: int | None = setting(
+        None, "1 (grey) or 3 (RGB); none: as the data set has them", one_of(1, 3)
+    )
+    holdout: float = setting(
+        0.2, "share held out for testing where a data set has no test split", between(0.01, 0.9)
+    )
+    resident_mib: int = setting(
+        2048, "a set up to this size (MiB, decoded) is decoded once and lives on the device", gt(0)
+    )
+
+
+@attrs.frozen(eq=False)
+class Split:
+    """A part of a data set.
+
+    Attributes:
+        images: (N, C, S, S) uint8 in memory, or a map-style data set that
+            gives one (C, S, S) uint8 tensor an index, decoded when asked.
+        labels: (N,) int64, or None.
+        names: each image's name (its path below the data set's folder), or None.
+    """
+
+    images: Tensor | Dataset[Tensor]
+    labels: Tensor | None = None
+    names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)  # type: ignore[arg-type]
+
+    @property
+    def resident(self) -> Tensor | None:
+        """The images, if they are in memory."""
+        return self.images if isinstance(self.images, Tensor) else None
+
+
+@attrs.frozen(eq=False)
+class ImageData:
+    """A loaded data set.
+
+    Attributes:
+        name: as users wrote it, e.g. ``"folder:/data/birds"``.
+        train: what is trained on.
+        test: what accuracy is measured on; None if there is none.
+        reference: labelled images that a test image is compared with; the
+            training images unless those have no labels (STL-10).
+        classes: names of the classes, by label.
+        channels: of the images.
+        size: pixels a side.
+        mean: of each channel, in [0, 1].
+        std: of each channel, in [0, 1].
+        fingerprint: changes when the data do; kept with the run.
+        notes: what was decided while loading, in sentences (the split, say).
+    """
+
+    name: str
+    train: Split
+    test: Split | None
+    reference: Split
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether an accuracy can be measured."""
+        return (
+            self.reference.labels is not None
+            and self.test is not None
+            and self.test.labels is not None
+        )
+
+
+class Source(Protocol):
+    """A data set by name; what the entry points of ``coview.datasets`` name."""
+
+    def __init__(self, path: str | None, download: bool = False) -> None:
+        """Remember where the data are.
+
+        Raises:
+            RequestError: the path is missing where one is needed, or there is
+                nothing there; the message says how to get the data.
+        """
+
+    def native_size(self) -> int:
+        """Pixels a side of the images as stored, without decoding them all; 256 if they vary."""
+        ...
+
+    def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
+        """Load, split and describe."""
+        ...

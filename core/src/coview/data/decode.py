@@ -1,0 +1,153 @@
+"""From files and PIL images to uint8 tensors of one size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sized
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as tvf  # type: ignore[import-untyped]
+
+from coview.errors import CoviewError
+
+CHUNK = 64
+"""Images that are decoded, or resized, in one go."""
+
+
+def fit(images: Tensor, size: int, channels: int) -> Tensor:
+    """Resize the short side (bilinear, antialiased), crop the centre, set the channels.
+
+    Args:
+        images: (..., 1 or 3, H, W) uint8.
+        size: pixels a side of the result.
+        channels: 1 (the luma of three) or 3 (grey repeated).
+
+    Returns:
+        (..., channels, size, size) uint8, perhaps a view.
+    """
+    if images.shape[-2:] != (size, size):
+        images = tvf.center_crop(tvf.resize(images, [size], antialias=True), [size])
+    if images.shape[-3] > channels:
+        # By way of floats: in uint8 torchvision cuts fractions off, and white becomes 254.
+        images = tvf.rgb_to_grayscale(images.float()).round().to(torch.uint8)
+    return images.expand(*images.shape[:-3], channels, size, size)
+
+
+def fit_all(images: Tensor, size: int, channels: int) -> Tensor:
+    """Return :func:`fit` of (N, C, H, W) as one contiguous tensor, made chunk by chunk."""
+    if images.shape[1:] == (channels, size, size):
+        return images.contiguous()
+    out = images.new_empty((len(images), channels, size, size))
+    for source, place in zip(torch.split(images, CHUNK), torch.split(out, CHUNK), strict=True):
+        place.copy_(fit(source, size, channels))
+    return out
+
+
+def pixels(image: Image.Image, channels: int) -> Tensor:
+    """Return a PIL image of any mode as (channels, H, W) uint8.
+
+    Alpha and transparent colours are dropped, not blended, as torchvision's
+    loader does. Integers of more than 8 bits are taken to run to 65535; floats
+    to 1, or to 255 where one is above 1. EXIF orientation is not applied.
+
+    Raises:
+        ValueError: values outside that range.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    image.load()
+    # PIL warns of palettes with alpha, and would look for a substitute colour.
+    image.info.pop("transparency", None)
+    wanted = "L" if channels == 1 else "RGB"
+    if image.mode != wanted:
+        # By way of RGB: not every mode has a direct way to grey.
+        image = image.convert("RGB").convert(wanted)
+    return cast(Tensor, tvf.pil_to_tensor(image))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float64)
+    low, high = values.min(), values.max()
+    top = (1 if high <= 1 else 255) if image.mode == "F" else 65535
+    if not 0 <= low <= high <= top:
+        raise ValueError(f"its values run from {low:g} to {high:g}, not within 0 to {top}")
+    return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
+
+
+def decode(path: str, size: int, channels: int) -> Tensor:
+    """Return the image in a file as (channels, size, size) uint8.
+
+    Raises:
+        CoviewError: it cannot be decoded, or is larger than PIL thinks safe.
+    """
+    try:
+        with Image.open(path) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            # PIL itself refuses only twice as many, and warns of these.
+            if limit is not None and image.width * image.height > limit:
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels; PIL.Image.MAX_IMAGE_PIXELS "
+                    f"allows {limit}"
+                )
+            return fit(pixels(image, channels), size, channels)
+    except Exception as error:
+        # A damaged file can make PIL raise nearly anything: OSError, SyntaxError, struct.error.
+        raise CoviewError(f"The image {path} cannot be decoded: {error}.") from error
+
+
+@attrs.frozen(eq=False)
+class Files(Dataset[Tensor]):
+    """Image files, decoded when asked: one (channels, size, size) uint8 tensor an index."""
+
+    paths: tuple[str, ...]
+    size: int
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return decode(self.paths[index], self.size, self.channels)
+
+
+@attrs.frozen(eq=False)
+class Fitted(Dataset[Tensor]):
+    """Images (N, C, H, W) uint8 that are resized when asked, as all at once would be too many."""
+
+    images: Tensor
+    size: int
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return fit(self.images[index], self.size, self.channels)
+
+
+def decode_all(images: Dataset[Tensor], workers: int = 0) -> Tensor:
+    """Return every image as one (N, C, S, S) uint8 tensor; threads decode, as PIL frees the GIL.
+
+    Args:
+        images: (C, S, S) uint8 each.
+        workers: threads; 0: one for each core.
+    """
+    count, first = len(cast(Sized, images)), images[0]
+    out = first.new_empty((count, *first.shape))
+
+    def work(start: int) -> None:
+        for row in range(start, min(start + CHUNK, count)):
+            out[row] = images[row]
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        # In pieces, so that the first image that fails ends the work.
+        for _ in pool.map(work, range(0, count, CHUNK)):
+            pass
+    return out

@@ -1,0 +1,46 @@
+"""scikit-learn's handwritten digits: real, tiny and always there."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+from coview.data.assemble import assemble
+from coview.data.base import DataSettings, ImageData, Split
+from coview.data.splits import digest
+from coview.errors import RequestError
+
+SIZE = 32
+
+
+class Digits:
+    """1,797 grey digits, stored at 8 pixels a side and delivered at 32."""
+
+    def __init__(self, path: str | None = None, download: bool = False) -> None:
+        """Take no path: the data come with scikit-learn."""
+        if path is not None:
+            raise RequestError(
+                f"The data set digits takes no path, as it comes with scikit-learn: {path!r}. "
+                f"Write --data digits."
+            )
+
+    def native_size(self) -> int:
+        """Return 32: at 8 pixels there is nothing to crop views from."""
+        return SIZE
+
+    def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
+        """Load, split and describe; a fixed, stratified share is held out."""
+        digits = load_digits()
+        # Stored as 0 to 16.
+        images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]
+        labels = torch.from_numpy(digits.target).long()
+        return assemble(
+            "digits",
+            Split(images, labels),
+            None,
+            settings,
+            native=SIZE,
+            channels=1,
+            classes=tuple(map(str, digits.target_names)),
+            fingerprint=digest(images, labels),
+        )

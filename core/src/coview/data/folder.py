@@ -1,0 +1,110 @@
+"""A folder of images, with or without class sub-folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from PIL import Image
+
+from coview.data.assemble import assemble, common_size, delivered_size
+from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
+from coview.data.decode import Files
+from coview.data.listing import Listing, list_images
+from coview.data.splits import digest, evenly_spaced
+from coview.errors import CoviewError, RequestError
+
+LOOKED_AT = 32
+"""Images whose size is read to tell whether all have the same."""
+
+
+class Folder:
+    """JPEG, PNG, WebP, BMP and TIFF images below a folder.
+
+    Sub-folders ``train`` and ``test`` (or ``val``) are the splits; without
+    them a share is held out. The folders one level down are the classes.
+    """
+
+    kind: ClassVar[str] = "folder"
+    held: ClassVar[tuple[str, ...]] = ("test", "val")
+
+    def __init__(self, path: str | None = None, download: bool = False) -> None:
+        """List the images below ``path``; ``download`` means nothing here."""
+        if path is None:
+            raise RequestError(f"The data set {self.kind} needs a path: write {self.kind}:PATH.")
+        self.root = Path(path)
+        if not self.root.exists():
+            raise RequestError(f"There is no folder {path}.")
+        if not self.root.is_dir():
+            raise RequestError(f"{path} is a file; the data set {self.kind} needs a folder.")
+        self.name = f"{self.kind}:{path}"
+        self.train, self.test = self._list()
+
+    def _list(self) -> tuple[Listing, Listing | None]:
+        train = self.root / "train"
+        held = [self.root / name for name in self.held if (self.root / name).is_dir()]
+        others = [p for p in self.root.iterdir() if p.is_dir() and p != train and p.name[0] != "."]
+        # A folder train beside others may be a class: of vehicles, say.
+        if not train.is_dir() or (others and not held):
+            return list_images(self.root, self.root), None
+        tests = [list_images(folder, self.root) for folder in held]
+        # ImageNet's test images have no labels; val is then what can be measured on.
+        labelled = (listing for listing in tests if listing.classes is not None)
+        return list_images(train, self.root), next(labelled, tests[0] if tests else None)
+
+    def native_size(self) -> int:
+        """Return the short side that a sample of images shares if up to 64, else 256."""
+        names = [self.train.names[row] for row in evenly_spaced(len(self.train.names), LOOKED_AT)]
+        return common_size(min(self._header(name)) for name in names)
+
+    def _header(self, name: str) -> tuple[int, int]:
+        path = self.root / name
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except Exception as error:
+            raise CoviewError(f"The image {path} cannot be decoded: {error}.") from error
+
+    def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
+        """Load, split and describe; colour unless ``settings`` ask for grey."""
+        native, channels = self.native_size(), settings.channels or 3
+        listings = [self.train] if self.test is None else [self.train, self.test]
+        # The union: a class that only one split has must not shift the others' numbers.
+        classes = tuple(sorted({name for listing in listings for name in listing.classes or ()}))
+        size = delivered_size(settings, native)
+        splits = [self._split(listing, classes, size, channels) for listing in listings]
+        return assemble(
+            self.name,
+            splits[0],
+            splits[1] if len(splits) > 1 else None,
+            settings,
+            native=native,
+            channels=channels,
+            classes=classes if len(classes) > 1 else (),
+            fingerprint=digest(*(str(text) for s in listings for text in (*s.names, *s.bytes))),
+            published=(IMAGENET_MEAN, IMAGENET_STD),
+            notes=tuple(_notes(listings, classes)),
+            workers=workers,
+        )
+
+    def _split(self, listing: Listing, classes: Sequence[str], size: int, channels: int) -> Split:
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = None
+        # One class says nothing: it is how unlabelled images are often stored.
+        if listing.classes is not None and len(classes) > 1:
+            labels = torch.tensor([numbers[name] for name in listing.classes])
+        paths = tuple(str(self.root / name) for name in listing.names)
+        return Split(Files(paths, size, channels), labels, listing.names)
+
+
+def _notes(listings: Sequence[Listing], classes: Sequence[str]) -> list[str]:
+    notes = []
+    if loose := sum(listing.loose for listing in listings):
+        notes.append(f"{loose} images beside the class folders are left out.")
+    if len(classes) == 1:
+        notes.append("There is one class folder only, so the images count as unlabelled.")
+    if untrained := sorted(set(classes) - set(listings[0].classes or classes)):
+        notes.append(f"Classes without training images: {', '.join(untrained)}.")
+    return notes

@@ -1,0 +1,158 @@
+"""Batches: which image is where in an epoch, and its way to the device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from coview.data.base import Split
+from coview.errors import CoviewError, RequestError
+from coview.records import Batch
+
+Device = torch.device | str
+
+
+@attrs.frozen(eq=False)
+class _Whole(Dataset[Any]):
+    """Gives the batch at a list of indices; a failure is handed back as a value.
+
+    An exception raised in a worker reaches the user with the worker's
+    traceback as its message; a value comes through as it is.
+    """
+
+    data: Any
+    collate: Callable[[list[Any]], Any]
+
+    def __getitem__(self, rows: Sequence[int]) -> Any:
+        try:
+            return self.collate([self.data[row] for row in rows])
+        except CoviewError as error:
+            return error
+
+
+def fetched(
+    data: Any,
+    batches: Sequence[Sequence[int]],
+    workers: int,
+    collate: Callable[[list[Any]], Any] = torch.stack,
+    pin_memory: bool = False,
+) -> Iterator[Any]:
+    """Yield the collated items of each list of indices, in order.
+
+    Args:
+        data: map-style data set.
+        batches: its indices, by batch.
+        workers: processes that read; 0: this one.
+        collate: makes a batch of a list of items.
+        pin_memory: put batches where a GPU can fetch them while it works.
+
+    Raises:
+        CoviewError: an item could not be read.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Whole(data, collate),
+        # Each "sample" is a whole batch: batching is done, in the worker.
+        sampler=batches,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        # Without one of its own it would draw from, and so change, the global random state.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, CoviewError):
+            raise batch
+        yield batch
+
+
+class Batches:
+    """The batches of a training, addressed by epoch and position.
+
+    The order of an epoch depends on seed and epoch only, so a training that is
+    taken up at any step sees what it would have seen.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        device: Device,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Move images that are in memory to the device.
+
+        Args:
+            split: what is trained on.
+            batch_size: global: of all processes together.
+            seed: the run's.
+            device: where batches go.
+            workers: processes that decode images that are not in memory.
+            rank: number of this process.
+            world_size: number of processes.
+
+        Raises:
+            RequestError: a batch is larger than the set, or cannot be shared evenly.
+        """
+        if not 1 <= batch_size <= len(split):
+            raise RequestError(
+                f"The batch size must be 1 to {len(split)}, the number of training images: "
+                f"{batch_size}."
+            )
+        if batch_size % world_size:
+            raise RequestError(
+                f"The batch size must be a multiple of the number of processes, {world_size}: "
+                f"{batch_size}."
+            )
+        self.batch_size, self.steps_per_epoch = batch_size, len(split) // batch_size
+        self._count, self._seed, self._device = len(split), seed, torch.device(device)
+        self._workers, self._rank, self._world_size = workers, rank, world_size
+        resident = split.resident
+        self._images = split.images if resident is None else resident.to(self._device)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield this process's rows of each global batch of an epoch from ``start`` on.
+
+        The last images, too few for a batch, are left out.
+        """
+        rows = self._rows(epoch)[start:]
+        on_device = rows.to(self._device)
+        if isinstance(self._images, Tensor):
+            for own in on_device:
+                yield Batch(self._images.index_select(0, own), own)
+            return
+        pin = self._device.type == "cuda"
+        batches = fetched(self._images, rows.tolist(), self._workers, pin_memory=pin)
+        for images, own in zip(batches, on_device, strict=True):
+            yield Batch(images.to(self._device, non_blocking=True), own)
+
+    def _rows(self, epoch: int) -> Tensor:
+        """Return (steps, own batch) int64: the images of each step."""
+        text = f"{self._seed}/{epoch}/order".encode()
+        mixed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+        order = torch.randperm(self._count, generator=torch.Generator().manual_seed(mixed))
+        whole = order[: self.steps_per_epoch * self.batch_size]
+        return whole.view(self.steps_per_epoch, self._world_size, -1)[:, self._rank]
+
+
+def images_in_order(
+    split: Split, batch_size: int, device: Device, workers: int = 0
+) -> Iterator[Tensor]:
+    """Yield all images in their order, (up to batch_size, C, S, S) uint8 on the device."""
+    device = torch.device(device)
+    batches: Iterator[Tensor]
+    if split.resident is not None:
+        batches = iter(torch.split(split.resident, batch_size))
+    else:
+        rows = [part.tolist() for part in torch.split(torch.arange(len(split)), batch_size)]
+        batches = fetched(split.images, rows, workers, pin_memory=device.type == "cuda")
+    for images in batches:
+        yield images.to(device, non_blocking=True)

@@ -1,0 +1,96 @@
+"""Parts of a data set: the fixed hold-out, channel statistics, fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from coview.data.base import Split
+
+HOLDOUT_SEED = 0
+"""The same for every run: two runs on one data set must be measured on the same images."""
+SAMPLED = 2000
+"""Images that channel statistics are taken from, at most."""
+
+
+def hold_out(count: int, labels: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
+    """Split a data set of ``count`` images; the same arguments give the same split.
+
+    Every class gives its share to within one image, and keeps at least one for
+    training. Without labels all images are one class.
+
+    Args:
+        count: images in the set.
+        labels: (count,) int64, or None.
+        share: of the images that are held out, in (0, 1).
+
+    Returns:
+        Ascending indices of the training and of the held-out images; the
+        latter are none only if no class has two images.
+    """
+    classes = np.zeros(count, dtype=np.int64) if labels is None else labels.numpy()
+    # NumPy promises never to change the stream of RandomState; torch does not.
+    shuffled = np.random.RandomState(HOLDOUT_SEED).permutation(count)
+    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    wanted = min(max(round(count * share), 1), count - 1)
+    # Evenly spaced places in a list sorted by class are a stratified sample.
+    places = ((np.arange(wanted) + 0.5) * count / max(wanted, 1)).astype(np.int64)
+    held = np.zeros(count, dtype=bool)
+    held[by_class[places]] = True
+    _, starts, sizes = np.unique(classes[by_class], return_index=True, return_counts=True)
+    taken = np.add.reduceat(held[by_class].astype(np.int64), starts)
+    held[by_class[starts[taken == sizes]]] = False
+    return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+
+
+def part(split: Split, rows: Tensor) -> Split:
+    """Return the images of ``split`` at ``rows``, (n,) int64, with their labels and names."""
+    images = split.images
+    return attrs.evolve(
+        split,
+        images=images[rows] if isinstance(images, Tensor) else Subset(images, rows.tolist()),
+        labels=None if split.labels is None else split.labels[rows],
+        names=None if split.names is None else tuple(split.names[row] for row in rows.tolist()),
+    )
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Return up to ``most`` indices below ``count``, from the first to the last."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
+
+
+def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel in [0, 1], from a sample.
+
+    A channel that never varies has a deviation of 1, so that it can be divided by.
+    """
+    # A histogram of the 256 values is exact and needs no float copy of the images.
+    counts = torch.zeros(())
+    for row in evenly_spaced(len(split), SAMPLED):
+        image = split.images[row]
+        counts = counts + torch.stack([torch.bincount(c.flatten(), minlength=256) for c in image])
+    weights = counts / counts.sum(1, keepdim=True).double()
+    values = torch.linspace(0, 1, 256, dtype=torch.float64)
+    mean = weights @ values
+    deviation = (weights * (values - mean[:, None]) ** 2).sum(1).sqrt()
+    deviation[deviation < 1e-6] = 1.0
+    return tuple(mean.tolist()), tuple(deviation.tolist())
+
+
+def digest(*parts: Tensor | str | None) -> str:
+    """Return a fingerprint (blake2b, 32 hexadecimal digits) of tensors and texts."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for item in parts:
+        if isinstance(item, Tensor):
+            hasher.update(f"{tuple(item.shape)}".encode())
+            hasher.update(item.contiguous().numpy().data)
+        else:
+            # File names may hold bytes that are no UTF-8.
+            hasher.update(os.fsencode(f"{item}\0"))
+    return hasher.hexdigest()

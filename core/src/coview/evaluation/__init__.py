@@ -1,0 +1,1 @@
+"""What weights are worth: features and the accuracies measured on them."""

@@ -1,0 +1,68 @@
+"""Heads: the small networks that follow a backbone."""
+
+from __future__ import annotations
+
+from torch import nn
+
+NORMS = ("none", "batch", "layer")
+OUTPUT_NORMS = ("none", "batch", "batch-no-shift", "batch-plain", "layer")
+
+
+def norm(kind: str, width: int) -> nn.Module:
+    """Return a normalisation of (N, width).
+
+    ``batch`` has scale and shift; ``batch-no-shift`` keeps its shift at zero
+    and untrained (SimCLR's last layer); ``batch-plain`` has neither.
+    """
+    if kind == "batch":
+        return nn.BatchNorm1d(width)
+    if kind == "batch-plain":
+        return nn.BatchNorm1d(width, affine=False)
+    if kind == "batch-no-shift":
+        layer = nn.BatchNorm1d(width)
+        layer.bias.requires_grad_(False)
+        return layer
+    if kind == "layer":
+        return nn.LayerNorm(width)
+    return nn.Identity()
+
+
+def mlp(
+    inputs: int,
+    hidden: int,
+    outputs: int,
+    layers: int = 2,
+    *,
+    hidden_norm: str = "batch",
+    output_norm: str = "none",
+    hidden_bias: bool = True,
+    output_bias: bool = True,
+) -> nn.Sequential:
+    """Return ``layers`` linear layers, with norm and ReLU between them.
+
+    Its children are its layers, numbered: ``head[0]`` is the first linear
+    layer with its norm and ReLU, ``head[-1]`` the last.
+
+    Args:
+        inputs: width of what comes in, (N, inputs).
+        hidden: width between the layers.
+        outputs: width of what comes out, (N, outputs).
+        layers: number of linear layers; 1 is a linear head.
+        hidden_norm: ``"none"``, ``"batch"`` or ``"layer"``.
+        output_norm: one of :data:`OUTPUT_NORMS`.
+        hidden_bias, output_bias: whether linear layers have a bias.
+    """
+    blocks: list[nn.Module] = []
+    width = inputs
+    for _ in range(layers - 1):
+        linear = nn.Linear(width, hidden, bias=hidden_bias)
+        parts = [linear, norm(hidden_norm, hidden), nn.ReLU(inplace=True)]
+        blocks.append(nn.Sequential(*_without_identities(parts)))
+        width = hidden
+    last = [nn.Linear(width, outputs, bias=output_bias), norm(output_norm, outputs)]
+    blocks.append(nn.Sequential(*_without_identities(last)))
+    return nn.Sequential(*blocks)
+
+
+def _without_identities(parts: list[nn.Module]) -> list[nn.Module]:
+    return [part for part in parts if not isinstance(part, nn.Identity)]

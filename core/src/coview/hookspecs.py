@@ -1,0 +1,232 @@
+"""The contract: what a step asks of its components, in the order it asks.
+
+A run has a plugin manager of its own. Five roles answer the first five hooks;
+a component is registered for the role hooks of the roles that the recipe gives
+it, and for the two open hooks (``gradients_ready``, ``update_target``), which
+any component may answer. An implementation names only the arguments it needs.
+
+Order is part of the contract. A queue or bank is read (``draw_negatives``)
+before it is written (``update_target``), and written once an optimiser step,
+so that a positive is never its own negative.
+
+The step, which the engine runs and anyone's own loop may::
+
+    loss = method(batch, step)      # generate_views ... compute_loss
+    loss.backward()
+    method.gradients_ready(step)
+    optimizer.step()
+    method.update_target(step)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
+
+PROJECT = "coview"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+ROLES = ("views", "encoder", "target", "negatives", "loss")
+"""The five roles, in the order in which they are built."""
+
+ROLE_HOOKS = {
+    "views": "generate_views",
+    "encoder": "encode",
+    "target": "encode_targets",
+    "negatives": "draw_negatives",
+    "loss": "compute_loss",
+}
+OPEN_HOOKS = ("gradients_ready", "update_target")
+
+
+class StepHooks:
+    """Hooks that a training step calls."""
+
+    @hookspec(firstresult=True)
+    def generate_views(self, batch: Batch, step: Step) -> Views:
+        """Role ``views``: render the batch.
+
+        Called without gradient. The component also has an attribute ``layout``
+        (:class:`coview.Layout`) and ``evaluation_views(images) -> Views``, the
+        same normalisation and layout without randomness.
+
+        Args:
+            batch: images (B, C, H, W) uint8 and their indices (B,).
+            step: its generator is the only source of randomness.
+
+        Returns:
+            Views: crops (B, C, h, w) float, and which of them are encoded by
+            whom and which are positives of each other.
+
+        Example::
+
+            @hookimpl
+            def generate_views(self, batch, step):
+                images = batch.images.float() / 255
+                noise = torch.randn(images.shape, generator=step.generator)
+                return Views((images, images + noise), (0, 1), (0, 1), ((0, 1), (1, 0)))
+        """
+
+    @hookspec(firstresult=True)
+    def encode(self, views: Views, batch: Batch, step: Step) -> Encoded:
+        """Role ``encoder``: run the online network on ``views.queries``.
+
+        The component also has ``dim`` (the width it compares), ``project``,
+        ``predict``, ``backbone()`` and ``without_predictor()``; deriving from
+        :class:`coview.encoders.Encoder` gives all of them.
+
+        Returns:
+            Encoded: by slot what is compared (N, d), by view the features (B, D).
+
+        Example::
+
+            @hookimpl
+            def encode(self, views, batch):
+                features = {v: self.trunk(views.crops[v]) for v in views.queries}
+                z = {v: self.head(f) for v, f in features.items()}
+                own = {v: batch.indices for v in z}
+                return Encoded(z, z, own, views.pairs, features)
+        """
+
+    @hookspec(firstresult=True)
+    def encode_targets(
+        self, encoder: nn.Module, views: Views, encoded: Encoded, batch: Batch, step: Step
+    ) -> Targets:
+        """Role ``target``: say what the queries are compared with.
+
+        Args:
+            encoder: the online encoder. Do not keep it: it would be saved twice.
+            encoded: what it just made of the query views.
+
+        Returns:
+            Targets: by slot, keys (N, d) and their identities (N,).
+
+        Example::
+
+            @hookimpl
+            def encode_targets(self, encoded):
+                keys = {s: z.detach() for s, z in encoded.projections.items()}
+                return Targets(keys, encoded.identities)
+        """
+
+    @hookspec
+    def draw_negatives(
+        self, views: Views, encoded: Encoded, targets: Targets, batch: Batch, step: Step
+    ) -> Negatives:
+        """Role ``negatives``: give what the queries must differ from.
+
+        All sources of the recipe answer, in its order; the loss gets a tuple
+        with a part for each, none copied or joined, empty where there is none.
+        A memory may return its buffer itself: it is written only after backward.
+
+        Returns:
+            Negatives: by key slot, vectors (K, d) or (N, K, d).
+
+        Example::
+
+            @hookimpl
+            def draw_negatives(self, targets):
+                return Negatives(targets.keys, targets.identities)
+        """
+
+    @hookspec(firstresult=True)
+    def compute_loss(
+        self,
+        views: Views,
+        encoded: Encoded,
+        targets: Targets,
+        negatives: tuple[Negatives, ...],
+        step: Step,
+    ) -> Tensor:
+        """Role ``loss``: compare.
+
+        Returns:
+            Tensor: a scalar, the mean over this process's rows; gradient flows.
+
+        Example::
+
+            @hookimpl
+            def compute_loss(self, encoded, targets):
+                terms = [mse_loss(encoded.queries[q], targets.keys[k]) for q, k in encoded.pairs]
+                return torch.stack(terms).mean()
+        """
+
+    @hookspec
+    def gradients_ready(self, step: Step) -> None:
+        """Open to all: after backward and unscaling, before the optimiser's step.
+
+        For freezing a layer (set its gradients to None) or clipping per tensor.
+
+        Example::
+
+            @hookimpl
+            def gradients_ready(self, step):
+                if step.epoch < 1:
+                    self.prototypes.weight.grad = None
+        """
+
+    @hookspec
+    def update_target(
+        self,
+        encoder: nn.Module,
+        views: Views,
+        encoded: Encoded,
+        targets: Targets,
+        batch: Batch,
+        step: Step,
+    ) -> None:
+        """Open to all: after the optimiser's step, without gradient.
+
+        The records are detached and, when micro-batches were accumulated,
+        joined by rows. Here a momentum encoder moves its weights, a queue takes
+        in the step's keys, a bank its features.
+
+        Example::
+
+            @hookimpl
+            def update_target(self, encoder):
+                for mine, theirs in zip(self.network.parameters(), encoder.parameters()):
+                    mine.lerp_(theirs, 0.004)
+        """
+
+
+class LifeHooks:
+    """Hooks of a run's life, for observers. ``run`` is a :class:`coview.training.run.Run`."""
+
+    @hookspec
+    def run_started(self, run: Any) -> None:
+        """Everything is built; the first step (or the first after a resume) comes next."""
+
+    @hookspec
+    def step_finished(self, run: Any, step: Step, loss: Tensor) -> None:
+        """A step is done. ``loss`` is a 0-dim tensor on the device: reading it synchronises."""
+
+    @hookspec
+    def epoch_finished(self, run: Any, epoch: int, metrics: dict[str, float]) -> None:
+        """An epoch is done (counted from 0); ``metrics`` are its means, already on the host."""
+
+    @hookspec
+    def checkpoint_saved(self, run: Any, path: Path) -> None:
+        """A checkpoint was written and is whole."""
+
+    @hookspec
+    def run_finished(self, run: Any) -> None:
+        """Training is over and the weights are exported."""
+
+
+HOOK_NAMES = frozenset(
+    name
+    for group in (StepHooks, LifeHooks)
+    for name, member in vars(group).items()
+    if hasattr(member, f"{PROJECT}_spec")
+)
+"""Every hook there is; an implementation of any other name is a mistake."""

@@ -1,0 +1,271 @@
+"""A recipe built: five roles as one module, joined by the hooks of a run's own manager."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import pluggy
+import torch
+from torch import Tensor, nn
+
+from coview.backbones import BackboneSpec
+from coview.encoders import Encoder
+from coview.errors import CoviewError, PluginError, RequestError, nearest
+from coview.hookspecs import (
+    HOOK_NAMES,
+    OPEN_HOOKS,
+    PROJECT,
+    ROLE_HOOKS,
+    ROLES,
+    LifeHooks,
+    StepHooks,
+    hookimpl,
+)
+from coview.plan import Plan
+from coview.records import Batch, Encoded, Step, Targets, Views, detached, joined
+from coview.resolve import Part, Resolved
+
+_IMPL = f"{PROJECT}_impl"
+
+
+@attrs.frozen(eq=False)
+class Component:
+    """A built part: the module, the roles it fills, and who it is in messages."""
+
+    key: str
+    module: nn.Module
+    roles: tuple[str, ...]
+    name: str
+    package: str
+
+    @property
+    def label(self) -> str:
+        """For messages: ``negatives 'queue' of package coview-moco``."""
+        return f"{self.roles[0]} {self.name!r} of package {self.package}"
+
+
+class Method(nn.Module):
+    """Five components and their hook relay.
+
+    ``loss = method(batch, step)``, then backward, ``method.gradients_ready(step)``,
+    the optimiser's step and ``method.update_target(step)``. The step's records
+    are kept, detached, in between.
+    """
+
+    def __init__(self, components: Sequence[Component], evaluates: str = "online") -> None:
+        super().__init__()
+        self.components = nn.ModuleDict({c.key: c.module for c in components})
+        self.parts = {component.key: component for component in components}
+        self.evaluates = evaluates
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.manager = pluggy.PluginManager(PROJECT)
+        self.manager.add_hookspecs(StepHooks)
+        self.manager.add_hookspecs(LifeHooks)
+        self._records: list[tuple[Batch, Views, Encoded, Targets]] = []
+        self._step_number = -1
+        # pluggy calls the last registered first; the recipe's order is the first one first.
+        for component in reversed(components):
+            _register(self.manager, component)
+        _check_roles(self.manager)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The online encoder."""
+        encoder = self.components["encoder"]
+        assert isinstance(encoder, Encoder) or hasattr(encoder, "project")
+        return encoder  # type: ignore[return-value]
+
+    def forward(self, batch: Batch, step: Step) -> Tensor:
+        """Return the step's loss, a scalar with gradient."""
+        hook = self.manager.hook
+        with torch.no_grad():
+            views = hook.generate_views(batch=batch, step=step)
+        with self.autocast():
+            encoded = hook.encode(views=views, batch=batch, step=step)
+            targets = hook.encode_targets(
+                encoder=self.encoder, views=views, encoded=encoded, batch=batch, step=step
+            )
+        negatives = tuple(
+            hook.draw_negatives(
+                views=views, encoded=encoded, targets=targets, batch=batch, step=step
+            )
+        )
+        loss: Tensor = hook.compute_loss(
+            views=views, encoded=encoded, targets=targets, negatives=negatives, step=step
+        )
+        self._keep(step, (batch, views, encoded, targets))
+        return loss
+
+    def gradients_ready(self, step: Step) -> None:
+        """Let every component touch its gradients, before the optimiser's step."""
+        self.manager.hook.gradients_ready(step=step)
+
+    @torch.no_grad()
+    def update_target(self, step: Step) -> None:
+        """Let targets, queues and banks move, after the optimiser's step."""
+        if not self._records:
+            raise CoviewError("update_target needs a forward pass of the same step before it.")
+        batches, views, encoded, targets = zip(*self._records, strict=True)
+        self._records = []
+        self.manager.hook.update_target(
+            encoder=self.encoder,
+            views=joined(views),
+            encoded=joined(encoded),
+            targets=joined(targets),
+            batch=joined(batches),
+            step=step,
+        )
+
+    def backbone(self) -> nn.Module:
+        """Return the network that the recipe exports and evaluates."""
+        holder = self.encoder if self.evaluates == "online" else self.components["target"]
+        if not hasattr(holder, "backbone"):
+            raise RequestError(
+                f"evaluates = {self.evaluates!r}, but the {self.parts['target'].label} has no "
+                "network of its own to evaluate."
+            )
+        backbone: nn.Module = holder.backbone()  # type: ignore[operator]
+        return backbone
+
+    def evaluation_views(self, images: Tensor) -> Views:
+        """Return images (B, C, H, W) uint8 as the network sees them in evaluation."""
+        views: Views = self.components["views"].evaluation_views(images)  # type: ignore[operator]
+        return views
+
+    def observe(self, observer: object, name: str) -> None:
+        """Register an observer: it watches or wraps hooks and fills no role."""
+        _refuse_misspelt(observer, f"observer {name!r}")
+        try:
+            self.manager.register(observer, name=f"observer:{name}")
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"Observer {name!r}: {error}") from error
+
+    def _keep(self, step: Step, records: tuple[Batch, Views, Encoded, Targets]) -> None:
+        if not self.training:
+            return
+        if step.number != self._step_number:
+            self._records = []  # a loop that never calls update_target must not grow
+        self._step_number = step.number
+        batch, views, encoded, targets = records
+        self._records.append(
+            (detached(batch), detached(views), detached(encoded), detached(targets))
+        )
+
+
+def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None = None) -> Method:
+    """Build the components in the roles' order, each knowing more than the last.
+
+    Args:
+        resolved: a recipe known to be right.
+        plan: the run as far as it is known.
+        objects: ready modules in place of named ones: ``views``, ``backbone``.
+
+    Raises:
+        RequestError: parts do not fit together; the sentence says why.
+    """
+    objects = objects or {}
+    backbone = resolved.part("backbone")
+    spec = BackboneSpec(backbone.name, backbone.factory, backbone.settings)
+    plan = attrs.evolve(plan, backbone=objects.get("backbone", spec))
+    built: dict[str, Component] = {}
+    for role in ROLES:
+        for part in resolved.parts[role]:
+            if part.shared_with:
+                owner = next(c for c in built.values() if part.shared_with in c.roles)
+                built[owner.key] = attrs.evolve(owner, roles=(*owner.roles, role))
+                continue
+            key = role if role not in built else f"{role}-{part.name}"
+            module = objects.get(role) or _construct(part, plan)
+            built[key] = Component(key, module, (role,), part.name, part.package)
+            plan = _learned(plan, role, module)
+    return Method(list(built.values()), resolved.training.evaluates)
+
+
+def _construct(part: Part, plan: Plan) -> nn.Module:
+    try:
+        module = part.factory(part.settings, plan)
+    except RequestError:
+        raise
+    except Exception as error:
+        error.add_note(f"while building {part.table} {part.name!r} of package {part.package}")
+        raise
+    if not isinstance(module, nn.Module):
+        raise PluginError(f"{part.table} {part.name!r} of {part.package} is no torch.nn.Module.")
+    return module
+
+
+def _learned(plan: Plan, role: str, module: Any) -> Plan:
+    if role == "views":
+        return attrs.evolve(plan, layout=module.layout)
+    if role == "encoder":
+        return attrs.evolve(plan, dim=module.dim, encoder=module)
+    return plan
+
+
+def _register(manager: pluggy.PluginManager, component: Component) -> None:
+    _refuse_misspelt(component.module, component.label)
+    relay = SimpleNamespace()
+    for name in (*(ROLE_HOOKS[role] for role in component.roles), *OPEN_HOOKS):
+        implementation = getattr(component.module, name, None)
+        if hasattr(implementation, _IMPL):
+            setattr(relay, name, _relay(implementation, component))
+        elif name not in OPEN_HOOKS:
+            role = next(role for role, hook in ROLE_HOOKS.items() if hook == name)
+            raise PluginError(f"{component.label} fills {role!r}, but has no @hookimpl {name}.")
+    try:
+        manager.register(relay, name=component.key)
+    except pluggy.PluginValidationError as error:
+        # pluggy 1.6 leaves the plugin half registered.
+        if manager.has_plugin(component.key):
+            manager.unregister(name=component.key)
+        raise PluginError(f"{component.label} does not fit its hooks: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)
+
+
+def _refuse_misspelt(component: object, label: str) -> None:
+    for name in dir(type(component)):
+        if hasattr(getattr(type(component), name, None), _IMPL) and name not in HOOK_NAMES:
+            raise PluginError(
+                f"{label} implements a hook {name!r} that does not exist."
+                f"{nearest(name, HOOK_NAMES)}"
+            )
+
+
+def _relay(implementation: Callable[..., Any], component: Component) -> Callable[..., Any]:
+    """Wrap a hook: its step has the component's own randomness, its errors say who failed."""
+    signature = inspect.signature(implementation)
+    names = list(signature.parameters)
+    position = names.index("step") if "step" in names else None
+
+    @functools.wraps(implementation)
+    def call(*arguments: Any) -> Any:
+        if position is not None:
+            step: Step = arguments[position]
+            given = list(arguments)
+            given[position] = step.within(component.key)
+            arguments = tuple(given)
+        try:
+            return implementation(*arguments)
+        except Exception as error:
+            error.add_note(f"in {component.label}")
+            raise
+
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return hookimpl(call)
+
+
+def _check_roles(manager: pluggy.PluginManager) -> None:
+    for role, hook in ROLE_HOOKS.items():
+        answering = len(getattr(manager.hook, hook).get_hookimpls())
+        if answering == 0 or (answering > 1 and role != "negatives"):
+            raise CoviewError(f"Role {role!r} needs exactly one component; {answering} fill it.")

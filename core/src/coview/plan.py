@@ -1,0 +1,86 @@
+"""What a component may know when it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from coview.records import Pairs
+
+if TYPE_CHECKING:
+    from coview.backbones import BackboneSpec
+    from coview.encoders import Encoder
+
+Notice = Callable[[str], None]
+
+
+def _silent(text: str) -> None:
+    """The default sink of notices: nowhere."""
+
+
+@attrs.frozen
+class Layout:
+    """What a views component makes of every batch, known before the first one.
+
+    Attributes:
+        sizes: height and width of each view, in pixels.
+        channels: channels of each view.
+        queries: numbers of the views that the online network encodes.
+        keys: numbers of the views that the target encodes.
+        pairs: the positives, as (query view, key view).
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    channels: tuple[int, ...]
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    pairs: Pairs
+
+    @property
+    def count(self) -> int:
+        """The number of views."""
+        return len(self.sizes)
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """The run as components see it while they are built, in the roles' order.
+
+    Attributes:
+        dataset_size: images in the training set.
+        channels: channels of the loader's images.
+        image_size: height and width of the loader's images, in pixels.
+        mean: of each channel, in [0, 1].
+        std: of each channel, in [0, 1].
+        batch_size: images a step over all processes.
+        world_size: number of processes.
+        steps_per_epoch: optimiser steps in an epoch.
+        total_steps: optimiser steps in the whole training.
+        backbone: what an encoder builds its trunk from.
+        layout: what the views give; known once they are built.
+        dim: the width the encoder compares; known once it is built.
+        encoder: the encoder, once built, for a target that copies it.
+        notice: where a component says what it adjusted, in a sentence.
+    """
+
+    dataset_size: int = 0
+    channels: int = 3
+    image_size: int = 32
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    batch_size: int = 256
+    world_size: int = 1
+    steps_per_epoch: int = 1
+    total_steps: int = 1
+    backbone: BackboneSpec | None = None
+    layout: Layout | None = None
+    dim: int = 0
+    encoder: Encoder | None = None
+    notice: Notice = _silent
+
+    @property
+    def local_batch_size(self) -> int:
+        """Images a step in this process."""
+        return self.batch_size // self.world_size

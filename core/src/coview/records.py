@@ -1,0 +1,231 @@
+"""The records that flow through a step, from images to loss.
+
+A *view* is one rendering of the batch. A *slot* is one thing that is compared:
+for most methods a slot is a view; a method may have others (a prediction
+offset, say). What is kept by slot or by view is a mapping from its number to a
+tensor, so that a network that encodes view 0 only has an entry 0 and no holes.
+
+B is the batch of this process, C channels, N the rows compared (B for methods
+that compare whole images), d the width compared, D the backbone's width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from coview.schedules import Schedule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Pairs = tuple[tuple[int, int], ...]
+"""Positives as (query, key) numbers of views or slots."""
+
+
+@attrs.frozen(eq=False)
+class Batch:
+    """Images of one step. Labels never enter training.
+
+    Attributes:
+        images: (B, C, H, W) uint8 on the run's device, all of the loader's size.
+        indices: (B,) int64, each image's position in the training set; none
+            occurs twice in a global batch.
+    """
+
+    images: Tensor
+    indices: Tensor
+
+
+@attrs.frozen(eq=False)
+class Views:
+    """What the views component makes of a batch.
+
+    Attributes:
+        crops: one (B, C, h_v, w_v) float tensor a view.
+        queries: numbers of the views that the online network encodes.
+        keys: numbers of the views that the target encodes.
+        pairs: the positives among them.
+    """
+
+    crops: tuple[Tensor, ...]
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    pairs: Pairs
+
+
+@attrs.frozen(eq=False)
+class Encoded:
+    """What the online network makes of the query views.
+
+    Attributes:
+        queries: by slot, (N, d): what the loss compares, that is the
+            predictor's output or, without one, the projection. Gradient flows.
+        projections: by slot, (N, d): the projector's output. Gradient flows.
+        identities: by slot, (N,) int64, global: rows of equal identity show
+            the same thing.
+        pairs: positives as (query slot, key slot).
+        features: by view, (B, D): the backbone's output. Gradient flows.
+    """
+
+    queries: Mapping[int, Tensor]
+    projections: Mapping[int, Tensor]
+    identities: Mapping[int, Tensor]
+    pairs: Pairs
+    features: Mapping[int, Tensor]
+
+
+@attrs.frozen(eq=False)
+class Targets:
+    """What queries are compared with.
+
+    Attributes:
+        keys: by slot, (N, d). Gradient only where the target says so.
+        identities: by slot, (N,) int64, global.
+    """
+
+    keys: Mapping[int, Tensor]
+    identities: Mapping[int, Tensor]
+
+
+@attrs.frozen(eq=False)
+class Negatives:
+    """One source's negatives.
+
+    Attributes:
+        vectors: by key slot, (K, d) shared by all queries, or (N, K, d), a set
+            for each query.
+        identities: by key slot, (K,), (N, K) or None. Where one equals a
+            query's own identity, it is no negative of that query.
+        normalized: rows are known to be unit vectors, so that a loss that
+            compares by cosine need not divide by their norms again.
+    """
+
+    vectors: Mapping[int, Tensor]
+    identities: Mapping[int, Tensor | None]
+    normalized: bool = False
+
+
+def _ignore(name: str, value: Tensor) -> None:
+    """The default sink of metrics: nowhere."""
+
+
+@attrs.frozen(eq=False)
+class Step:
+    """Where training stands, and the only source of randomness in components.
+
+    Attributes:
+        number: optimiser steps done before this one; the first step is 0.
+        steps_per_epoch: optimiser steps in an epoch.
+        total_steps: optimiser steps in the whole training.
+        seed: the run's seed.
+        device: where the generator lives.
+        component: whose randomness this is; the relay sets it for each call.
+        micro: which micro-batch of an accumulated step this is.
+    """
+
+    number: int = 0
+    steps_per_epoch: int = 1
+    total_steps: int = 1
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    component: str = ""
+    micro: int = 0
+    sink: Callable[[str, Tensor], None] = _ignore
+    _generators: dict[str, torch.Generator] = attrs.field(factory=dict, repr=False)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed before this step; the first epoch is 0."""
+        return self.number // self.steps_per_epoch
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs in the whole training, the last one perhaps incomplete."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the training done before this step, in [0, 1)."""
+        return self.number / self.total_steps
+
+    def within(self, component: str) -> Step:
+        """This step as ``component`` sees it: with a generator of its own."""
+        return attrs.evolve(self, component=component, generators=self._generators)
+
+    @property
+    def generator(self) -> torch.Generator:
+        """A generator on the device, seeded from (seed, step, component).
+
+        It is the same on every process: draw for the global batch and use the
+        own rows, so that n processes equal one. Within a step it goes on where
+        the component's last call left it.
+        """
+        import torch
+
+        if self.component not in self._generators:
+            generator = torch.Generator(device=self.device)
+            generator.manual_seed(self.seed_for(self.component))
+            self._generators[self.component] = generator
+        return self._generators[self.component]
+
+    def seed_for(self, what: str) -> int:
+        """Return a 63-bit seed that depends on (seed, step, micro-batch, ``what``)."""
+        text = f"{self.seed}/{self.number}/{self.micro}/{what}".encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+    def read(self, value: float | Schedule) -> float | Tensor:
+        """Return a setting's value now.
+
+        A number comes back as it is; a schedule as a 0-dim float64 tensor on
+        the device (float32 where the device has no float64), made without a
+        synchronisation, so that a captured step can be fed new values.
+        """
+        if not isinstance(value, Schedule):
+            return value
+        import torch
+
+        has_double = torch.device(self.device).type != "mps"
+        dtype = torch.float64 if has_double else torch.float32
+        return torch.full((), value.at(self), dtype=dtype, device=self.device)
+
+    def log(self, name: str, value: Tensor) -> None:
+        """Keep a 0-dim tensor as a metric; it stays on the device until read."""
+        self.sink(name, value.detach())
+
+
+R = TypeVar("R", Batch, Views, Encoded, Targets)
+
+
+def detached(record: R) -> R:
+    """Return the record with every tensor cut from the graph."""
+    return _map(record, lambda tensors: tensors[0].detach(), [record])
+
+
+def joined(records: Sequence[R]) -> R:
+    """Join the records of several micro-batches by rows."""
+    import torch
+
+    return records[0] if len(records) == 1 else _map(records[0], torch.cat, records)
+
+
+def _map(first: Any, function: Callable[[list[Any]], Any], records: Sequence[Any]) -> Any:
+    """Apply ``function`` to the list of equally placed tensors of the records."""
+    import torch
+
+    if isinstance(first, torch.Tensor):
+        return function(list(records))
+    if isinstance(first, Mapping):
+        return {k: _map(v, function, [r[k] for r in records]) for k, v in first.items()}
+    if isinstance(first, tuple):
+        return tuple(_map(v, function, [r[i] for r in records]) for i, v in enumerate(first))
+    if attrs.has(type(first)):
+        names = [field.name for field in attrs.fields(type(first))]
+        return type(first)(
+            **{n: _map(getattr(first, n), function, [getattr(r, n) for r in records]) for n in names}
+        )
+    return first

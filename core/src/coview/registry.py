@@ -1,0 +1,157 @@
+"""The registry: what is installed, read from package metadata alone.
+
+Listing imports nothing of a plugin; only what is asked for by name is loaded,
+and an error then names the package at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import attrs
+
+from coview.errors import PluginError, RequestError, unknown
+from coview.hookspecs import ROLES
+
+KINDS = (
+    "methods",
+    "views",
+    "encoders",
+    "targets",
+    "negatives",
+    "losses",
+    "datasets",
+    "backbones",
+    "observers",
+    "commands",
+    "studies",
+)
+"""Kinds of things plugins bring; the entry-point group of each is ``coview.KIND``."""
+
+_SINGULAR = {
+    "methods": "method",
+    "views": "views component",
+    "encoders": "encoder",
+    "targets": "target",
+    "negatives": "negatives component",
+    "losses": "loss",
+    "datasets": "data set",
+    "backbones": "backbone",
+    "observers": "observer",
+    "commands": "command",
+    "studies": "study",
+}
+_ROLE_KINDS = dict(zip(ROLES, ("views", "encoders", "targets", "negatives", "losses"), strict=True))
+_ALIASES = {
+    **{kind: kind for kind in KINDS},
+    **_ROLE_KINDS,
+    "view": "views",
+    "negative": "negatives",
+    "method": "methods",
+    "dataset": "datasets",
+    "backbone": "backbones",
+    "observer": "observers",
+    "command": "commands",
+    "study": "studies",
+}
+
+
+@attrs.frozen(order=True)
+class Entry:
+    """One installed thing: its kind and name, and where it comes from."""
+
+    kind: str
+    name: str
+    package: str
+    version: str
+    value: str = attrs.field(order=False)
+    _point: metadata.EntryPoint = attrs.field(eq=False, repr=False)
+
+    def load(self) -> Any:
+        """Import it.
+
+        Raises:
+            PluginError: the import failed; the sentence names the package.
+        """
+        try:
+            return self._point.load()
+        except Exception as error:
+            what = f"{_SINGULAR[self.kind]} {self.name!r} ({self.value})"
+            raise PluginError(
+                f"Package {self.package} {self.version} is broken: its {what} cannot be "
+                f"loaded: {type(error).__name__}: {error}"
+            ) from error
+
+
+def kind_of(text: str) -> str:
+    """Return the kind that a word names; singular, plural and role names all do.
+
+    Raises:
+        RequestError: it names none; the sentence has the nearest.
+    """
+    if text not in _ALIASES:
+        raise RequestError(unknown("kind", text, KINDS))
+    return _ALIASES[text]
+
+
+def role_of(text: str) -> str:
+    """Return the role that a word names, in singular or plural."""
+    kind = _ALIASES.get(text)
+    for role, role_kind in _ROLE_KINDS.items():
+        if kind == role_kind:
+            return role
+    raise RequestError(unknown("role", text, ROLES))
+
+
+def kind_of_role(role: str) -> str:
+    """Return the kind of component that fills ``role``."""
+    return _ROLE_KINDS[role]
+
+
+def entries(kind: str) -> list[Entry]:
+    """Return everything installed of a kind, sorted by name, then package."""
+    found = set()
+    for point in metadata.entry_points(group=f"coview.{kind}"):
+        package = point.dist.name if point.dist else "unknown"
+        version = point.dist.version if point.dist else "0"
+        found.add(Entry(kind, point.name, package, version, point.value, point))
+    return sorted(found)
+
+
+def find(kind: str, name: str) -> Entry:
+    """Return the one entry that ``NAME`` or ``PACKAGE:NAME`` means.
+
+    Raises:
+        RequestError: there is none (with the nearest name), or several
+            packages claim the name (naming them all).
+    """
+    package, _, short = name.rpartition(":")
+    installed = entries(kind)
+    found = [e for e in installed if e.name == short and package in ("", e.package)]
+    if not found:
+        raise RequestError(unknown(_SINGULAR[kind], name, {e.name for e in installed}))
+    if len(found) > 1:
+        raise RequestError(_clash(found))
+    return found[0]
+
+
+def clashes() -> list[str]:
+    """Return a sentence for every name that several packages claim."""
+    sentences = []
+    for kind in KINDS:
+        by_name: dict[str, list[Entry]] = {}
+        for entry in entries(kind):
+            by_name.setdefault(entry.name, []).append(entry)
+        sentences += [_clash(owners) for owners in by_name.values() if len(owners) > 1]
+    return sentences
+
+
+def _clash(owners: Sequence[Entry]) -> str:
+    first = owners[0]
+    packages = [entry.package for entry in owners]
+    return (
+        f"The packages {' and '.join(packages)} both claim the {_SINGULAR[first.kind]} "
+        f"{first.name!r}. Write {packages[0]}:{first.name} to choose one, or uninstall the other."
+    )

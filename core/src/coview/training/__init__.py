@@ -1,0 +1,1 @@
+"""The engine: steps, optimisers, schedules, checkpoints, observers."""

@@ -1,0 +1,56 @@
+"""Which device, and in which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from coview.errors import RequestError, unknown
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def pick_device(text: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means.
+
+    Raises:
+        RequestError: it is not there.
+    """
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise RequestError(unknown("device", text, ("auto", "cpu", "cuda", "cuda:N"))) from None
+    if device.type not in ("cpu", "cuda"):
+        raise RequestError(unknown("device", text, ("auto", "cpu", "cuda", "cuda:N")))
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise RequestError(
+                f"Device {text!r} is not there: this machine has {count} CUDA device(s). "
+                "Use --device auto or cpu."
+            )
+    return device
+
+
+def pick_precision(text: str, device: torch.device) -> str:
+    """Return fp32, bf16 or fp16; ``auto`` is bf16 on a CUDA device that has it."""
+    if text not in PRECISIONS:
+        raise RequestError(unknown("precision", text, PRECISIONS))
+    if text == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if text == "fp16" and device.type == "cpu":
+        raise RequestError("Precision fp16 needs a CUDA device; on a CPU use fp32 or bf16.")
+    return text
+
+
+def autocasting(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a factory of contexts in which networks run."""
+    if precision == "fp32":
+        return nullcontext
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return lambda: torch.autocast(device.type, dtype=dtype)

@@ -1,0 +1,86 @@
+"""LARS as the papers use it; no library has this update (timm's follows LARC)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class LARS(Optimizer):
+    """Momentum SGD whose steps are scaled, tensor by tensor, to the weights' length.
+
+    For an adapted tensor w with gradient g: u = g + weight_decay w, trust =
+    eta |w| / |u| (1 where either is 0). With ``rate_in_momentum`` (SimCLR's
+    released code): v <- momentum v + lr trust u, w <- w - v. Without (BYOL's and
+    MoCo v3's): v <- momentum v + trust u, w <- w - lr v. The two agree while
+    the learning rate is constant.
+
+    Args:
+        groups: parameter groups with ``lr``, ``weight_decay`` and ``adapted``.
+        momentum: of the buffer.
+        eta: the trust coefficient.
+        rate_in_momentum: see above.
+        clip: trust is at most lr / lr = 1 times the schedule's rate, i.e.
+            trust <- min(trust / lr, 1) (the "clipping" of LARC).
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        momentum: float = 0.9,
+        eta: float = 1e-3,
+        rate_in_momentum: bool = True,
+        clip: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": 1.0,
+            "weight_decay": 0.0,
+            "adapted": True,
+            "momentum": momentum,
+            "eta": eta,
+            "rate_in_momentum": rate_in_momentum,
+            "clip": clip,
+        }
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take a step; everything stays on the device."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if weights:
+                self._step(group, weights)
+        return loss
+
+    def _step(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        rate = group["lr"]
+        gradients = [w.grad for w in weights]
+        updates = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+        if group["adapted"]:
+            torch._foreach_mul_(updates, _trust(weights, updates, group))
+        buffers = [self._buffer(w) for w in weights]
+        torch._foreach_mul_(buffers, group["momentum"])
+        inside = rate if group["rate_in_momentum"] else 1.0
+        torch._foreach_add_(buffers, updates, alpha=inside)
+        torch._foreach_add_(weights, buffers, alpha=-1.0 if group["rate_in_momentum"] else -rate)
+
+    def _buffer(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+
+def _trust(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    lengths = torch.stack(list(torch._foreach_norm(weights)))
+    steps = torch.stack(list(torch._foreach_norm(updates)))
+    trust = group["eta"] * lengths / steps
+    if group["clip"] and group["lr"] > 0:
+        trust = (trust / group["lr"]).clamp(max=1.0)
+    return list(torch.where((lengths > 0) & (steps > 0), trust, 1.0).unbind())

@@ -1,0 +1,85 @@
+"""Learning-rate schedules by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from coview.plan import Plan
+from coview.settings import ge, gt, one_of, setting
+
+
+class Cosine:
+    """Linear warm-up, then half a cosine wave down (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+
+    @attrs.frozen
+    class Settings:
+        """Where it starts and ends."""
+
+        warmup_epochs: float = setting(0.0, "epochs of linear warm-up, moved at every step", ge(0))
+        warmup_start: float = setting(0.0, "learning rate at the first step of warm-up", ge(0))
+        final: float = setting(0.0, "learning rate that the wave ends at", ge(0))
+        per: str = setting("step", "how often the wave moves", one_of("step", "epoch"))
+        first_epoch: int = setting(0, "what the first epoch counts as, with per = epoch", ge(0))
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self.settings = settings
+        self.plan = plan
+        images = plan.dataset_size or plan.steps_per_epoch * plan.batch_size
+        self.warmup = int(settings.warmup_epochs * images / plan.batch_size)
+
+    def rate(self, peak: float, number: int) -> float:
+        """Return the learning rate of step ``number`` (from 0), given the peak."""
+        settings, plan = self.settings, self.plan
+        if number < self.warmup:
+            return settings.warmup_start + (peak - settings.warmup_start) * number / self.warmup
+        if settings.per == "epoch":
+            done = number // plan.steps_per_epoch + settings.first_epoch
+            whole = -(-plan.total_steps // plan.steps_per_epoch)
+        else:
+            done = number - self.warmup
+            whole = plan.total_steps - self.warmup
+        wave = (1 + math.cos(math.pi * min(done / max(whole, 1), 1.0))) / 2
+        return settings.final + (peak - settings.final) * wave
+
+
+class Steps:
+    """Divide the learning rate at fixed epochs."""
+
+    @attrs.frozen
+    class Settings:
+        """When, and by how much."""
+
+        milestones: tuple[int, ...] = setting((120, 160), "epochs (from 0) at which it drops")
+        gamma: float = setting(0.1, "what the learning rate is multiplied by", gt(0))
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self.settings = settings
+        self.plan = plan
+
+    def rate(self, peak: float, number: int) -> float:
+        """Return the learning rate of step ``number`` (from 0), given the peak."""
+        epoch = number // self.plan.steps_per_epoch
+        dropped = sum(epoch >= milestone for milestone in self.settings.milestones)
+        return peak * self.settings.gamma**dropped
+
+
+class Constant:
+    """One learning rate throughout."""
+
+    @attrs.frozen
+    class Settings:
+        """None."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        pass
+
+    def rate(self, peak: float, number: int) -> float:
+        """Return the peak."""
+        return peak
+
+
+SCHEDULES: Mapping[str, type[Any]] = {"cosine": Cosine, "steps": Steps, "constant": Constant}

@@ -1,0 +1,252 @@
+"""From a request to a run that is ready for its first (or next) step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from coview.backbones import from_module
+from coview.configure import Changes, configure, run_table
+from coview.data.base import ImageData, Source
+from coview.data.loader import Batches
+from coview.data.sources import open_source
+from coview.errors import CoviewError, RequestError
+from coview.evaluation.exported import load_backbone
+from coview.method import Method, build_method
+from coview.plan import Plan
+from coview.recipes import Recipe, Use, find_recipe
+from coview.resolve import Resolved
+from coview.training import checkpoints
+from coview.training.device import autocasting, pick_device, pick_precision
+from coview.training.distributed import rank, world_size
+from coview.training.optimizers import make_optimizer
+from coview.training.run import (
+    Options,
+    Run,
+    cut_metrics,
+    default_directory,
+    new_directory,
+    write_start,
+)
+from coview.views import TransformViews
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Request:
+    """What a user asked for; see :func:`coview.train` for the meaning of each."""
+
+    method: str | Path | Recipe = "simclr"
+    data: Any = None
+    changes: Changes = attrs.field(factory=Changes)
+    out: Path | None = None
+    backbone: nn.Module | None = None
+    views: Callable[[Tensor], Tensor] | None = None
+    init: Path | None = None
+    resume: Path | None = None
+    device: str = "auto"
+    precision: str | None = None
+    compile: bool = False
+    workers: int | None = None
+    seed: int | None = None
+    max_steps: int | None = None
+    save_every: str = "10m"
+    evaluate_every: int = 0
+    evaluate: bool = True
+    log_every: int = 50
+    download: bool = False
+    command: tuple[str, ...] = ()
+    layer: str = "Python"
+
+
+def prepare(request: Request) -> tuple[Resolved, Source, Options]:
+    """Resolve and validate; build and load nothing.
+
+    Raises:
+        RequestError: with every problem found.
+    """
+    table = run_table(request.method)
+    device = pick_device(request.device)
+    data = request.data if request.data is not None else table.get("data", "digits")
+    source = open_source(data, request.download)
+    changes = request.changes
+    if changes.preset is None and table:
+        # A run's recipe is resolved already; a preset would be laid over it twice.
+        changes = attrs.evolve(changes, preset="none")
+    resolved = configure(request.method, source, changes, request.layer)
+    options = Options(
+        seed=_first(request.seed, table.get("seed"), 0),
+        device=device,
+        precision=pick_precision(_first(request.precision, table.get("precision"), "auto"), device),
+        workers=_first(request.workers, table.get("workers"), 0),
+        max_steps=_first(request.max_steps, table.get("max_steps"), None),
+        save_every=request.save_every,
+        evaluate_every=request.evaluate_every,
+        log_every=request.log_every,
+        evaluate=request.evaluate,
+        compile=request.compile,
+    )
+    return resolved, source, options
+
+
+def start(request: Request) -> Run:
+    """Return a run that is ready: data loaded, method built, directory made.
+
+    Raises:
+        RequestError: the request is wrong.
+    """
+    if world_size() > 1:
+        raise CoviewError("Several processes do not train together yet; start one process.")
+    if request.resume is not None:
+        return _resumed(request)
+    if request.out is not None:
+        new_directory(request.out)
+    resolved, source, options = prepare(request)
+    run = _assemble(request, resolved, source, options, request.out)
+    write_start(run, list(request.command))
+    return run
+
+
+def _assemble(
+    request: Request, resolved: Resolved, source: Source, options: Options, out: Path | None
+) -> Run:
+    data = source.load(resolved.data, options.workers)
+    batches = Batches(
+        data.train,
+        resolved.training.batch_size,
+        options.seed,
+        options.device,
+        options.workers,
+        rank(),
+        world_size(),
+    )
+    _check_micro_batches(resolved)
+    notices: list[str] = [*resolved.notices, *data.notes]
+    plan = _plan(resolved, data, batches.steps_per_epoch, notices.append)
+    torch.manual_seed(options.seed)
+    resolved, objects = _objects(request, resolved, plan)
+    method = build_method(resolved, plan, objects)
+    _initialise(method, request.init)
+    method.to(options.device)
+    method.autocast = autocasting(options.precision, options.device)
+    if options.compile:
+        method.encoder.trunk.compile()
+    settings = resolved.part("optimizer").settings
+    maker = resolved.part("optimizer").factory
+    schedule = resolved.part("schedule")
+    path = out or default_directory(resolved.recipe.name, data.name)
+    if out is None:
+        new_directory(path)
+    return Run(
+        path=path,
+        resolved=attrs.evolve(resolved, notices=tuple(dict.fromkeys(notices))),
+        plan=plan,
+        data=data,
+        method=method,
+        optimizer=make_optimizer(maker, settings, method, plan, options.device),
+        schedule=schedule.factory(schedule.settings, plan),
+        scaler=torch.amp.GradScaler(options.device.type, enabled=options.precision == "fp16"),
+        batches=batches,
+        options=options,
+        peak=settings.peak(plan.batch_size),
+        backbone_meta=_backbone_meta(resolved, plan, request.backbone is not None),
+    )
+
+
+def _plan(
+    resolved: Resolved, data: ImageData, steps_per_epoch: int, notice: Callable[[str], None]
+) -> Plan:
+    return Plan(
+        dataset_size=len(data.train),
+        channels=data.channels,
+        image_size=data.size,
+        mean=data.mean,
+        std=data.std,
+        batch_size=resolved.training.batch_size,
+        world_size=world_size(),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=resolved.training.epochs * steps_per_epoch,
+        notice=notice,
+    )
+
+
+def _check_micro_batches(resolved: Resolved) -> None:
+    batch, parts = resolved.training.batch_size, resolved.training.accumulate
+    if batch % (parts * world_size()) or batch // (parts * world_size()) < 2:
+        raise RequestError(
+            f"accumulate = {parts} must divide the batch of {batch} into equal parts of 2 or more."
+        )
+
+
+def _objects(
+    request: Request, resolved: Resolved, plan: Plan
+) -> tuple[Resolved, dict[str, Any]]:
+    """Return ready modules that stand in for names, and the recipe saying so."""
+    objects: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    if request.views is not None:
+        objects["views"] = TransformViews(request.views, plan)
+        changes["views"] = Use(f"python:{type(request.views).__name__}")
+    if request.backbone is not None:
+        objects["backbone"] = from_module(request.backbone, plan.channels, plan.image_size)
+        changes["backbone"] = Use(f"python:{type(request.backbone).__name__}")
+    return attrs.evolve(resolved, recipe=attrs.evolve(resolved.recipe, **changes)), objects
+
+
+def _initialise(method: Method, weights: Path | None) -> None:
+    if weights is None:
+        return
+    loaded = load_backbone(weights).backbone.state_dict()
+    try:
+        method.encoder.trunk.load_state_dict(loaded)
+    except RuntimeError as error:
+        raise RequestError(f"--init {weights} does not fit this backbone: {error}") from error
+    target = method.components["target"]
+    if hasattr(target, "backbone"):
+        target.backbone().load_state_dict(loaded)  # type: ignore[operator]
+
+
+def _backbone_meta(resolved: Resolved, plan: Plan, given: bool) -> dict[str, Any]:
+    part = resolved.part("backbone")
+    return {
+        "method": resolved.recipe.name,
+        "backbone": resolved.recipe.backbone.name,
+        "given": given,
+        "settings": attrs.asdict(part.settings),
+        "channels": plan.channels,
+        "image_size": plan.image_size,
+    }
+
+
+def _resumed(request: Request) -> Run:
+    path = request.resume
+    assert path is not None
+    if not (path / "run.json").is_file():
+        raise RequestError(f"There is no run at {path} to resume.")
+    state = checkpoints.read(path / "checkpoints" / "last.pt")
+    recipe_file = path / "recipe.toml"
+    facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    again = attrs.evolve(
+        request,
+        method=attrs.evolve(find_recipe(recipe_file), name=facts["method"]),
+        data=facts["data"]["name"],
+        changes=Changes(preset="none"),
+        seed=facts["seed"],
+        precision=facts["precision"],
+    )
+    resolved, source, options = prepare(again)
+    run = _assemble(again, resolved, source, options, path)
+    checkpoints.same_run(state["identity"], run.identity)
+    run.step = checkpoints.restore(state, run.method, run.optimizer, run.scaler)
+    run.metrics = cut_metrics(path, run.step)
+    return run
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+

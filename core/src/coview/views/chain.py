@@ -1,0 +1,96 @@
+"""A chain of batched operations with randomness that the step decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from kornia.augmentation.base import _BasicAugmentationBase
+from kornia.augmentation.container.base import ImageSequentialBase
+from torch import Tensor
+
+Operation = Callable[[Tensor], Tensor]
+
+# Parameters that describe the whole call, not one row each.
+_WHOLE = frozenset({"order", "forward_input_shape"})
+
+
+class Chain:
+    """Operations applied one after the other to a batch of images.
+
+    kornia's augmentations are asked for their parameters first, for the global
+    batch, of which this process applies its own rows: n processes see what one
+    would. kornia draws from torch's global CPU generator, so drawing happens
+    under a seed of the step's, and the global state is put back. Any other
+    callable (a torchvision transform, say) is applied image by image, since
+    those draw once a call, under the same seed.
+
+    The operations are kept out of ``nn.Module`` on purpose: moving kornia's to
+    a GPU moves their random generators there, and every parameter that a
+    Python branch reads would then wait for the device.
+    """
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self.operations = tuple(operations)
+
+    def __call__(self, images: Tensor, seed: int, rank: int = 0, world_size: int = 1) -> Tensor:
+        """Apply the chain.
+
+        Args:
+            images: (B, C, H, W) float in [0, 1].
+            seed: decides everything random.
+            rank: this process's place among ``world_size``.
+            world_size: number of processes that share the global batch.
+
+        Returns:
+            (B, C, h, w) float.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for operation in self.operations:
+                if isinstance(operation, _BasicAugmentationBase):
+                    images = _apply_own_rows(operation, images, rank, world_size)
+                elif isinstance(operation, ImageSequentialBase):
+                    torch.manual_seed(seed + rank)  # its parameters are not by row
+                    images = operation(images)
+                elif getattr(operation, "batched", False):
+                    images = operation(images)
+                else:
+                    images = _apply_to_each(operation, images, rank, world_size)
+        return images
+
+
+def _apply_own_rows(
+    operation: _BasicAugmentationBase, images: Tensor, rank: int, world_size: int
+) -> Tensor:
+    rows = len(images)
+    shape = torch.Size((rows * world_size, *images.shape[1:]))
+    params = operation.forward_parameters(shape)
+    if world_size > 1:
+        params = _own_rows(params, rows, rank, world_size)
+    output: Tensor = operation(images, params=params)
+    return output
+
+
+def _own_rows(
+    params: Mapping[str, Any], rows: int, rank: int, world_size: int
+) -> dict[str, Any]:
+    own = slice(rank * rows, (rank + 1) * rows)
+    kept: dict[str, Any] = {}
+    for name, value in params.items():
+        by_row = isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows * world_size
+        kept[name] = value[own] if by_row and name not in _WHOLE else value
+    kept["forward_input_shape"] = params["forward_input_shape"].clone()
+    kept["forward_input_shape"][0] = rows
+    return kept
+
+
+def _apply_to_each(operation: Operation, images: Tensor, rank: int, world_size: int) -> Tensor:
+    # Each image of the global batch has a seed, so that a process can skip the others'.
+    seeds = torch.randint(2**62, (len(images) * world_size,))
+    done = []
+    for image, seed in zip(images, seeds[rank * len(images) :].tolist(), strict=False):
+        torch.manual_seed(seed)
+        done.append(operation(image))
+    return torch.stack(done)

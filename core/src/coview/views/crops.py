@@ -1,0 +1,118 @@
+"""Views that are random crops: the base of most views components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import center_crop
+
+from coview.hookspecs import hookimpl
+from coview.plan import Layout, Plan
+from coview.records import Batch, Pairs, Step, Views
+from coview.training.distributed import rank, world_size
+from coview.views.augmentation import Augmentation, Normalize
+from coview.views.chain import Chain
+
+
+def positives(queries: Sequence[int], keys: Sequence[int]) -> Pairs:
+    """Return every pair of different views; with one view, the view and itself."""
+    pairs = tuple((q, k) for q in queries for k in keys if q != k)
+    return pairs or tuple((q, k) for q in queries for k in keys)
+
+
+class CropViews(nn.Module):
+    """Random crops of one image, each by a chain of its own.
+
+    Args:
+        augmentations: one a view; views may differ in size and strength.
+        plan: channels, image size, mean and std are used.
+        symmetric: every view is query and key; else the first view is the
+            query and the others are keys.
+    """
+
+    def __init__(
+        self, augmentations: Sequence[Augmentation], plan: Plan, symmetric: bool = True
+    ) -> None:
+        super().__init__()
+        sizes = [augmentation.view_size(plan.image_size) for augmentation in augmentations]
+        everyone = tuple(range(len(sizes)))
+        queries = everyone if symmetric or len(sizes) == 1 else everyone[:1]
+        keys = everyone if symmetric or len(sizes) == 1 else everyone[1:]
+        self.layout = Layout(
+            sizes=tuple((size, size) for size in sizes),
+            channels=(plan.channels,) * len(sizes),
+            queries=queries,
+            keys=keys,
+            pairs=positives(queries, keys),
+        )
+        first = augmentations[0]
+        self.normalize = Normalize(plan.mean, plan.std, first.normalize)
+        self.chains = [
+            augmentation.chain(size, plan.channels, self.normalize)
+            for augmentation, size in zip(augmentations, sizes, strict=True)
+        ]
+        if plan.channels != 3 and any(a.grey_p or any(a.jitter[2:]) for a in augmentations):
+            plan.notice(
+                f"images have {plan.channels} channel(s): saturation, hue and grey-scale are dropped"
+            )
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of each channel that views are standardised with."""
+        return self.normalize.mean, self.normalize.std
+
+    @hookimpl
+    def generate_views(self, batch: Batch, step: Step) -> Views:
+        """Return one crop a chain, each (B, C, size, size) float."""
+        images = batch.images.float() / 255
+        crops = tuple(
+            chain(images, step.seed_for(f"{step.component}/{view}"), rank(), world_size())
+            for view, chain in enumerate(self.chains)
+        )
+        return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)
+
+    def evaluation_views(self, images: Tensor) -> Views:
+        """Return the centre of images (B, C, H, W) uint8, normalised, as the only view."""
+        size = max(self.layout.sizes)
+        crop = self.normalize(center_crop(images.float() / 255, list(size)))
+        return Views((crop,), (0,), (0,), ((0, 0),))
+
+
+class TransformViews(nn.Module):
+    """Two views by a user's transform: a kornia module or a torchvision one.
+
+    Args:
+        transform: from an image in [0, 1] to a view; kornia augmentations are
+            called with the batch, anything else image by image.
+        plan: its channels and image size are used.
+    """
+
+    def __init__(self, transform: Callable[[Tensor], Tensor], plan: Plan) -> None:
+        super().__init__()
+        self.chain = Chain([transform])
+        probe = torch.zeros(2, plan.channels, plan.image_size, plan.image_size)
+        channels, height, width = self.chain(probe, seed=0).shape[1:]
+        self.layout = Layout(
+            sizes=((height, width),) * 2,
+            channels=(channels,) * 2,
+            queries=(0, 1),
+            keys=(0, 1),
+            pairs=((0, 1), (1, 0)),
+        )
+
+    @hookimpl
+    def generate_views(self, batch: Batch, step: Step) -> Views:
+        """Return two views of the batch."""
+        images = batch.images.float() / 255
+        crops = tuple(
+            self.chain(images, step.seed_for(f"{step.component}/{view}"), rank(), world_size())
+            for view in (0, 1)
+        )
+        return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)
+
+    def evaluation_views(self, images: Tensor) -> Views:
+        """Return the images in [0, 1], centre-cropped to the views' size."""
+        crop = center_crop(images.float() / 255, list(self.layout.sizes[0]))
+        return Views((crop,), (0,), (0,), ((0, 0),))

@@ -1,0 +1,41 @@
+"""BYOL (Grill et al. 2020, arXiv:2006.07733).
+
+The defaults are the paper's main recipe: 1000 epochs at batch size 4096.
+"""
+
+from coview import Recipe, Use, cosine
+
+__all__ = ["recipe"]
+
+recipe = Recipe(
+    summary="predict the projection that a moving average of the network gives another view",
+    paper="arXiv:2006.07733",
+    views=Use("byol"),
+    encoder=Use("predictor", dim=256, hidden=4096, predictor_hidden=4096),
+    target=Use("momentum", decay=cosine(0.996, 1.0)),
+    loss=Use("regression"),
+    backbone=Use("resnet50"),
+    optimizer=Use(
+        "lars",
+        lr=0.2,
+        lr_rule="linear",
+        momentum=0.9,
+        weight_decay=1.5e-6,
+        eta=1e-3,
+        rate_in_momentum=False,
+    ),
+    schedule=Use("cosine", warmup_epochs=10),
+    epochs=1000,
+    batch_size=4096,
+    presets={
+        # solo-learn's published CIFAR recipe, which has no blur.
+        "small": {
+            "backbone": Use("resnet18", stem="3x3"),
+            "views": {"blur_p": 0.0, "second_blur_p": 0.0},
+            "target": {"decay": cosine(0.99, 1.0)},
+            "optimizer": {"lr": 1.0, "weight_decay": 1e-5, "eta": 0.02, "clip": True},
+            "schedule": {"warmup_start": 3e-5},
+            "batch_size": 256,
+        },
+    },
+)

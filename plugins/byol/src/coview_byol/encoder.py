@@ -1,0 +1,57 @@
+"""A backbone, a projector and a predictor."""
+
+from __future__ import annotations
+
+import attrs
+
+from coview.encoders import Encoder, EncoderSettings
+from coview.heads import NORMS, OUTPUT_NORMS, mlp
+from coview.plan import Plan
+from coview.settings import gt, one_of, setting
+
+
+class PredictorEncoder(Encoder):
+    """Projector and predictor, MLPs of one form (Grill et al. 2020, section 3.3).
+
+    Linear with bias, batch norm, ReLU, linear without bias (released code), and
+    no batch norm on the output. Each view is batch-normalised alone. Only the
+    online network predicts: a target that copies the encoder has no predictor.
+    """
+
+    @attrs.frozen
+    class Settings(EncoderSettings):
+        """The paper's values."""
+
+        dim: int = setting(256, "width of projection and prediction", gt(0))
+        hidden: int | None = setting(
+            4096, "width between the projector's layers; none: the backbone's", gt(0)
+        )
+        layers: int = setting(2, "linear layers of the projector", gt(0))
+        hidden_bias: bool = setting(True, "whether the layers before the last have a bias")
+        norm: str = setting("batch", "normalisation between layers", one_of(*NORMS))
+        output_norm: str = setting("none", "normalisation of the projection", one_of(*OUTPUT_NORMS))
+        predictor: bool = setting(True, "whether there is a predictor at all")
+        predictor_hidden: int = setting(4096, "width between the predictor's layers", gt(0))
+        predictor_output_bias: bool = setting(False, "whether the prediction has a bias")
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__(settings, plan, settings.dim)
+        self.projector = mlp(
+            self.features,
+            settings.hidden or self.features,
+            settings.dim,
+            settings.layers,
+            hidden_norm=settings.norm,
+            output_norm=settings.output_norm,
+            hidden_bias=settings.hidden_bias,
+            output_bias=False,
+        )
+        if settings.predictor:
+            self.predictor = mlp(
+                settings.dim,
+                settings.predictor_hidden,
+                settings.dim,
+                hidden_norm=settings.norm,
+                hidden_bias=settings.hidden_bias,
+                output_bias=settings.predictor_output_bias,
+            )

@@ -1,0 +1,41 @@
+"""Regression of the target's projection."""
+
+from __future__ import annotations
+
+import attrs
+from torch import Tensor, nn
+
+from coview.comparison import reduced, unit
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Encoded, Targets
+from coview.settings import one_of, setting
+
+
+class Regression(nn.Module):
+    """Squared distance of unit vectors (Grill et al. 2020, equation 2).
+
+    2 - 2 cos(prediction, key), the mean over rows, summed over the pairs: 0 to
+    8 for the two directions of two views.
+    """
+
+    ignores = ("negatives",)
+
+    @attrs.frozen
+    class Settings:
+        """The paper's form."""
+
+        reduction: str = setting("sum", "over pairs of views", one_of("sum", "mean"))
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @hookimpl
+    def compute_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
+        """Return the loss; keys are constants, gradient reaches the queries only."""
+        terms = [
+            2 - 2 * (unit(encoded.queries[q]) * unit(targets.keys[k].detach())).sum(-1).mean()
+            for q, k in encoded.pairs
+        ]
+        return reduced(terms, self.settings.reduction)

@@ -1,0 +1,48 @@
+"""Negatives from the batch itself."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import nn
+
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Negatives, Targets
+from coview.settings import one_of, setting
+from coview.training.distributed import gather
+
+
+class InBatch(nn.Module):
+    """The keys of the other images of the global batch (van den Oord et al. 2018, section 2.3).
+
+    Gradient flows into them wherever the target lets it: with the target
+    ``shared`` this is SimCLR's 2(B - 1) negatives with gradient, gathered over
+    all processes; with a momentum target there is none.
+    """
+
+    @attrs.frozen
+    class Settings:
+        """Which keys count."""
+
+        views: str = setting(
+            "all",
+            "all: keys of every view (SimCLR); key: of the compared key's view only (MoCo v3)",
+            one_of("all", "key"),
+        )
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @hookimpl
+    def draw_negatives(self, targets: Targets) -> Negatives:
+        """Return the batch's keys (K, d) and whose they are; a loss leaves out the query's own."""
+        vectors = {slot: gather(rows) for slot, rows in targets.keys.items()}
+        identities = {slot: gather(rows) for slot, rows in targets.identities.items()}
+        if self.settings.views == "all":
+            every = torch.cat(list(vectors.values()))
+            whose = torch.cat(list(identities.values()))
+            vectors = dict.fromkeys(vectors, every)
+            identities = dict.fromkeys(identities, whose)
+        return Negatives(vectors, identities)

@@ -1,0 +1,50 @@
+"""InfoNCE: which of the candidates is the true one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+from torch import Tensor, nn
+
+from coview.comparison import candidates, cross_entropy, reduced
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Encoded, Negatives, Step, Targets
+from coview.schedules import Schedule
+from coview.settings import gt, one_of, setting
+
+
+class InfoNCE(nn.Module):
+    """Cross-entropy of the positive among all candidates (van den Oord et al. 2018, equation 4).
+
+    The positive is compared beside every negative that is not the query's own:
+    with in-batch negatives of all views this is SimCLR's NT-Xent, with a queue
+    MoCo's loss. CPC compares by dot product at temperature 1
+    (``cosine = false, temperature = 1``); what came after compares by cosine,
+    and so do the defaults here.
+    """
+
+    needs = {"negatives": "the positive is told from them"}
+
+    @attrs.frozen
+    class Settings:
+        """Temperature and form."""
+
+        temperature: float | Schedule = setting(0.1, "what similarities are divided by", gt(0))
+        cosine: bool = setting(True, "compare by cosine instead of dot product")
+        reduction: str = setting("mean", "over pairs of views", one_of("mean", "sum"))
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @hookimpl
+    def compute_loss(
+        self, encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], step: Step
+    ) -> Tensor:
+        """Return the mean over queries; gradient reaches queries and whatever else has it."""
+        temperature = step.read(self.settings.temperature)
+        pairs = candidates(encoded, targets, negatives, self.settings.cosine)
+        terms = (cross_entropy(positive, others, temperature) for positive, others in pairs)
+        return reduced(terms, self.settings.reduction)

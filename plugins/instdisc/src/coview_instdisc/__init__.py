@@ -1,0 +1,36 @@
+"""InstDisc: every image is a class of its own (Wu et al. 2018, arXiv:1805.01978).
+
+The defaults are the ImageNet recipe of the paper and its released code.
+"""
+
+from coview import Recipe, Use
+
+__all__ = ["recipe"]
+
+recipe = Recipe(
+    summary="every image a class of its own; a memory bank is the classifier",
+    paper="arXiv:1805.01978",
+    views=Use("instdisc"),
+    encoder=Use("linear", dim=128),
+    target=Use("memory-bank", momentum=0.5, draws=4096),
+    negatives=Use("memory-bank"),
+    loss=Use("nce", temperature=0.07),
+    backbone=Use("resnet50"),
+    optimizer=Use("sgd", lr=0.03, momentum=0.9, weight_decay=1e-4),
+    schedule=Use("steps", milestones=(120, 160), gamma=0.1),
+    epochs=200,
+    batch_size=256,
+    presets={
+        # The released CIFAR-10 settings. They flip no image and use the full
+        # softmax: with a constant Z the NCE form fails where a small set's rows
+        # are visited again every few steps.
+        "small": {
+            "backbone": Use("resnet18", stem="3x3"),
+            "views": {"order": ("crop", "jitter", "grey")},
+            "target": {"draws": 0},
+            "loss": Use("non-parametric-softmax", temperature=0.1),
+            "optimizer": {"weight_decay": 5e-4},
+            "batch_size": 128,
+        },
+    },
+)

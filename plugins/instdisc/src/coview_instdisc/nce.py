@@ -1,0 +1,86 @@
+"""Noise-contrastive estimation with a constant normaliser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from coview.comparison import candidates, reduced
+from coview.errors import RequestError
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Encoded, Negatives, Step, Targets
+from coview.settings import gt, one_of, setting
+from coview.schedules import Schedule
+from coview.training.distributed import mean_over_processes
+
+
+class NCE(nn.Module):
+    """Tell the positive from m noise samples (Wu et al. 2018, equations 4 to 8).
+
+    With similarity s, n training images and noise density 1/n, the posterior
+    that a candidate is data is h = sigmoid(s / temperature - log Z - log(m / n)),
+    and the loss -log h(positive) - sum over the noise of log(1 - h), the mean
+    over queries. Written with softplus it needs no epsilon (the released code
+    adds 1e-7 to a denominator).
+
+    Z is estimated from the first batch, positives included, times n, and kept:
+    one for each positive pair of views.
+
+    The paper's proximal regularisation is left out, as in the released code.
+
+    Attributes:
+        normalizer: (pairs,) the constants Z; 0 before the first batch.
+    """
+
+    needs = {"negatives": "it tells each positive from noise samples"}
+    normalizer: Tensor
+
+    @attrs.frozen
+    class Settings:
+        """The paper's values."""
+
+        temperature: float | Schedule = setting(0.07, "what similarities are divided by", gt(0))
+        reduction: str = setting("sum", "over pairs of views", one_of("sum", "mean"))
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        if plan.dataset_size < 1:
+            raise RequestError("NCE needs a plan with dataset_size: its noise density is 1 / n.")
+        self.settings = settings
+        self.images = plan.dataset_size
+        pairs = len(plan.layout.pairs) if plan.layout else 1
+        self.register_buffer("normalizer", torch.zeros(pairs, dtype=torch.float64))
+
+    @hookimpl
+    def compute_loss(
+        self, encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], step: Step
+    ) -> Tensor:
+        """Return the mean over queries; gradient reaches the queries, never Z."""
+        temperature = step.read(self.settings.temperature)
+        pairs = candidates(encoded, targets, negatives, cosine=True)
+        terms = [
+            self._pair(number, positive / temperature, torch.cat(others, dim=-1) / temperature)
+            for number, (positive, others) in enumerate(pairs)
+        ]
+        return reduced(terms, self.settings.reduction)
+
+    def _pair(self, number: int, positive: Tensor, noise: Tensor) -> Tensor:
+        log_z = self._log_normalizer(number, torch.cat([positive.unsqueeze(-1), noise], dim=-1))
+        shift = log_z + math.log(noise.shape[-1] / self.images)
+        # softplus(-inf) is 0: a candidate that is masked out costs nothing.
+        return (softplus(shift - positive) + softplus(noise - shift).sum(dim=-1)).mean()
+
+    @torch.no_grad()
+    def _log_normalizer(self, number: int, logits: Tensor) -> Tensor:
+        """Return log Z, estimated on the first call and constant ever after."""
+        estimate = mean_over_processes(logits.double().exp().mean()) * self.images
+        known = self.normalizer[number]
+        # torch.where instead of a branch: no synchronisation with the device.
+        self.normalizer[number] = torch.where(known > 0, known, estimate)
+        return self.normalizer[number].log().to(logits.dtype)

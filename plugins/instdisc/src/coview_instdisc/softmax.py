@@ -1,0 +1,47 @@
+"""The non-parametric softmax itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+from torch import Tensor, nn
+
+from coview.comparison import candidates, cross_entropy, reduced
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Encoded, Negatives, Step, Targets
+from coview.schedules import Schedule
+from coview.settings import gt, one_of, setting
+
+
+class NonParametricSoftmax(nn.Module):
+    """Classify an image among all rows of the bank (Wu et al. 2018, equation 2).
+
+    With a memory bank that gives every row (``draws = 0``) this is the exact
+    softmax over the n images, the form used on CIFAR; with fewer draws it is
+    the softmax over those and the positive.
+    """
+
+    needs = {"negatives": "its softmax runs over the other images' rows"}
+
+    @attrs.frozen
+    class Settings:
+        """The paper's values."""
+
+        temperature: float | Schedule = setting(0.07, "what similarities are divided by", gt(0))
+        reduction: str = setting("mean", "over pairs of views", one_of("sum", "mean"))
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @hookimpl
+    def compute_loss(
+        self, encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], step: Step
+    ) -> Tensor:
+        """Return -log P(i | query), the mean over queries; gradient reaches the queries."""
+        temperature = step.read(self.settings.temperature)
+        pairs = candidates(encoded, targets, negatives, cosine=True)
+        terms = (cross_entropy(positive, others, temperature) for positive, others in pairs)
+        return reduced(terms, self.settings.reduction)

@@ -1,0 +1,53 @@
+"""MoCo v2 (Chen et al. 2020, arXiv:2003.04297): a recipe, and nothing else."""
+
+from coview import Recipe, Use, cosine
+
+__all__ = ["recipe"]
+
+recipe = Recipe(
+    summary="MoCo with SimCLR's projection head, blur and cosine schedule",
+    paper="arXiv:2003.04297",
+    views=Use(
+        "simclr",
+        symmetric=False,
+        crop_scale=(0.2, 1.0),
+        interpolation="bilinear",
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        normalize=True,
+        order=("crop", "jitter", "grey", "blur", "flip"),
+    ),
+    # Two layers with biases and without batch normalisation; each device of
+    # eight normalises the backbone's activations on its own.
+    encoder=Use(
+        "projection",
+        dim=128,
+        norm="none",
+        output_norm="none",
+        bias=True,
+        norm_views="each",
+        norm_groups=8,
+    ),
+    target=Use("momentum", decay=0.999, shuffle=True),
+    negatives=Use("queue", size=65536),
+    loss=Use("info-nce", temperature=0.2),
+    backbone=Use("resnet50"),
+    optimizer=Use("sgd", lr=0.03, momentum=0.9, weight_decay=1e-4),
+    schedule=Use("cosine", per="epoch"),
+    epochs=200,
+    batch_size=256,
+    presets={
+        # solo-learn's published CIFAR recipe ("MoCo v2+": symmetric loss, rising
+        # momentum), on MoCo v2's own augmentation without blur. One queue takes
+        # the keys of both views, where that recipe keeps one a view.
+        "small": {
+            "backbone": Use("resnet18", stem="3x3"),
+            "views": {"symmetric": True, "blur_p": 0.0},
+            "encoder": {"hidden": 2048, "dim": 256, "norm_groups": 1},
+            "target": {"decay": cosine(0.99, 0.999), "shuffle": False},
+            "negatives": {"size": 32768},
+            "optimizer": {"lr": 0.3},
+            "schedule": Use("cosine", warmup_epochs=10),
+            "epochs": 1000,
+        },
+    },
+)

@@ -1,0 +1,42 @@
+"""MoCo (He et al. 2020, arXiv:1911.05722).
+
+The defaults are the ImageNet recipe of the paper and its released code, whose
+eight devices batch-normalise 32 images each.
+"""
+
+from coview import Recipe, Use
+
+__all__ = ["recipe"]
+
+recipe = Recipe(
+    summary="a queue of keys from a slowly moving encoder is a large and consistent dictionary",
+    paper="arXiv:1911.05722",
+    views=Use("instdisc", count=2),
+    encoder=Use("linear", dim=128, norm_groups=8),
+    target=Use("momentum", decay=0.999, shuffle=True),
+    negatives=Use("queue", size=65536),
+    loss=Use("info-nce", temperature=0.07),
+    backbone=Use("resnet50"),
+    optimizer=Use("sgd", lr=0.03, momentum=0.9, weight_decay=1e-4),
+    schedule=Use("steps", milestones=(120, 160), gamma=0.1),
+    epochs=200,
+    batch_size=256,
+    presets={
+        # The authors' CIFAR-10 demonstration, asymmetric form.
+        "small": {
+            "backbone": Use("resnet18", stem="3x3"),
+            "views": {
+                "crop_scale": (0.08, 1.0),
+                "jitter": (0.4, 0.4, 0.4, 0.1),
+                "jitter_p": 0.8,
+                "order": ("crop", "flip", "jitter", "grey"),
+            },
+            "target": {"decay": 0.99},
+            "negatives": {"size": 4096},
+            "loss": {"temperature": 0.1},
+            "optimizer": {"lr": 0.06, "weight_decay": 5e-4},
+            "schedule": Use("cosine", per="epoch", first_epoch=1),
+            "batch_size": 512,
+        },
+    },
+)

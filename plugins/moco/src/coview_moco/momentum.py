@@ -1,0 +1,104 @@
+"""The momentum encoder."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from coview.encoders import Encoder
+from coview.errors import RequestError
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Batch, Step, Targets, Views
+from coview.schedules import Schedule
+from coview.settings import between, one_of, setting
+from coview.training.distributed import gather, rank
+
+
+class Momentum(nn.Module):
+    """Keys from a slowly moving copy of the encoder (He et al. 2020, equation 2).
+
+    The copy starts equal to the online encoder, has no predictor, takes no
+    gradient, and moves after the optimiser's step. It stays in training mode,
+    so its batch norms see their own batch. Shuffled batch norm (section 3.3)
+    gives keys other neighbours in a batch-norm group than their queries have;
+    it needs groups (``encoder.norm_groups``, or several processes) to matter.
+    """
+
+    @attrs.frozen
+    class Settings:
+        """The paper's values."""
+
+        decay: float | Schedule = setting(
+            0.999, "share of a weight that is kept at a step", between(0, 1)
+        )
+        shuffle: bool = setting(
+            False, "shuffle images before the keys' batch normalisation, and undo it after"
+        )
+        buffers: str = setting(
+            "own",
+            "batch norm's running statistics: own, or copy the online network's at each step",
+            one_of("own", "copy"),
+        )
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        if plan.encoder is None:
+            raise RequestError("A momentum target needs a plan with the encoder it copies.")
+        self.settings = settings
+        self.network = plan.encoder.without_predictor().requires_grad_(False)
+        for parameter in self.network.parameters():
+            parameter.grad = None
+
+    @hookimpl
+    @torch.no_grad()
+    def encode_targets(self, views: Views, batch: Batch, step: Step) -> Targets:
+        """Return the key views' projections by the copy, (N, d), without gradient."""
+        if self.settings.shuffle:
+            keys = self._shuffled(views, step)
+        else:
+            _, keys = self.network.project(views, views.keys)
+        return Targets(keys, {view: batch.indices for view in views.keys})
+
+    @hookimpl
+    def update_target(self, encoder: Encoder, step: Step) -> None:
+        """weights <- decay x weights + (1 - decay) x online weights."""
+        online = dict(encoder.named_parameters())
+        mine = dict(self.network.named_parameters())
+        toward(list(mine.values()), [online[name] for name in mine], step.read(self.settings.decay))
+        if self.settings.buffers == "copy":
+            theirs = dict(encoder.named_buffers())
+            for name, buffer in self.network.named_buffers():
+                buffer.copy_(theirs[name])
+
+    def backbone(self) -> nn.Module:
+        """Return the copy's trunk, for recipes that evaluate the target."""
+        return self.network.backbone()
+
+    def _shuffled(self, views: Views, step: Step) -> dict[int, Tensor]:
+        """Encode each key view with its rows dealt anew over groups and processes."""
+        keys = {}
+        for view in views.keys:
+            crops = gather(views.crops[view])
+            order = torch.randperm(
+                len(crops), generator=step.generator, device=step.generator.device
+            )
+            mine = order.chunk(len(crops) // len(views.crops[view]))[rank()]
+            dealt = Views((crops[mine],), (0,), (0,), ())
+            _, projections = self.network.project(dealt, (0,))
+            returned = gather(projections[0])[torch.argsort(order)]
+            rows = len(views.crops[view])
+            keys[view] = returned[rank() * rows : (rank() + 1) * rows]
+        return keys
+
+
+def toward(weights: list[Tensor], goal: list[Tensor], decay: float | Tensor) -> None:
+    """Move weights toward the goal in place: w <- decay w + (1 - decay) goal."""
+    if isinstance(decay, Tensor):
+        # A weight on the device (a schedule's) is no scalar argument of lerp.
+        way = torch._foreach_sub(goal, weights)
+        torch._foreach_mul_(way, 1 - decay)
+        torch._foreach_add_(weights, way)
+    else:
+        torch._foreach_lerp_(weights, goal, 1 - decay)

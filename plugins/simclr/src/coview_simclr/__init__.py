@@ -1,0 +1,32 @@
+"""SimCLR (Chen et al. 2020, arXiv:2002.05709).
+
+The defaults are the ImageNet recipe of the paper and its first released code.
+"""
+
+from coview import Recipe, Use
+
+__all__ = ["recipe"]
+
+recipe = Recipe(
+    summary="two strongly augmented views of an image agree, against the rest of a large batch",
+    paper="arXiv:2002.05709",
+    views=Use("simclr"),
+    encoder=Use("projection", dim=128),
+    negatives=Use("in-batch"),
+    loss=Use("info-nce", temperature=0.1),
+    backbone=Use("resnet50", zero_init_last=True),
+    optimizer=Use("lars", lr=0.3, lr_rule="linear", momentum=0.9, weight_decay=1e-6, eta=1e-3),
+    schedule=Use("cosine", warmup_epochs=10),
+    epochs=1000,
+    batch_size=4096,
+    presets={
+        # Released code, CIFAR-10: ResNet-18, half the colour strength, no blur.
+        "small": {
+            "backbone": Use("resnet18", stem="3x3", zero_init_last=True),
+            "views": {"jitter": (0.4, 0.4, 0.4, 0.1), "blur_p": 0.0},
+            "loss": {"temperature": 0.5},
+            "optimizer": {"lr": 1.0},
+            "batch_size": 512,
+        },
+    },
+)

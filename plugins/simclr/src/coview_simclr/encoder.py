@@ -1,0 +1,51 @@
+"""A backbone and a non-linear projection head."""
+
+from __future__ import annotations
+
+import attrs
+
+from coview.encoders import Encoder, EncoderSettings
+from coview.heads import NORMS, OUTPUT_NORMS, mlp
+from coview.plan import Plan
+from coview.settings import gt, one_of, setting
+
+
+class ProjectionEncoder(Encoder):
+    """Backbone, then an MLP that is thrown away after training (Chen et al. 2020, section 2.1).
+
+    The defaults are the first released code's: two layers without biases, batch
+    norm after both, the last one without a shift, and one batch norm over both
+    views. (The paper's text has no batch norm in the head.)
+    """
+
+    @attrs.frozen
+    class Settings(EncoderSettings):
+        """The released code's values."""
+
+        dim: int = setting(128, "width of the projection", gt(0))
+        hidden: int | None = setting(None, "width between layers; none: the backbone's", gt(0))
+        layers: int = setting(2, "linear layers", gt(0))
+        norm: str = setting("batch", "normalisation between layers", one_of(*NORMS))
+        output_norm: str = setting(
+            "batch-no-shift", "normalisation of the projection", one_of(*OUTPUT_NORMS)
+        )
+        bias: bool = setting(False, "whether linear layers have a bias")
+        norm_views: str = setting(
+            "joint",
+            "what one batch normalisation sees: each view alone, views of one resolution "
+            "together, or joint: the head all views, the trunk those of one resolution",
+            one_of("each", "resolution", "joint"),
+        )
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__(settings, plan, settings.dim)
+        self.projector = mlp(
+            self.features,
+            settings.hidden or self.features,
+            settings.dim,
+            settings.layers,
+            hidden_norm=settings.norm,
+            output_norm=settings.output_norm,
+            hidden_bias=settings.bias,
+            output_bias=settings.bias,
+        )
