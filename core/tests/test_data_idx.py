@@ -80,7 +80,9 @@ def test_a_file_of_the_wrong_length(tmp_path: Path, change: int) -> None:
     content = idx(images(2, 3, 4))
     content = content[:change] if change < 0 else content + bytes(change)
     write(tmp_path / "train-images-idx3-ubyte", content)
-    with pytest.raises(CoviewError, match=rf"promises 24 bytes of data, and there are {24 + change}"):
+    with pytest.raises(
+        CoviewError, match=rf"promises 24 bytes of data, and there are {24 + change}"
+    ):
         Idx(str(tmp_path)).load(DataSettings())
 
 
@@ -110,7 +112,7 @@ def test_labels_that_do_not_match(tmp_path: Path) -> None:
 def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="idx needs a path: write idx:PATH"):
         Idx(None)
-    with pytest.raises(RequestError, match="no file or folder .*dataset-fashion-mnist"):
+    with pytest.raises(RequestError, match=r"no file or folder .*dataset-fashion-mnist"):
         Idx(str(tmp_path / "nowhere"))
     with pytest.raises(RequestError, match=r"holds no train-images-idx3-ubyte\[\.gz\]"):
         Idx(str(tmp_path))

@@ -68,7 +68,7 @@ def test_ranks_share_every_global_batch(world_size: int) -> None:
     ranks = [
         order(batches(25, 6, rank=rank, world_size=world_size), 3) for rank in range(world_size)
     ]
-    joined = [sum(parts, []) for parts in zip(*ranks, strict=True)]
+    joined = [[row for part in parts for row in part] for parts in zip(*ranks, strict=True)]
     assert joined == whole
 
 
@@ -146,7 +146,9 @@ def test_images_in_order_keeps_the_last(lazy: bool, workers: int) -> None:
 @pytest.mark.parametrize("lazy", [False, True])
 def test_on_a_gpu(lazy: bool) -> None:
     split = Split(Lazy(numbered(23)) if lazy else numbered(23))
-    here, there = (list(batches(split=split, device=d, workers=1).epoch(0)) for d in ("cpu", "cuda"))
+    here, there = (
+        list(batches(split=split, device=d, workers=1).epoch(0)) for d in ("cpu", "cuda")
+    )
     for a, b in zip(here, there, strict=True):
         assert b.images.is_cuda and b.indices.is_cuda
         assert torch.equal(a.images, b.images.cpu()) and torch.equal(a.indices, b.indices.cpu())

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from coview.errors import RequestError
 from coview.plan import Plan
 from coview.recipes import Recipe, find_recipe
@@ -153,8 +151,14 @@ def train(
     from coview.training.start import Request, start
 
     if isinstance(resume, (str, Path)):
-        return _finished(start(Request(resume=Path(resume), max_steps=max_steps, device=device)), observe, progress)
-    name, module = (backbone, None) if isinstance(backbone, str) or backbone is None else (None, backbone)
+        return _finished(
+            start(Request(resume=Path(resume), max_steps=max_steps, device=device)),
+            observe,
+            progress,
+        )
+    name, module = (
+        (backbone, None) if isinstance(backbone, str) or backbone is None else (None, backbone)
+    )
     changes = Changes(
         use=use or {},
         set=set or {},

@@ -74,7 +74,9 @@ def candidates(
         )
 
 
-def cross_entropy(positive: Tensor, others: Sequence[Tensor], temperature: float | Tensor) -> Tensor:
+def cross_entropy(
+    positive: Tensor, others: Sequence[Tensor], temperature: float | Tensor
+) -> Tensor:
     """Return -log softmax of the positive among all candidates, the mean over rows.
 
     Args:

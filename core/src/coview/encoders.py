@@ -118,7 +118,7 @@ class Encoder(nn.Module):
         """Encode the query views; a slot is a view."""
         features, projections = self.project(views, views.queries)
         queries = self.predict(projections)
-        identities = {view: batch.indices for view in views.queries}
+        identities = dict.fromkeys(views.queries, batch.indices)
         return Encoded(queries, projections, identities, views.pairs, features)
 
     def _laid_out(self, crop: Tensor) -> Tensor:
@@ -136,7 +136,9 @@ class Encoder(nn.Module):
     def _head_groups(self, crops: ByView) -> list[list[int]]:
         return [list(crops)] if self.norm_views == "joint" else self._trunk_groups(crops)
 
-    def _run(self, module: Callable[[Tensor], Tensor], rows: ByView, groups: list[list[int]]) -> ByView:
+    def _run(
+        self, module: Callable[[Tensor], Tensor], rows: ByView, groups: list[list[int]]
+    ) -> ByView:
         """Apply ``module`` to every group of views, each part of the batch apart."""
         parts: dict[int, list[Tensor]] = {view: [] for view in rows}
         for group in groups:
@@ -146,7 +148,9 @@ class Encoder(nn.Module):
                 outputs = module(together).split([len(piece) for piece in pieces])
                 for view, output in zip(group, outputs, strict=True):
                     parts[view].append(output)
-        return {v: pieces[0] if len(pieces) == 1 else torch.cat(pieces) for v, pieces in parts.items()}
+        return {
+            v: pieces[0] if len(pieces) == 1 else torch.cat(pieces) for v, pieces in parts.items()
+        }
 
 
 def _local_groups(groups: int, plan: Plan) -> int:

@@ -224,7 +224,9 @@ def _register(manager: pluggy.PluginManager, component: Component) -> None:
         # pluggy 1.6 leaves the plugin half registered.
         if manager.has_plugin(component.key):
             manager.unregister(name=component.key)
-        raise PluginError(f"{component.label} does not fit its hooks: {_first_line(error)}") from error
+        raise PluginError(
+            f"{component.label} does not fit its hooks: {_first_line(error)}"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -226,6 +226,9 @@ def _map(first: Any, function: Callable[[list[Any]], Any], records: Sequence[Any
     if attrs.has(type(first)):
         names = [field.name for field in attrs.fields(type(first))]
         return type(first)(
-            **{n: _map(getattr(first, n), function, [getattr(r, n) for r in records]) for n in names}
+            **{
+                n: _map(getattr(first, n), function, [getattr(r, n) for r in records])
+                for n in names
+            }
         )
     return first

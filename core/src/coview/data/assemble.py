@@ -28,7 +28,7 @@ def delivered_size(settings: DataSettings, native: int) -> int:
     """Return the pixels a side that the loader delivers for images of ``native`` pixels."""
     if settings.size is not None:
         return settings.size
-    return native if native <= SMALL_IMAGE else DEFAULT_SIZE
+    return min(native, DEFAULT_SIZE)
 
 
 def fits(settings: DataSettings, count: int, channels: int, size: int) -> bool:

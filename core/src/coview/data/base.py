@@ -19,7 +19,7 @@ from coview.settings import between, gt, one_of, setting
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALL_IMAGE = 64
-"""Images up to this many pixels a side are kept at their own size, and take the ``small`` preset."""
+"""Images up to this many pixels a side take the ``small`` preset."""
 
 
 @attrs.frozen
@@ -29,7 +29,7 @@ class DataSettings:
     size: int | None = setting(
         None,
         "pixels a side that the loader delivers (short side resized, centre cropped); "
-        "none: the data set's own size up to 64 pixels, else 256",
+        "none: the data set's own size, 256 where that is larger or varies",
         gt(0),
     )
     channels: int | None = setting(

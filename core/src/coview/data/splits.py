@@ -70,17 +70,17 @@ def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
     A channel that never varies has a deviation of 1, so that it can be divided by.
     """
-    # A histogram of the 256 values is exact and needs no float copy of the images.
-    counts = torch.zeros(())
+    # A histogram of the 256 values is exact and needs no float copy of the images; NumPy's is
+    # 100 times as fast as torch's, whose threads wait for one another.
+    counts = np.zeros(())
     for row in evenly_spaced(len(split), SAMPLED):
-        image = split.images[row]
-        counts = counts + torch.stack([torch.bincount(c.flatten(), minlength=256) for c in image])
-    weights = counts / counts.sum(1, keepdim=True).double()
-    values = torch.linspace(0, 1, 256, dtype=torch.float64)
+        channels = split.images[row].flatten(1).numpy()
+        counts = counts + np.stack([np.bincount(channel, minlength=256) for channel in channels])
+    weights = counts / counts.sum(1, keepdims=True)
+    values = np.arange(256) / 255
     mean = weights @ values
-    deviation = (weights * (values - mean[:, None]) ** 2).sum(1).sqrt()
-    deviation[deviation < 1e-6] = 1.0
-    return tuple(mean.tolist()), tuple(deviation.tolist())
+    deviation = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(1))
+    return tuple(mean.tolist()), tuple(np.where(deviation < 1e-6, 1.0, deviation).tolist())
 
 
 def digest(*parts: Tensor | str | None) -> str:

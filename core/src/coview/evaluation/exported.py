@@ -69,7 +69,9 @@ def export(method: Method, meta: dict[str, Any]) -> ExportedBackbone:
         meta: backbone, settings, channels and image_size of the run.
     """
     views = method.components["views"]
-    mean, std = getattr(views, "normalization", ((0.0,) * meta["channels"], (1.0,) * meta["channels"]))
+    mean, std = getattr(
+        views, "normalization", ((0.0,) * meta["channels"], (1.0,) * meta["channels"])
+    )
     size = max(max(size) for size in views.layout.sizes)  # type: ignore[union-attr]
     return ExportedBackbone(
         method.backbone(), {**meta, "mean": list(mean), "std": list(std), "size": size}

@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from coview.data.loader import images_in_order
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.exported import (
     ExportedBackbone,
@@ -20,7 +21,6 @@ from coview.evaluation.exported import (
     save_backbone,
 )
 from coview.evaluation.knn import evaluate_knn
-from coview.data.loader import images_in_order
 from coview.records import Batch, Step
 from coview.training import checkpoints
 from coview.training.optimizers import set_rate
@@ -210,7 +210,9 @@ def measure_baselines(run: Run) -> None:
         shape = (-1, 1, 1)
         mean = torch.tensor(run.data.mean, device=device).view(shape)
         std = torch.tensor(run.data.std, device=device).view(shape)
-        run.log(raw_pixels_knn_top1=evaluate_knn(RawPixels(mean, std), run.data, device=device).top1)
+        run.log(
+            raw_pixels_knn_top1=evaluate_knn(RawPixels(mean, std), run.data, device=device).top1
+        )
     untrained = calibrated(_exported(run), _some_images(run))
     run.log(untrained_knn_top1=evaluate_knn(untrained, run.data, device=device).top1)
 

@@ -136,7 +136,11 @@ OPTIMIZERS: Mapping[str, type[Maker]] = {"sgd": MakeSGD, "adamw": MakeAdamW, "la
 
 
 def make_optimizer(
-    maker: type[Maker], settings: OptimizerSettings, method: nn.Module, plan: Plan, device: torch.device
+    maker: type[Maker],
+    settings: OptimizerSettings,
+    method: nn.Module,
+    plan: Plan,
+    device: torch.device,
 ) -> Optimizer:
     """Return an optimiser of everything in ``method`` that takes a gradient.
 

@@ -183,9 +183,7 @@ def _check_micro_batches(resolved: Resolved) -> None:
         )
 
 
-def _objects(
-    request: Request, resolved: Resolved, plan: Plan
-) -> tuple[Resolved, dict[str, Any]]:
+def _objects(request: Request, resolved: Resolved, plan: Plan) -> tuple[Resolved, dict[str, Any]]:
     """Return ready modules that stand in for names, and the recipe saying so."""
     objects: dict[str, Any] = {}
     changes: dict[str, Any] = {}
@@ -249,4 +247,3 @@ def _resumed(request: Request) -> Run:
 
 def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
-

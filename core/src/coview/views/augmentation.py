@@ -34,7 +34,7 @@ class Augmentation:
     """
 
     size: int | None = setting(
-        None, "pixels a side of a view; none: 7/8 of the loader's size, all of it up to 64", gt(0)
+        None, "pixels a side of a view; none: 7/8 of the loader's size, all of it up to 128", gt(0)
     )
     crop_scale: tuple[float, float] = setting(
         (0.08, 1.0), "share of the image's area that a crop covers, from and to", increasing(0, 1)
@@ -66,7 +66,7 @@ class Augmentation:
 
     def view_size(self, image_size: int) -> int:
         """Return pixels a side of a view of the loader's images."""
-        return self.size or (image_size if image_size <= 64 else round(image_size * 7 / 8))
+        return self.size or (image_size if image_size <= 128 else round(image_size * 7 / 8))
 
     def chain(self, size: int, channels: int, normalize: Operation) -> Chain:
         """Return the chain that makes one view, colour operations as the channels allow."""

@@ -73,9 +73,7 @@ def _apply_own_rows(
     return output
 
 
-def _own_rows(
-    params: Mapping[str, Any], rows: int, rank: int, world_size: int
-) -> dict[str, Any]:
+def _own_rows(params: Mapping[str, Any], rows: int, rank: int, world_size: int) -> dict[str, Any]:
     own = slice(rank * rows, (rank + 1) * rows)
     kept: dict[str, Any] = {}
     for name, value in params.items():

@@ -46,13 +46,15 @@ class MemoryBank(nn.Module):
             raise RequestError("A memory bank needs a plan with dataset_size and dim.")
         self.settings = settings
         bound = (3 / plan.dim) ** 0.5
-        self.register_buffer("rows", torch.empty(plan.dataset_size, plan.dim).uniform_(-bound, bound))
+        self.register_buffer(
+            "rows", torch.empty(plan.dataset_size, plan.dim).uniform_(-bound, bound)
+        )
 
     @hookimpl
     def encode_targets(self, views: Views, batch: Batch) -> Targets:
         """Return the images' rows for every key slot, (B, d), without gradient."""
         own = self.rows[batch.indices]
-        return Targets({v: own for v in views.keys}, {v: batch.indices for v in views.keys})
+        return Targets(dict.fromkeys(views.keys, own), dict.fromkeys(views.keys, batch.indices))
 
     @hookimpl
     def draw_negatives(self, targets: Targets, batch: Batch, step: Step) -> Negatives:
@@ -60,10 +62,10 @@ class MemoryBank(nn.Module):
         if self.settings.draws == 0:
             everyone = torch.arange(len(self.rows), device=self.rows.device)
             return Negatives(
-                {key: self.rows for key in targets.keys}, {key: everyone for key in targets.keys}
+                dict.fromkeys(targets.keys, self.rows), dict.fromkeys(targets.keys, everyone)
             )
         drawn = self.rows[self._draw(len(batch.indices), step)]
-        return Negatives({key: drawn for key in targets.keys}, {key: None for key in targets.keys})
+        return Negatives(dict.fromkeys(targets.keys, drawn), dict.fromkeys(targets.keys))
 
     @hookimpl
     def update_target(self, encoded: Encoded, batch: Batch) -> None:

@@ -15,8 +15,8 @@ from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Encoded, Negatives, Step, Targets
-from coview.settings import gt, one_of, setting
 from coview.schedules import Schedule
+from coview.settings import gt, one_of, setting
 from coview.training.distributed import mean_over_processes
 
 

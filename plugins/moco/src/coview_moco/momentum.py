@@ -59,11 +59,11 @@ class Momentum(nn.Module):
             keys = self._shuffled(views, step)
         else:
             _, keys = self.network.project(views, views.keys)
-        return Targets(keys, {view: batch.indices for view in views.keys})
+        return Targets(keys, dict.fromkeys(views.keys, batch.indices))
 
     @hookimpl
     def update_target(self, encoder: Encoder, step: Step) -> None:
-        """weights <- decay x weights + (1 - decay) x online weights."""
+        """Weights <- decay x weights + (1 - decay) x online weights."""
         online = dict(encoder.named_parameters())
         mine = dict(self.network.named_parameters())
         toward(list(mine.values()), [online[name] for name in mine], step.read(self.settings.decay))

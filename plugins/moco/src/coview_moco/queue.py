@@ -59,8 +59,8 @@ class Queue(nn.Module):
     def draw_negatives(self, targets: Targets) -> Negatives:
         """Return the queue itself (K, d), uncopied, for every key slot."""
         return Negatives(
-            {slot: self.rows for slot in targets.keys},
-            {slot: None for slot in targets.keys},
+            dict.fromkeys(targets.keys, self.rows),
+            dict.fromkeys(targets.keys),
             normalized=True,
         )
 

@@ -1,0 +1,76 @@
+"""``coview doctor``: what is installed, and what of it does not work."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+import click
+
+from coview.cli.common import json_option, print_json, print_table
+from coview.errors import PluginError
+from coview.registry import KINDS, clashes, entries
+
+LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy", "attrs", "cattrs", "click")
+
+
+@click.command("doctor")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Load everything that is installed; report devices, versions and what is broken.
+
+    Exit status 1 if anything is broken.
+    """
+    report = examine()
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    if report["problems"]:
+        ctx.exit(1)
+
+
+def examine() -> dict[str, Any]:
+    """Return devices, versions, plugins and every problem, as plain values."""
+    import torch
+
+    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    problems = clashes()
+    packages: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        for entry in entries(kind):
+            package = packages.setdefault(
+                entry.package, {"version": entry.version, "brings": [], "broken": False}
+            )
+            package["brings"].append(f"{kind}:{entry.name}")
+            try:
+                entry.load()
+            except PluginError as error:
+                package["broken"] = True
+                problems.append(str(error))
+    return {
+        "python": platform.python_version(),
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "devices": ["cpu", *cuda],
+        "threads": torch.get_num_threads(),
+        "packages": packages,
+        "problems": problems,
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    click.echo(f"python {report['python']}, {report['threads']} threads")
+    print_table([(name, version) for name, version in report["libraries"].items()], indent="  ")
+    click.echo(f"devices: {', '.join(report['devices'])}")
+    click.echo("packages:")
+    rows = [
+        (name, p["version"], "BROKEN" if p["broken"] else "ok", ", ".join(p["brings"]))
+        for name, p in sorted(report["packages"].items())
+    ]
+    print_table(rows, indent="  ")
+    for problem in report["problems"]:
+        click.echo(f"problem: {problem}")
+    if not report["problems"]:
+        click.echo("no problems found")

@@ -1,0 +1,91 @@
+"""The command group: finds commands, and turns errors into sentences."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from coview.errors import CoviewError, RequestError
+from coview.registry import entries, find
+
+COMMANDS = {
+    "list": "coview.cli.listing",
+    "show": "coview.cli.show",
+    "lineage": "coview.cli.lineage",
+    "train": "coview.cli.train",
+    "evaluate": "coview.cli.evaluate",
+    "embed": "coview.cli.embed",
+    "views": "coview.cli.views",
+    "doctor": "coview.cli.doctor",
+}
+
+
+class Commands(click.Group):
+    """coview's own commands, and those that installed plugins bring."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, without importing a plugin."""
+        brought = {entry.name for entry in entries("commands")} - set(COMMANDS)
+        return [*COMMANDS, *sorted(brought)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command's module, which is light, when it is needed."""
+        if cmd_name in COMMANDS:
+            command: click.Command = import_module(COMMANDS[cmd_name]).command
+            return command
+        if cmd_name in self.list_commands(ctx):
+            loaded: click.Command = find("commands", cmd_name).load()
+            return loaded
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands; a plugin's are named with their package, not imported."""
+        rows = []
+        for name in COMMANDS:
+            command = self.get_command(ctx, name)
+            rows.append((name, command.get_short_help_str(70) if command else ""))
+        for entry in entries("commands"):
+            if entry.name not in COMMANDS:
+                rows.append((entry.name, f"(brought by {entry.package})"))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; end with 2 for a wrong request, 1 for failed work."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            raise
+        except KeyboardInterrupt:
+            click.echo("Interrupted. A run that was training has saved a checkpoint.", err=True)
+            ctx.exit(1)
+        except Exception as error:
+            _fail(ctx, error)
+
+
+def _fail(ctx: click.Context, error: Exception) -> NoReturn:
+    if ctx.params.get("traceback") or os.environ.get("COVIEW_DEBUG"):
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, RequestError):
+        for problem in error.problems:
+            click.echo(f"Error: {problem}", err=True)
+        ctx.exit(2)
+    known = isinstance(error, CoviewError)
+    click.echo(f"Error: {error if known else f'{type(error).__name__}: {error}'}", err=True)
+    for note in getattr(error, "__notes__", ()):
+        click.echo(f"  {note}", err=True)
+    if not known:
+        click.echo("  (coview --traceback COMMAND ... shows where)", err=True)
+    ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--traceback", is_flag=True, help="Show where an error came from.")
+@click.version_option(package_name="coview", message="%(package)s %(version)s")
+def main(traceback: bool) -> None:
+    """Train image encoders without labels, from exchangeable parts."""

@@ -1,0 +1,163 @@
+"""``coview train``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coview.cli.common import (
+    changes_from,
+    data_help,
+    device_option,
+    json_option,
+    percent,
+    print_json,
+    print_table,
+    recipe_options,
+)
+from coview.errors import RequestError
+
+if TYPE_CHECKING:
+    from coview.training.run import Run
+
+
+@click.command("train")
+@click.argument("method", metavar="METHOD_OR_FILE", required=False)
+@click.option("--data", help=f"{data_help} Default: digits.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: runs/METHOD-DATA-TIME.")
+@recipe_options
+@click.option("--init", type=click.Path(path_type=Path), help="Weights to start from.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@device_option
+@click.option("--precision", help="auto, fp32, bf16 or fp16.  [default: auto]")
+@click.option("--compile/--no-compile", "compiled", default=False, help="Compile the backbone.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images.")
+@click.option("--seed", type=int, help="Of everything random.  [default: 0]")
+@click.option(
+    "--max-steps",
+    type=click.IntRange(min=1),
+    help="Stop after so many steps; schedules keep their full length.",
+)
+@click.option("--save-every", default="10m", show_default=True, help="Steps, or minutes (10m).")
+@click.option(
+    "--evaluate-every",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Epochs between kNN evaluations.",
+)
+@click.option("--no-evaluate", is_flag=True, help="No kNN accuracy before and after.")
+@click.option("--observe", multiple=True, metavar="NAME", help="An observer; repeatable.")
+@click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
+@click.option("--dry-run", is_flag=True, help="Resolve, validate and print; build nothing.")
+@json_option
+def command(
+    method: str | None,
+    data: str | None,
+    uses: tuple[str, ...],
+    settings: tuple[str, ...],
+    out: Path | None,
+    init: Path | None,
+    resume: Path | None,
+    device: str,
+    precision: str | None,
+    compiled: bool,
+    workers: int | None,
+    seed: int | None,
+    max_steps: int | None,
+    save_every: str,
+    evaluate_every: int,
+    no_evaluate: bool,
+    observe: tuple[str, ...],
+    download: bool,
+    dry_run: bool,
+    as_json: bool,
+    **shortcuts: Any,
+) -> None:
+    """Train a method (or a recipe file) on images without labels.
+
+    \b
+    coview train simclr --data digits --epochs 20
+    coview train moco-v2 --data photos/ --use negatives=in-batch
+    coview train byol --set target.decay="cosine(0.99, 1.0)"
+    coview train --resume runs/simclr-digits-...
+    """
+    if (method is None) == (resume is None):
+        raise RequestError("Name a METHOD or recipe file to train, or a run to --resume.")
+    from coview.training.start import Request
+
+    request = Request(
+        method=method or "",
+        data=data,
+        changes=changes_from(uses, settings, **shortcuts),
+        out=out,
+        init=init,
+        resume=resume,
+        device=device,
+        precision=precision,
+        compile=compiled,
+        workers=workers,
+        seed=seed,
+        max_steps=max_steps,
+        save_every=save_every,
+        evaluate_every=evaluate_every,
+        evaluate=not no_evaluate,
+        download=download,
+        command=tuple(sys.argv),
+        layer="command line",
+    )
+    if dry_run:
+        _dry_run(request, as_json)
+    else:
+        _train(request, observe, as_json)
+
+
+def _dry_run(request: Any, as_json: bool) -> None:
+    from coview.cli.show import as_document, show
+    from coview.training.start import prepare
+
+    resolved, _, _ = prepare(request)
+    if as_json:
+        print_json(as_document(resolved))
+    else:
+        show(resolved)
+
+
+def _train(request: Any, observe: tuple[str, ...], as_json: bool) -> None:
+    from coview.api import _finished
+    from coview.training.start import start
+
+    run = start(request)
+    click.echo(f"preset: {run.resolved.preset or 'none'}", err=True)
+    for notice in run.resolved.notices:
+        click.echo(f"note: {notice}", err=True)
+    _finished(run, observe, progress=True)
+    if as_json:
+        print_json(_summary(run))
+    else:
+        _print_accuracies(run)
+        click.echo(f"run: {run.path}")
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    names = ("raw_pixels_knn_top1", "untrained_knn_top1", "knn_top1", "loss")
+    return {"run": str(run.path), "steps": run.step, **{name: run.value(name) for name in names}}
+
+
+def _print_accuracies(run: Run) -> None:
+    knn = run.value("knn")
+    if knn is None:
+        return
+    labels = {
+        "raw_pixels_knn_top1": "raw pixels",
+        "untrained_knn_top1": "untrained network",
+        "knn_top1": "trained network",
+    }
+    click.echo(
+        f"kNN top-1 (k = {knn['k']}, temperature {knn['temperature']}) on "
+        f"{knn['test_images']} test images:"
+    )
+    values = ((label, run.value(name)) for name, label in labels.items())
+    print_table([(label, percent(v)) for label, v in values if v is not None], indent="  ")

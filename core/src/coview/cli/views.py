@@ -1,0 +1,46 @@
+"""``coview views``: a picture of what a recipe makes of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coview.cli.common import changes_from, data_help, json_option, print_json, recipe_options
+
+
+@click.command("views")
+@click.argument("method", metavar="METHOD_OR_FILE")
+@click.option("--data", default="digits", show_default=True, help=data_help)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A PNG file.")
+@click.option("--images", default=8, show_default=True, type=click.IntRange(1, 64))
+@click.option("--draws", default=2, show_default=True, type=click.IntRange(1, 16))
+@click.option("--seed", default=0, show_default=True, type=int)
+@recipe_options
+@json_option
+def command(
+    method: str,
+    data: str,
+    out: Path,
+    images: int,
+    draws: int,
+    seed: int,
+    uses: tuple[str, ...],
+    settings: tuple[str, ...],
+    as_json: bool,
+    **shortcuts: Any,
+) -> None:
+    """Draw a few images (first column) and the views the recipe makes of them."""
+    from coview.configure import configure
+    from coview.data.sources import open_source
+    from coview.report.views import draw_views
+
+    source = open_source(data)
+    changes = changes_from(uses, settings, **shortcuts)
+    resolved = configure(method, source, changes, "command line")
+    columns = draw_views(resolved, source.load(resolved.data), out, images, draws, seed)
+    if as_json:
+        print_json({"out": str(out), "images": images, "columns": columns})
+    else:
+        click.echo(f"{images} images and {columns - 1} views of each in {out}")

@@ -1,0 +1,102 @@
+"""Embeddings of a data set as a table of arrays, and the files that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coview.data.base import ImageData, Split
+from coview.errors import RequestError
+from coview.evaluation.features import features
+from coview.files import replacing
+
+Table = dict[str, "np.ndarray[Any, Any]"]
+
+
+def embed(
+    network: Callable[[Tensor], Tensor],
+    data: ImageData,
+    which: str = "all",
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Table:
+    """Return ``embeddings`` (N, D) float32 and, where there are any, ``labels``, ``names``, ``split``.
+
+    Images are in the order of their names where they have names (a folder's
+    order, whatever was held out), else training images come first.
+
+    Raises:
+        RequestError: the split asked for is not there.
+    """
+    splits = {"train": data.train, "test": data.test}
+    chosen = [(n, s) for n, s in splits.items() if s is not None and which in (n, "all")]
+    if not chosen:
+        raise RequestError(f"{data.name} has no {which} split.")
+    parts = [
+        _part(
+            name,
+            split,
+            features(network, split, batch_size=batch_size, device=device, workers=workers),
+        )
+        for name, split in chosen
+    ]
+    columns = set.intersection(*(set(part) for part in parts))
+    order = ("embeddings", "labels", "names", "split")
+    table = {c: np.concatenate([part[c] for part in parts]) for c in order if c in columns}
+    if "names" not in table:
+        return table
+    by_name = np.argsort(table["names"], kind="stable")
+    return {column: values[by_name] for column, values in table.items()}
+
+
+def _part(name: str, split: Split, embeddings: Tensor) -> Table:
+    part: Table = {"embeddings": embeddings.numpy(), "split": np.full(len(split), name)}
+    if split.labels is not None:
+        part["labels"] = split.labels.numpy()
+    if split.names is not None:
+        part["names"] = np.array(split.names)
+    return part
+
+
+def write(path: Path, table: Table) -> None:
+    """Write the table in the format of the file's ending, atomically.
+
+    ``.npy`` and ``.safetensors`` hold numbers only: the embeddings, and in the
+    latter the labels too.
+    """
+    with replacing(path) as temporary:
+        _WRITERS[path.suffix](temporary, table)
+
+
+def _npy(path: Path, table: Table) -> None:
+    with path.open("wb") as file:
+        np.save(file, table["embeddings"])
+
+
+def _npz(path: Path, table: Table) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **table)  # type: ignore[arg-type]
+
+
+def _safetensors(path: Path, table: Table) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({k: v for k, v in table.items() if k in ("embeddings", "labels")}, path)
+
+
+def _parquet(path: Path, table: Table) -> None:
+    import pyarrow  # type: ignore[import-not-found, unused-ignore]
+    import pyarrow.parquet  # type: ignore[import-not-found, unused-ignore]
+
+    columns = {k: list(v) if v.ndim > 1 else v for k, v in table.items()}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+_WRITERS = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}

@@ -1,0 +1,83 @@
+"""Images beside their views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+from torchvision.utils import make_grid, save_image
+
+from coview.data.base import ImageData
+from coview.data.loader import fetched
+from coview.errors import CoviewError
+from coview.files import replacing
+from coview.plan import Plan
+from coview.records import Batch, Step
+from coview.resolve import Resolved
+
+CELL = 96
+"""Pixels a side of a picture's cells."""
+
+
+def draw_views(
+    resolved: Resolved, data: ImageData, path: Path, images: int = 8, draws: int = 2, seed: int = 0
+) -> int:
+    """Write a PNG: a row an image, the image first, then its views.
+
+    Args:
+        resolved: its views component is built.
+        data: the first ``images`` training images are drawn.
+        path: where the PNG goes.
+        draws: how often the views are drawn anew.
+        seed: of the randomness.
+
+    Returns:
+        The number of columns.
+    """
+    plan = Plan(
+        dataset_size=len(data.train),
+        channels=data.channels,
+        image_size=data.size,
+        mean=data.mean,
+        std=data.std,
+    )
+    part = resolved.part("views")
+    views = part.factory(part.settings, plan)
+    count = min(images, len(data.train))
+    indices = list(range(count))
+    chosen = next(iter(fetched(data.train.images, [indices], 0)))
+    batch = Batch(chosen, torch.arange(count))
+    columns = [chosen.float() / 255]
+    for number in range(draws):
+        step = Step(number=number, total_steps=draws, seed=seed, component="views")
+        crops = views.generate_views(batch=batch, step=step).crops
+        columns += [_shown(crop, *_normalization(views, crop.shape[1])) for crop in crops]
+    cells = torch.stack([_cell(column) for column in columns], dim=1).flatten(0, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with replacing(path) as temporary:
+            save_image(
+                make_grid(cells, nrow=len(columns), padding=2, pad_value=1), temporary, "png"
+            )
+    except ValueError as error:
+        raise CoviewError(f"{path} could not be written: {error}") from error
+    return len(columns)
+
+
+def _normalization(views: object, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return getattr(views, "normalization", ((0.0,) * channels, (1.0,) * channels))
+
+
+def _shown(crop: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Undo the standardisation."""
+    return crop * crop.new_tensor(std).view(-1, 1, 1) + crop.new_tensor(mean).view(-1, 1, 1)
+
+
+def _cell(images: Tensor) -> Tensor:
+    """Bring images to the picture's cells: three channels, one size, [0, 1]."""
+    grey = (
+        images if images.shape[1] == 3 else images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    )
+    return resize(grey, [CELL, CELL], antialias=True).clamp(0, 1)

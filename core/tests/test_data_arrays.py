@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import TensorDataset
+
+from coview.data.arrays import Objects, from_object
+from coview.data.base import DataSettings
+from coview.data.layout import as_images
+from coview.errors import RequestError
+
+DEFAULT = DataSettings()
+COLOUR = torch.arange(20 * 3 * 8 * 8).remainder(251).view(20, 3, 8, 8).to(torch.uint8)
+LABELS = torch.arange(20) % 2
+
+
+def test_labelled_tensor() -> None:
+    data = from_object((COLOUR, LABELS), DEFAULT)
+    assert (data.name, data.size, data.channels, data.classes) == ("array", 8, 3, ("0", "1"))
+    assert (len(data.train), len(data.test)) == (16, 4) and data.labelled
+    assert data.test.labels.bincount().tolist() == [2, 2]
+    where = {image.numpy().tobytes(): n for n, image in enumerate(COLOUR)}
+    for split in (data.train, data.test):
+        rows = [where[image.numpy().tobytes()] for image in split.images]
+        assert split.labels.tolist() == [row % 2 for row in rows]
+
+
+LAYOUTS: dict[str, Any] = {
+    "N, H, W": COLOUR[:, 0],
+    "NCHW array": COLOUR.numpy(),
+    "NHWC tensor": COLOUR.permute(0, 2, 3, 1),
+    "NHWC array": COLOUR.permute(0, 2, 3, 1).numpy(),
+    "floats": COLOUR / 255,
+    "doubles": (COLOUR / 255).double().numpy(),
+    "halves, last": (COLOUR / 255).permute(0, 2, 3, 1).half(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout: str) -> None:
+    expected = COLOUR[:, :1] if layout == "N, H, W" else COLOUR
+    seen = as_images(LAYOUTS[layout])
+    assert torch.equal(seen, expected) and seen.is_contiguous()
+
+
+def test_a_layout_that_can_be_read_in_two_ways() -> None:
+    both = torch.arange(2 * 3 * 5 * 3, dtype=torch.uint8).view(2, 3, 5, 3)
+    assert as_images(both).shape == (2, 3, 5, 3)
+    assert torch.equal(as_images(both.numpy()), both.permute(0, 3, 1, 2))
+
+
+def test_floats_are_rounded() -> None:
+    floats = torch.tensor([0.0, 0.4, 0.6, 99.6, 254.6, 255.0]).view(1, 2, 3) / 255
+    assert as_images(floats).flatten().tolist() == [0, 0, 1, 100, 255, 255]
+
+
+def test_awkward_arrays() -> None:
+    array = COLOUR.numpy().copy()
+    array.flags.writeable = False
+    assert torch.equal(as_images(array), COLOUR)
+    assert torch.equal(as_images(array[:, :, ::-1]), COLOUR.flip(2))
+    assert torch.equal(as_images((COLOUR / 255).requires_grad_()), COLOUR)
+
+
+@attrs.frozen
+class Records:
+    """A map-style data set."""
+
+    items: list[Any]
+    classes: Any = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.items[row]
+
+
+def pictures(mode: str = "RGB") -> list[Image.Image]:
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()).convert(mode) for image in COLOUR]
+
+
+@pytest.mark.parametrize("kind", ["picture", "tensor", "array", "floats"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_map_style_data_sets(kind: str, workers: int) -> None:
+    images: Any = {
+        "picture": pictures(),
+        "tensor": list(COLOUR),
+        "array": list(COLOUR.permute(0, 2, 3, 1).numpy()),
+        "floats": list(COLOUR / 255),
+    }[kind]
+    items = [(image, label, "more") for image, label in zip(images, LABELS, strict=True)]
+    data = from_object(Records(items, ["cat", "dog"]), DEFAULT, "mine", workers)
+    expected = from_object((COLOUR, LABELS), DEFAULT)
+    assert data.name == "mine" and data.classes == ("cat", "dog")
+    assert torch.equal(data.train.images, expected.train.images)
+    assert torch.equal(data.test.labels, expected.test.labels)
+
+
+def test_tensor_dataset_and_plain_lists() -> None:
+    expected = from_object((COLOUR, LABELS), DEFAULT)
+    data = from_object(TensorDataset(COLOUR, LABELS), DEFAULT)
+    assert torch.equal(data.test.images, expected.test.images)
+    assert torch.equal(data.test.labels, expected.test.labels)
+    alone = from_object(TensorDataset(COLOUR), DEFAULT)
+    assert alone.train.labels is None and not alone.labelled
+    assert from_object(pictures(), DEFAULT).train.labels is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("RGB", 3), ("RGBA", 3), ("P", 3), ("L", 1), ("LA", 1), ("1", 1)]
+)
+def test_channels_follow_the_pictures(mode: str, channels: int) -> None:
+    assert from_object(pictures(mode), DEFAULT).channels == channels
+    chosen = from_object(pictures(mode), DataSettings(channels=4 - channels))
+    assert chosen.train.resident.shape[1] == chosen.channels == 4 - channels
+
+
+def test_pictures_of_several_sizes() -> None:
+    mixed = Records([Image.new("RGB", (30 + n, 40)) for n in range(10)])
+    assert Objects(mixed).native_size() == 256
+    assert from_object(mixed, DataSettings(size=16)).train.resident.shape == (8, 3, 16, 16)
+    same = Records([Image.new("RGB", (30, 40))] * 10)
+    assert Objects(same).native_size() == 30
+
+
+def test_large_data_sets_stay_where_they_are() -> None:
+    settings = DataSettings(size=200, resident_mib=1)
+    items = Records(list(zip(pictures(), ["b", "a"] * 10, strict=True)))
+    for thing in (items, (COLOUR, ["b", "a"] * 10)):
+        data = from_object(thing, settings)
+        assert data.train.resident is None and data.train.images[0].shape == (3, 200, 200)
+        assert data.classes == ("a", "b") and data.test.labels.bincount().tolist() == [2, 2]
+        small = from_object(thing, DEFAULT)
+        assert torch.equal(small.train.labels, data.train.labels)
+
+
+def test_large_arrays_are_not_moved_to_the_device() -> None:
+    images = torch.zeros(400, 3, 32, 32, dtype=torch.uint8)
+    assert from_object(images, DataSettings(resident_mib=1)).train.resident is None
+    assert from_object(images, DataSettings(resident_mib=2)).train.resident is not None
+
+
+@pytest.mark.parametrize("resident_mib", [1, 100])
+def test_fingerprint_follows_the_data(resident_mib: int) -> None:
+    settings = DataSettings(size=200, resident_mib=resident_mib)
+    other = COLOUR.clone()
+    other[0] += 1
+    things = [COLOUR, other, (COLOUR, LABELS), (COLOUR, 1 - LABELS), COLOUR[:19]]
+    things += [Records(list(COLOUR[:18])), Records(list(other[:18]))]
+    prints = [from_object(thing, settings).fingerprint for thing in things]
+    assert len(set(prints)) == len(things)
+    assert from_object(COLOUR.clone(), settings).fingerprint == prints[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [([7, 3] * 10, ("3", "7")), (["dog", "cat"] * 10, ("cat", "dog")), ([True, False] * 10, None)],
+)
+def test_labels_are_numbered(labels: list[Any], classes: tuple[str, ...] | None) -> None:
+    data = from_object((COLOUR, labels), DEFAULT)
+    assert data.classes == (classes or ("False", "True"))
+    assert data.train.labels.dtype == torch.int64 and data.test.labels.tolist().count(1) == 2
+
+
+def generator() -> Iterator[int]:
+    yield 0
+
+
+BAD: list[tuple[Any, str]] = [
+    (3, r"Data can be an array .*; not int\."),
+    ({"images": COLOUR}, "not dict"),
+    ("text", "not str"),
+    (generator(), "not generator"),
+    ((COLOUR, LABELS, 1), "not a tuple of 3"),
+    ((pictures(), LABELS), "not tuple"),
+    (attrs.make_class("Endless", [], bases=(torch.utils.data.Dataset,))(), "has no length"),
+    (COLOUR[:0], "hold no images"),
+    ([], "hold no images"),
+    (COLOUR.int(), "must be uint8, or float in .*: these are int32"),
+    (COLOUR.numpy().astype(object), "must be uint8 or float: these are object"),
+    (COLOUR > 3, "these are bool"),
+    (COLOUR.float(), r"must be in \[0, 1\]: these run from 0 to 250"),
+    (COLOUR / 255 - 1, "these run from -1"),
+    (COLOUR / torch.zeros(()), r"must be in \[0, 1\]"),
+    (torch.zeros(4, 5, 6, 7), r"1 or 3 channels: \(4, 5, 6, 7\)"),
+    (torch.zeros(4, 5), r"must be of shape .*: \(4, 5\)"),
+    (torch.zeros(4, 3, 0, 7), "must be of shape"),
+    ((COLOUR, LABELS[:5]), r"one label an image, 20: \(5,\)"),
+    ((COLOUR, LABELS[:, None]), r"one label an image, 20: \(20, 1\)"),
+    ((COLOUR, LABELS - 1), "whole numbers from 0"),
+    ((COLOUR, LABELS / 2), "whole numbers from 0"),
+    (Records(["a", "b"]), "image is str"),
+    (Records([{"image": COLOUR[0]}]), "image is dict"),
+    (Records([()]), "image is tuple"),
+    (Records([(COLOUR[0], 1), (COLOUR[1], None)]), "1 of 2 images have no label"),
+    (Records([Image.fromarray(np.full((8, 8), -1, np.int32))]), "An image cannot be used: its va"),
+]
+
+
+@pytest.mark.parametrize(("thing", "sentence"), BAD, ids=[text for _, text in BAD])
+def test_what_cannot_be_used(thing: Any, sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        from_object(thing, DEFAULT)
+
+
+def test_a_bad_item_in_a_worker_is_one_sentence() -> None:
+    items = Records([*COLOUR[:10], "text", *COLOUR[10:]])
+    with pytest.raises(RequestError, match=r"^An item must be .*: the image is str\.$"):
+        from_object(items, DEFAULT, workers=1)
