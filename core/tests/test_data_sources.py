@@ -65,7 +65,7 @@ def test_a_path_alone_is_a_folder() -> None:
     # A name comes first; a path is never taken for one.
     assert parse_source("digits") == ("digits", None)
     assert parse_source("./digits") == ("folder", "./digits")
-    assert parse_source(os.getcwd()) == ("folder", os.getcwd())
+    assert parse_source(str(Path.cwd())) == ("folder", str(Path.cwd()))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ or any of timm's. timm's ResNets carry torchvision's parameter names.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import timm
@@ -99,8 +100,8 @@ def resnet10_quarter(channels: int, image_size: int, settings: BackboneSettings)
     """
     # timm fixes a plain stem at 64 channels; its deep stem is as wide as asked
     # for, and the one convolution that replaces it takes over that width.
-    net = ResNet(
-        BasicBlock,
+    net: nn.Module = ResNet(
+        BasicBlock,  # type: ignore[arg-type]
         (1, 1, 1, 1),
         num_classes=0,
         in_chans=channels,
@@ -109,13 +110,12 @@ def resnet10_quarter(channels: int, image_size: int, settings: BackboneSettings)
         stem_width=8,
         zero_init_last=settings.zero_init_last,
     )
-    net.conv1 = nn.Conv2d(channels, 16, 7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.conv1 = _first_layer(channels, 16, 7, stride=2)
     return _with_stem(net, settings.stem)
 
 
 def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    extra: dict[str, object] = {}
+    extra: dict[str, Any] = {}
     is_resnet = name.startswith(("resnet", "wide_resnet", "resnext", "test_resnet"))
     if is_resnet:
         extra["zero_init_last"] = settings.zero_init_last
@@ -128,14 +128,16 @@ def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings)
 
 def _with_stem(net: nn.Module, stem: str) -> nn.Module:
     if stem == "3x3":
-        old = net.conv1
-        first = old if isinstance(old, nn.Conv2d) else next(iter(old.children()))  # type: ignore[union-attr, operator]
-        assert isinstance(first, nn.Conv2d) and isinstance(net.bn1, nn.Module)
-        width = net.bn1.num_features
-        net.conv1 = nn.Conv2d(first.in_channels, width, 3, padding=1, bias=False)  # type: ignore[arg-type]
-        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        channels = next(m for m in net.modules() if isinstance(m, nn.Conv2d)).in_channels
+        net.conv1 = _first_layer(channels, net.get_submodule("bn1").num_features, 3)  # type: ignore[arg-type]
         net.maxpool = nn.Identity()
     return net
+
+
+def _first_layer(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
 
 
 @torch.no_grad()
@@ -153,5 +155,5 @@ def _probe(module: nn.Module, channels: int, image_size: int) -> int:
 
 def is_convolutional(module: nn.Module) -> bool:
     """Whether it is worth storing its images channels last (a patch embedding is not)."""
-    convolutions = (m for m in module.modules() if isinstance(m, nn.Conv2d))
-    return any(m.kernel_size != m.stride and max(m.kernel_size) > 1 for m in convolutions)  # type: ignore[type-var]
+    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    return any(m.kernel_size != m.stride and max(m.kernel_size) > 1 for m in convolutions)

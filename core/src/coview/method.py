@@ -213,7 +213,7 @@ def _register(manager: pluggy.PluginManager, component: Component) -> None:
     relay = SimpleNamespace()
     for name in (*(ROLE_HOOKS[role] for role in component.roles), *OPEN_HOOKS):
         implementation = getattr(component.module, name, None)
-        if hasattr(implementation, _IMPL):
+        if implementation is not None and hasattr(implementation, _IMPL):
             setattr(relay, name, _relay(implementation, component))
         elif name not in OPEN_HOOKS:
             role = next(role for role, hook in ROLE_HOOKS.items() if hook == name)

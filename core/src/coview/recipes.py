@@ -34,7 +34,7 @@ class Use:
     settings: Mapping[str, Any]
 
     def __init__(self, name: str, /, **settings: Any) -> None:
-        self.__attrs_init__(name, settings)  # type: ignore[attr-defined]
+        self.__attrs_init__(name, settings)
 
 
 def _use(value: Use | str) -> Use:

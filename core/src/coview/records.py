@@ -203,14 +203,16 @@ R = TypeVar("R", Batch, Views, Encoded, Targets)
 
 def detached(record: R) -> R:
     """Return the record with every tensor cut from the graph."""
-    return _map(record, lambda tensors: tensors[0].detach(), [record])
+    cut: R = _map(record, lambda tensors: tensors[0].detach(), [record])
+    return cut
 
 
 def joined(records: Sequence[R]) -> R:
     """Join the records of several micro-batches by rows."""
     import torch
 
-    return records[0] if len(records) == 1 else _map(records[0], torch.cat, records)
+    whole: R = records[0] if len(records) == 1 else _map(records[0], torch.cat, records)
+    return whole
 
 
 def _map(first: Any, function: Callable[[list[Any]], Any], records: Sequence[Any]) -> Any:

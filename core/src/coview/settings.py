@@ -117,7 +117,8 @@ def plain(value: Any) -> Any:
 def fields_of(cls: type) -> tuple[attrs.Attribute[Any], ...]:
     """Return the fields of a settings class, annotations resolved."""
     attrs.resolve_types(cls, include_extras=True)
-    return attrs.fields(cls)
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)
+    return fields
 
 
 def structure(cls: type, values: Mapping[str, Any], where: str) -> tuple[Any, list[str]]:
@@ -141,8 +142,9 @@ def structure(cls: type, values: Mapping[str, Any], where: str) -> tuple[Any, li
             continue
         try:
             chosen[key] = _structure_value(value, fields[key].type)
-            if fields[key].validator is not None:
-                fields[key].validator(None, fields[key], chosen[key])
+            validate = fields[key].validator
+            if validate is not None:
+                validate(None, fields[key], chosen[key])
         except (ValueError, TypeError, cattrs.BaseValidationError) as error:
             problems.append(f"{where}.{key}: {_reason(error)}")
     if problems:
@@ -172,6 +174,11 @@ def describe(type_: Any) -> str:
 
 def _is_optional(type_: Any) -> bool:
     return get_origin(type_) in (types.UnionType, Union)
+
+
+def _is_tuple(type_: Any) -> bool:
+    origin: Any = get_origin(type_)
+    return origin is tuple
 
 
 def _structure_value(value: Any, type_: Any) -> Any:
@@ -235,7 +242,7 @@ def _make_converter() -> cattrs.Converter:
         converter.register_structure_hook(type_, _exactly(type_))
     converter.register_structure_hook(float, _float)
     converter.register_structure_hook_func(_is_optional, _union)
-    converter.register_structure_hook_func(lambda t: get_origin(t) is tuple, _tuple)
+    converter.register_structure_hook_func(_is_tuple, _tuple)
     return converter
 
 

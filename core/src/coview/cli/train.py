@@ -76,7 +76,7 @@ def command(
     as_json: bool,
     **shortcuts: Any,
 ) -> None:
-    """Train a method (or a recipe file) on images without labels.
+    r"""Train a method (or a recipe file) on images without labels.
 
     \b
     coview train simclr --data digits --epochs 20

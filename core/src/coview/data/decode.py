@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as tvf  # type: ignore[import-untyped]
+from torchvision.transforms.v2 import functional as tvf
 
 from coview.errors import CoviewError
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import attrs
 import torch
 from torch import Tensor
-from torchvision import datasets  # type: ignore[import-untyped]
+from torchvision import datasets
 
 from coview.data.assemble import Statistics, assemble
 from coview.data.base import DataSettings, ImageData, Split

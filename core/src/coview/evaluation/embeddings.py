@@ -27,7 +27,7 @@ def embed(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Table:
-    """Return ``embeddings`` (N, D) float32 and, where there are any, ``labels``, ``names``, ``split``.
+    """Return ``embeddings`` (N, D) float32, ``split`` and, if any, ``labels`` and ``names``.
 
     Images are in the order of their names where they have names (a folder's
     order, whatever was held out), else training images come first.

@@ -106,7 +106,7 @@ def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> Export
     try:
         with safe_open(file, framework="pt") as opened:
             text = (opened.metadata() or {}).get("coview")
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CoviewError(f"{file} is not a whole safetensors file: {error}") from error
     if text is None:

@@ -80,4 +80,5 @@ def _cell(images: Tensor) -> Tensor:
     grey = (
         images if images.shape[1] == 3 else images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     )
-    return resize(grey, [CELL, CELL], antialias=True).clamp(0, 1)
+    cells: Tensor = resize(grey, [CELL, CELL], antialias=True)
+    return cells.clamp(0, 1)

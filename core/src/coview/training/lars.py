@@ -59,8 +59,8 @@ class LARS(Optimizer):
 
     def _step(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         rate = group["lr"]
-        gradients = [w.grad for w in weights]
-        updates = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+        gradients = [w.grad for w in weights if w.grad is not None]
+        updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
         if group["adapted"]:
             torch._foreach_mul_(updates, _trust(weights, updates, group))
         buffers = [self._buffer(w) for w in weights]

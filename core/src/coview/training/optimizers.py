@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import torch
@@ -55,18 +55,7 @@ class OptimizerSettings:
     def peak(self, batch_size: int) -> float:
         """Return the peak learning rate for a global batch."""
         factor = {"none": 1.0, "linear": batch_size / 256, "sqrt": batch_size**0.5}
-        return self.lr * factor[self.lr_rule]
-
-
-class Maker(Protocol):
-    """A named optimiser: settings, and how to make it of parameter groups."""
-
-    Settings: type[OptimizerSettings]
-
-    @staticmethod
-    def make(groups: list[dict[str, Any]], settings: Any, device: torch.device) -> Optimizer:
-        """Return the optimiser."""
-        ...
+        return float(self.lr * factor[self.lr_rule])
 
 
 class MakeSGD:
@@ -132,11 +121,12 @@ class MakeLARS:
         )
 
 
-OPTIMIZERS: Mapping[str, type[Maker]] = {"sgd": MakeSGD, "adamw": MakeAdamW, "lars": MakeLARS}
+# Each has a class Settings and ``make(groups, settings, device) -> Optimizer``.
+OPTIMIZERS: Mapping[str, type[Any]] = {"sgd": MakeSGD, "adamw": MakeAdamW, "lars": MakeLARS}
 
 
 def make_optimizer(
-    maker: type[Maker],
+    maker: type[Any],
     settings: OptimizerSettings,
     method: nn.Module,
     plan: Plan,
@@ -169,7 +159,8 @@ def make_optimizer(
         group["params"].append(parameter)
     if not groups:
         raise RequestError("Nothing in this method takes a gradient; there is nothing to train.")
-    return maker.make(list(groups.values()), settings, device)
+    optimizer: Optimizer = maker.make(list(groups.values()), settings, device)
+    return optimizer
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
@@ -182,7 +173,7 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
 def _treatments(method: nn.Module) -> Iterator[tuple[nn.Parameter, ParameterGroup, bool]]:
     """Yield each trainable parameter, its treatment, and whether it is a norm's or a bias."""
     plain = _norm_and_bias(method)
-    components: Iterable[nn.Module] = method.components.values()  # type: ignore[union-attr, operator, assignment]
+    components: Iterable[nn.Module] = method.get_submodule("components").children()
     for component in components:
         declared: Mapping[str, ParameterGroup] = {}
         if hasattr(component, "parameter_groups"):

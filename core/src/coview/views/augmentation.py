@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import kornia.augmentation as kornia
@@ -17,8 +18,10 @@ OPERATIONS = ("crop", "flip", "jitter", "grey", "blur", "solarize")
 LUMA = (0.2989, 0.587, 0.114)
 
 
-def _known_operations(instance: object, attribute: attrs.Attribute[object], value: object) -> None:
-    names = tuple(value)  # type: ignore[arg-type]
+def _known_operations(
+    instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]
+) -> None:
+    names = tuple(value)
     if len(set(names)) != len(names) or not set(names) <= set(OPERATIONS):
         raise ValueError(f"'order' must name each of {', '.join(OPERATIONS)} once at most: {names}")
 

@@ -55,7 +55,7 @@ class CropViews(nn.Module):
         ]
         if plan.channels != 3 and any(a.grey_p or any(a.jitter[2:]) for a in augmentations):
             plan.notice(
-                f"images have {plan.channels} channel(s): saturation, hue and grey-scale are dropped"
+                f"images have {plan.channels} channel(s): no saturation, hue or grey-scale is drawn"
             )
 
     @property
