@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from coview.errors import RequestError, nearest
 from coview.registry import Entry, entries, find
-from coview.settings import one_of, setting
+from coview.settings import between, gt, one_of, setting
 
 STEMS = ("7x7", "3x3")
 
@@ -34,6 +34,15 @@ class BackboneSettings:
     )
     zero_init_last: bool = setting(
         False, "start the last batch norm of every residual block at zero (ResNets)"
+    )
+    drop_path: float = setting(
+        0.0,
+        "probability that the last residual block is skipped in training; earlier ones less, "
+        "in proportion (stochastic depth)",
+        between(0, 1),
+    )
+    patch: int | None = setting(
+        None, "pixels a side of a vision transformer's patch; none: its own", gt(0)
     )
 
 
@@ -109,6 +118,7 @@ def resnet10_quarter(channels: int, image_size: int, settings: BackboneSettings)
         stem_type="deep",
         stem_width=8,
         zero_init_last=settings.zero_init_last,
+        drop_path_rate=settings.drop_path,
     )
     net.conv1 = _first_layer(channels, 16, 7, stride=2)
     return _with_stem(net, settings.stem)
@@ -122,6 +132,10 @@ def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings)
     if name.startswith(("vit", "deit", "test_vit")):
         # Other sizes than the first are met by interpolating the positions.
         extra |= {"img_size": image_size, "dynamic_img_size": True}
+        if settings.patch:
+            extra["patch_size"] = settings.patch
+    if settings.drop_path:
+        extra["drop_path_rate"] = settings.drop_path
     net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **extra)
     return _with_stem(net, settings.stem) if is_resnet else net
 

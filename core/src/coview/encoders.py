@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from coview.backbones import is_convolutional
@@ -106,12 +107,20 @@ class Encoder(nn.Module):
         return self.trunk
 
     def without_predictor(self) -> Encoder:
-        """Return a copy, weights and all, that projects but does not predict."""
+        """Return a copy, weights and all, that projects but does not predict.
+
+        It drops no residual branch either: stochastic depth is for the network
+        that is trained, not for what it is compared with.
+        """
         predictor, self.predictor = self.predictor, None
         try:
-            return copy.deepcopy(self)
+            twin = copy.deepcopy(self)
         finally:
             self.predictor = predictor
+        for module in twin.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = 0.0
+        return twin
 
     @hookimpl
     def encode(self, views: Views, batch: Batch) -> Encoded:
@@ -142,7 +151,9 @@ class Encoder(nn.Module):
         """Apply ``module`` to every group of views, each part of the batch apart."""
         parts: dict[int, list[Tensor]] = {view: [] for view in rows}
         for group in groups:
-            chunks = [rows[view].chunk(self.norm_groups) for view in group]
+            # Not chunk: of 25 rows in 8 groups that leaves a last one of a single row.
+            count = min(self.norm_groups, min(len(rows[view]) for view in group))
+            chunks = [rows[view].tensor_split(count) for view in group]
             for pieces in zip(*chunks, strict=True):
                 together = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
                 outputs = module(together).split([len(piece) for piece in pieces])

@@ -57,7 +57,12 @@ class StepHooks:
 
         Called without gradient. The component also has an attribute ``layout``
         (:class:`coview.Layout`) and ``evaluation_views(images) -> Views``, the
-        same normalisation and layout without randomness.
+        same normalisation and layout without randomness, of images that are
+        uint8 or float in [0, 1] (:func:`coview.views.unit_interval`). Where
+        those are just the standardised centre of the image, an attribute
+        ``normalization`` (mean and deviation of each channel) says so; the
+        exported backbone then needs no views. Else it is called with all crops
+        of ``evaluation_views``.
 
         Args:
             batch: images (B, C, H, W) uint8 and their indices (B,).
@@ -141,6 +146,7 @@ class StepHooks:
     @hookspec(firstresult=True)
     def compute_loss(
         self,
+        encoder: nn.Module,
         views: Views,
         encoded: Encoded,
         targets: Targets,
@@ -148,6 +154,12 @@ class StepHooks:
         step: Step,
     ) -> Tensor:
         """Role ``loss``: compare.
+
+        Args:
+            encoder: the online encoder, for a loss that scores what it was
+                given by the current predictor or prototypes
+                (``encoder.predict``). Do not keep it: it would be saved twice.
+            negatives: one part for each source that gave any.
 
         Returns:
             Tensor: a scalar, the mean over this process's rows; gradient flows.

@@ -97,7 +97,12 @@ class Method(nn.Module):
             )
         )
         loss: Tensor = hook.compute_loss(
-            views=views, encoded=encoded, targets=targets, negatives=negatives, step=step
+            encoder=self.encoder,
+            views=views,
+            encoded=encoded,
+            targets=targets,
+            negatives=negatives,
+            step=step,
         )
         self._keep(step, (batch, views, encoded, targets))
         return loss

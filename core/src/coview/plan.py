@@ -30,6 +30,8 @@ class Layout:
         queries: numbers of the views that the online network encodes.
         keys: numbers of the views that the target encodes.
         pairs: the positives, as (query view, key view).
+        grid: rows and columns, where the views are the pieces of one image in
+            reading order (patches); None where each shows the image by itself.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -37,6 +39,7 @@ class Layout:
     queries: tuple[int, ...]
     keys: tuple[int, ...]
     pairs: Pairs
+    grid: tuple[int, int] | None = None
 
     @property
     def count(self) -> int:

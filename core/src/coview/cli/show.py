@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,75 +44,74 @@ def command(
 
 def as_document(resolved: Resolved) -> dict[str, Any]:
     """Return the recipe as plain values, with packages, meanings and origins."""
-    from coview.recipes import SCALARS
-
     recipe = resolved.recipe
     return {
         "method": recipe.name,
         "summary": recipe.summary,
         "paper": recipe.paper,
         "preset": resolved.preset,
-        **{key: getattr(recipe, key) for key in SCALARS},
+        "training": _settings_document(resolved.training, resolved.origins),
         "tables": {
             table: [_part_document(part) for part in parts]
             for table, parts in resolved.parts.items()
         },
+        "data": _settings_document(resolved.data, resolved.data_origins),
         "notices": list(resolved.notices),
     }
 
 
 def _part_document(part: Part) -> dict[str, Any]:
-    from coview.settings import fields_of, plain
-
     return {
         "use": part.name,
         "package": part.package,
         "shared_with": part.shared_with,
-        "settings": {
-            field.name: {
-                "value": plain(getattr(part.settings, field.name)),
-                "help": field.metadata.get("help", ""),
-                "layer": part.origins[field.name],
-            }
-            for field in fields_of(type(part.settings))
-        },
+        "settings": _settings_document(part.settings, part.origins),
     }
 
 
-def show(resolved: Resolved, err: bool = False) -> None:
+def _settings_document(settings: Any, origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    from coview.settings import fields_of, plain
+
+    return {
+        field.name: {
+            "value": plain(getattr(settings, field.name)),
+            "help": field.metadata.get("help", ""),
+            "layer": origins[field.name],
+        }
+        for field in fields_of(type(settings))
+    }
+
+
+def show(resolved: Resolved) -> None:
     """Print a resolved recipe for people."""
     recipe = resolved.recipe
     lines = [f"{recipe.name or 'recipe'}: {recipe.summary}"]
     if recipe.paper:
         lines.append(f"paper: {recipe.paper}")
     lines.append(f"preset: {resolved.preset or 'none (the paper)'}")
-    for key, layer in resolved.origins.items():
-        lines.append(f"{key} = {getattr(recipe, key)}  ({layer})")
+    lines += ["", *_settings_lines("", resolved.training, resolved.origins)]
     for table, parts in resolved.parts.items():
         for part in parts:
             lines += _part_lines(table, part)
-    lines += _settings_lines("data", resolved.data, resolved.data_origins)
+    lines += ["", "data:", *_settings_lines("data.", resolved.data, resolved.data_origins), ""]
     lines.append(
         "Views are cut from images that the loader brought to one size, not from full-size files."
     )
     lines += [f"note: {notice}" for notice in resolved.notices]
-    click.echo("\n".join(lines), err=err)
+    click.echo("\n".join(lines))
 
 
 def _part_lines(table: str, part: Part) -> list[str]:
     head = f"{table}: {part.name}  [{part.package}]"
     if part.shared_with:
         return ["", f"{head}  the same component as the {part.shared_with}"]
-    return ["", head, *_settings_lines(table, part.settings, part.origins)[1:]]
+    return ["", head, *_settings_lines(f"{table}.", part.settings, part.origins)]
 
 
-def _settings_lines(table: str, settings: Any, origins: Any) -> list[str]:
-    from coview.settings import fields_of, plain
-
-    lines = [f"\n{table}:"]
-    for field in fields_of(type(settings)):
-        value = plain(getattr(settings, field.name))
-        lines.append(f"  {table}.{field.name} = {value}  ({origins[field.name]})")
-        if help_text := field.metadata.get("help"):
-            lines.append(f"      {help_text}")
+def _settings_lines(prefix: str, settings: Any, origins: Mapping[str, str]) -> list[str]:
+    lines = []
+    for name, said in _settings_document(settings, origins).items():
+        lines.append(f"  {prefix}{name} = {said['value']}  ({said['layer']})")
+        if said["help"]:
+            lines.append(f"      {said['help']}")
     return lines

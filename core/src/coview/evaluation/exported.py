@@ -15,8 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
-from coview.backbones import BackboneSettings, find_backbone, is_convolutional
+from coview.backbones import (
+    BackboneSettings,
+    BackboneSpec,
+    find_backbone,
+    from_module,
+    is_convolutional,
+)
 from coview.errors import CoviewError, RequestError
+from coview.evaluation.rebuilt import rebuilt
 from coview.files import replacing
 from coview.settings import structure
 
@@ -28,32 +35,47 @@ class ExportedBackbone(nn.Module):
     """Images in [0, 1] to features, preprocessing included.
 
     Attributes:
-        backbone: (B, C, size, size) normalised -> (B, D).
+        backbone: (B, C, size, size) normalised -> (B, D); where ``views`` are
+            given, called with each of their crops.
         meta: what is needed to build it again: backbone and its settings,
-            channels, image_size, size, mean, std, method.
+            channels, image_size, size, mean, std, method; and ``heads``, which
+            a transformer's tensor shapes do not tell.
+        views: the views component, where preprocessing is more than the
+            standardised centre (patches, groups of channels): its
+            ``evaluation_views`` then make what the backbone sees.
     """
 
     mean: Tensor
     std: Tensor
+    views: nn.Module | None
 
-    def __init__(self, backbone: nn.Module, meta: dict[str, Any]) -> None:
+    def __init__(
+        self, backbone: nn.Module, meta: dict[str, Any], views: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.meta = meta
+        self.views = views
         self.register_buffer("mean", torch.tensor(meta["mean"]).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(meta["std"]).view(-1, 1, 1), persistent=False)
         self.channels_last = is_convolutional(backbone)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) float in [0, 1] -> (B, D); the centre of larger images is taken."""
+        features: Tensor = self.backbone(*(self._laid_out(crop) for crop in self._crops(images)))
+        return features
+
+    def _crops(self, images: Tensor) -> tuple[Tensor, ...]:
+        if self.views is not None:
+            crops: tuple[Tensor, ...] = self.views.evaluation_views(images).crops  # type: ignore[operator]
+            return crops
         size = self.meta["size"]
         if images.shape[-2:] != (size, size):
             images = center_crop(images, [size, size])
-        images = (images - self.mean) / self.std
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.backbone(images)
-        return features
+        return ((images - self.mean) / self.std,)
+
+    def _laid_out(self, crop: Tensor) -> Tensor:
+        return crop.contiguous(memory_format=torch.channels_last) if self.channels_last else crop
 
     @property
     def width(self) -> int:
@@ -66,16 +88,48 @@ def export(method: Method, meta: dict[str, Any]) -> ExportedBackbone:
 
     Args:
         method: a built method.
-        meta: backbone, settings, channels and image_size of the run.
+        meta: backbone, settings, channels, image_size and parts of the run.
     """
     views = method.components["views"]
+    # Views that say how they standardise do nothing else in evaluation: no plugin is
+    # needed to load these weights again.
+    simple = hasattr(views, "normalization")
+    meta = {key: value for key, value in meta.items() if key != "parts" or not simple}
     mean, std = getattr(
         views, "normalization", ((0.0,) * meta["channels"], (1.0,) * meta["channels"])
     )
     size = max(max(size) for size in views.layout.sizes)  # type: ignore[union-attr]
-    return ExportedBackbone(
-        method.backbone(), {**meta, "mean": list(mean), "std": list(std), "size": size}
-    )
+    backbone = method.backbone()
+    facts = {"mean": list(mean), "std": list(std), "size": size, "heads": attention_heads(backbone)}
+    return ExportedBackbone(backbone, {**meta, **facts}, None if simple else views)
+
+
+def attention_heads(network: nn.Module) -> list[int]:
+    """Return the attention heads of each block of a timm transformer; else nothing."""
+    counts = (getattr(m, "num_heads", None) for m in network.modules() if hasattr(m, "qkv"))
+    return [count for count in counts if isinstance(count, int)]
+
+
+def refuse_other_heads(meta: dict[str, Any], network: nn.Module, weights: str | Path) -> None:
+    """Refuse weights of a transformer with other attention heads.
+
+    Equal tensor shapes hide the difference (a ViT-S has 12 heads in MoCo v3, 6
+    in DINO), and the weights would load into another network.
+
+    Raises:
+        RequestError: the counts differ.
+    """
+    stored, here = meta.get("heads"), attention_heads(network)
+    if stored is not None and stored != here:
+        raise RequestError(
+            f"{weights} holds backbone {meta['backbone']!r} with {_shown(stored)} attention heads "
+            f"a block; the network here has {_shown(here)}. Their tensors have equal shapes, but "
+            "they compute different features: use the backbone that the weights were trained in."
+        )
+
+
+def _shown(heads: list[int]) -> str:
+    return "/".join(str(count) for count in sorted(set(heads))) or "no"
 
 
 def save_backbone(exported: ExportedBackbone, path: Path) -> None:
@@ -112,15 +166,26 @@ def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> Export
     if text is None:
         raise RequestError(f"{file} holds weights, but not from coview: it names no backbone.")
     meta = json.loads(text)
-    module = copy.deepcopy(backbone) if backbone is not None else _build(meta)
+    module, views = _build(meta, backbone)
+    refuse_other_heads(meta, module, file)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
         raise CoviewError(f"{file} does not fit backbone {meta['backbone']!r}: {error}") from error
-    return ExportedBackbone(module, meta).eval()
+    return ExportedBackbone(module, meta, views).eval()
 
 
-def _build(meta: dict[str, Any]) -> nn.Module:
+def _build(meta: dict[str, Any], given: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
+    """Return the backbone that a file's facts name, and the views it needs, if any."""
+    spec = _spec(meta, given)
+    if "parts" in meta:
+        return rebuilt(meta["parts"], spec)
+    return spec.build(meta["channels"], meta["size"]), None
+
+
+def _spec(meta: dict[str, Any], given: nn.Module | None) -> BackboneSpec:
+    if given is not None:
+        return from_module(given, meta["channels"], meta["size"])
     if meta.get("given"):
         raise RequestError(
             f"This run's backbone was a Python object ({meta['backbone']}); pass one like it: "
@@ -129,8 +194,7 @@ def _build(meta: dict[str, Any]) -> nn.Module:
     settings, problems = structure(BackboneSettings, meta["settings"], "backbone")
     if problems:
         raise CoviewError("; ".join(problems))
-    factory, _ = find_backbone(meta["backbone"])
-    return factory(meta["channels"], meta["size"], settings)
+    return BackboneSpec(meta["backbone"], find_backbone(meta["backbone"])[0], settings)
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ def vote(
         similarity, nearest = (part @ train.T).topk(k, dim=1)
         # Subtracting the row's maximum changes no order and cannot overflow.
         weight = ((similarity - similarity[:, :1]) / temperature).exp()
-        scores.append(torch.zeros(len(part), classes).scatter_add_(1, labels[nearest], weight))
+        scores.append(part.new_zeros(len(part), classes).scatter_add_(1, labels[nearest], weight))
     return torch.cat(scores)
 
 

@@ -60,14 +60,21 @@ class LARS(Optimizer):
     def _step(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         rate = group["lr"]
         gradients = [w.grad for w in weights if w.grad is not None]
-        updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
-        if group["adapted"]:
-            torch._foreach_mul_(updates, _trust(weights, updates, group))
+        updates = self._updates(group, weights, gradients)
         buffers = [self._buffer(w) for w in weights]
         torch._foreach_mul_(buffers, group["momentum"])
         inside = rate if group["rate_in_momentum"] else 1.0
         torch._foreach_add_(buffers, updates, alpha=inside)
         torch._foreach_add_(weights, buffers, alpha=-1.0 if group["rate_in_momentum"] else -rate)
+
+    def _updates(
+        self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]
+    ) -> list[Tensor]:
+        """Return what goes into the momentum buffers: decayed and adapted gradients."""
+        updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
+        if group["adapted"]:
+            torch._foreach_mul_(updates, _trust(weights, updates, group))
+        return updates
 
     def _buffer(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
@@ -77,10 +84,48 @@ class LARS(Optimizer):
         return buffer
 
 
+class LARC(LARS):
+    """Momentum SGD with apex's layer-wise rates, as SwAV's released code uses them.
+
+    trust = eta |w| / (|g| + weight_decay |w| + 1e-8) scales g + weight_decay w:
+    the two lengths are added, where LARS takes the length of the sum. Where
+    either length is 0 the gradient is used as it is, without weight decay. The
+    learning rate stays outside the momentum buffer.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        momentum: float = 0.9,
+        eta: float = 1e-3,
+        clip: bool = False,
+    ) -> None:
+        super().__init__(groups, momentum, eta, rate_in_momentum=False, clip=clip)
+
+    def _updates(
+        self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]
+    ) -> list[Tensor]:
+        decay = group["weight_decay"]
+        if not group["adapted"]:
+            return list(torch._foreach_add(gradients, weights, alpha=decay))
+        lengths = torch.stack(list(torch._foreach_norm(weights)))
+        slopes = torch.stack(list(torch._foreach_norm(gradients)))
+        trust = _clipped(group["eta"] * lengths / (slopes + decay * lengths + 1e-8), group)
+        active = (lengths > 0) & (slopes > 0)
+        updates = list(torch._foreach_mul(weights, list((active * decay).unbind())))
+        torch._foreach_add_(updates, gradients)
+        torch._foreach_mul_(updates, list(torch.where(active, trust, 1.0).unbind()))
+        return updates
+
+
 def _trust(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
     lengths = torch.stack(list(torch._foreach_norm(weights)))
     steps = torch.stack(list(torch._foreach_norm(updates)))
-    trust = group["eta"] * lengths / steps
+    trust = _clipped(group["eta"] * lengths / steps, group)
+    return list(torch.where((lengths > 0) & (steps > 0), trust, 1.0).unbind())
+
+
+def _clipped(trust: Tensor, group: dict[str, Any]) -> Tensor:
     if group["clip"] and group["lr"] > 0:
         trust = (trust / group["lr"]).clamp(max=1.0)
-    return list(torch.where((lengths > 0) & (steps > 0), trust, 1.0).unbind())
+    return trust

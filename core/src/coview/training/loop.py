@@ -23,7 +23,7 @@ from coview.evaluation.exported import (
 from coview.evaluation.knn import evaluate_knn
 from coview.records import Batch, Step
 from coview.training import checkpoints
-from coview.training.optimizers import set_rate
+from coview.training.optimizers import set_rate, set_weight_decay
 from coview.training.run import Run, write_end
 
 CALIBRATION_IMAGES = 2048
@@ -149,6 +149,7 @@ def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     parts = run.resolved.training.accumulate
     total = torch.zeros((), device=run.options.device)
     position = _position(run, metrics.add)
+    set_weight_decay(optimizer, run.resolved.part("optimizer").settings, position)
     pieces = zip(batch.images.chunk(parts), batch.indices.chunk(parts), strict=True)
     for micro, (images, indices) in enumerate(pieces):
         step = attrs.evolve(position, micro=micro, generators={})

@@ -13,8 +13,10 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from coview.errors import RequestError
 from coview.plan import Plan
+from coview.records import Step
+from coview.schedules import Schedule
 from coview.settings import between, ge, gt, one_of, setting
-from coview.training.lars import LARS
+from coview.training.lars import LARC, LARS
 
 RULES = ("none", "linear", "sqrt")
 
@@ -47,7 +49,7 @@ class OptimizerSettings:
     lr_rule: str = setting(
         "none", "none; linear: x batch / 256; sqrt: x root of the batch", one_of(*RULES)
     )
-    weight_decay: float = setting(1e-4, "weight decay", ge(0))
+    weight_decay: float | Schedule = setting(1e-4, "weight decay", ge(0))
     exclude_norm_and_bias: bool = setting(
         False, "whether biases and normalisation layers are not decayed (nor adapted)"
     )
@@ -121,8 +123,30 @@ class MakeLARS:
         )
 
 
+class MakeLARC:
+    """Layer-wise adaptive rate control (apex's; SwAV's)."""
+
+    @attrs.frozen
+    class Settings(OptimizerSettings):
+        """SwAV's: every tensor is decayed and adapted, biases and norms too."""
+
+        momentum: float = setting(0.9, "momentum", between(0, 1))
+        eta: float = setting(1e-3, "trust coefficient", gt(0))
+        clip: bool = setting(False, "never let adaptation raise the rate above the schedule's")
+
+    @staticmethod
+    def make(groups: list[dict[str, Any]], settings: Settings, device: torch.device) -> Optimizer:
+        """Return our LARC."""
+        return LARC(groups, momentum=settings.momentum, eta=settings.eta, clip=settings.clip)
+
+
 # Each has a class Settings and ``make(groups, settings, device) -> Optimizer``.
-OPTIMIZERS: Mapping[str, type[Any]] = {"sgd": MakeSGD, "adamw": MakeAdamW, "lars": MakeLARS}
+OPTIMIZERS: Mapping[str, type[Any]] = {
+    "sgd": MakeSGD,
+    "adamw": MakeAdamW,
+    "lars": MakeLARS,
+    "larc": MakeLARC,
+}
 
 
 def make_optimizer(
@@ -135,22 +159,26 @@ def make_optimizer(
     """Return an optimiser of everything in ``method`` that takes a gradient.
 
     Every group has keys ``fixed_rate`` and ``rate_scale``, which
-    :func:`set_rate` reads.
+    :func:`set_rate` reads, and ``scheduled_decay``, which
+    :func:`set_weight_decay` reads.
     """
     peak = settings.peak(plan.batch_size)
+    first_decay = _decay_at(settings, Step())
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for parameter, treatment, plain in _treatments(method):
         excluded = settings.exclude_norm_and_bias and plain
-        decay = 0.0 if excluded else settings.weight_decay
+        decay = 0.0 if excluded else first_decay
         decay = decay if treatment.weight_decay is None else treatment.weight_decay
+        scheduled = not excluded and treatment.weight_decay is None
         adapted = not excluded if treatment.adapted is None else treatment.adapted
-        key = (decay, adapted, treatment.fixed_rate, treatment.rate_scale)
+        key = (decay, scheduled, adapted, treatment.fixed_rate, treatment.rate_scale)
         group = groups.setdefault(
             key,
             {
                 "params": [],
                 "lr": peak * treatment.rate_scale,
                 "weight_decay": decay,
+                "scheduled_decay": scheduled,
                 "adapted": adapted,
                 "fixed_rate": treatment.fixed_rate,
                 "rate_scale": treatment.rate_scale,
@@ -168,6 +196,20 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         if not group["fixed_rate"]:
             group["lr"] = rate * group["rate_scale"]
+
+
+def set_weight_decay(optimizer: Optimizer, settings: OptimizerSettings, step: Step) -> None:
+    """Give every group that follows it the scheduled weight decay, if there is a schedule."""
+    if isinstance(settings.weight_decay, Schedule):
+        value = _decay_at(settings, step)
+        for group in optimizer.param_groups:
+            if group["scheduled_decay"]:
+                group["weight_decay"] = value
+
+
+def _decay_at(settings: OptimizerSettings, step: Step) -> float:
+    decay = settings.weight_decay
+    return decay.at(step) if isinstance(decay, Schedule) else decay
 
 
 def _treatments(method: nn.Module) -> Iterator[tuple[nn.Parameter, ParameterGroup, bool]]:

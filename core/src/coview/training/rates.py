@@ -21,6 +21,16 @@ class Cosine:
 
         warmup_epochs: float = setting(0.0, "epochs of linear warm-up, moved at every step", ge(0))
         warmup_start: float = setting(0.0, "learning rate at the first step of warm-up", ge(0))
+        warmup_count: str = setting(
+            "images",
+            "what an epoch of warm-up is: as many steps as its images fill (SimCLR, BYOL), or "
+            "the steps that are done, the last incomplete batch left out (SwAV, DINO, MoCo v3)",
+            one_of("images", "steps"),
+        )
+        warmup_closed: bool = setting(
+            False,
+            "whether the last step of warm-up is at the peak already (SwAV, DINO) or the next one",
+        )
         final: float = setting(0.0, "learning rate that the wave ends at", ge(0))
         per: str = setting("step", "how often the wave moves", one_of("step", "epoch"))
         first_epoch: int = setting(0, "what the first epoch counts as, with per = epoch", ge(0))
@@ -29,13 +39,16 @@ class Cosine:
         self.settings = settings
         self.plan = plan
         images = plan.dataset_size or plan.steps_per_epoch * plan.batch_size
-        self.warmup = int(settings.warmup_epochs * images / plan.batch_size)
+        by_images = settings.warmup_count == "images"
+        an_epoch = images / plan.batch_size if by_images else plan.steps_per_epoch
+        self.warmup = int(settings.warmup_epochs * an_epoch)
 
     def rate(self, peak: float, number: int) -> float:
         """Return the learning rate of step ``number`` (from 0), given the peak."""
         settings, plan = self.settings, self.plan
         if number < self.warmup:
-            return settings.warmup_start + (peak - settings.warmup_start) * number / self.warmup
+            parts = max(self.warmup - settings.warmup_closed, 1)
+            return settings.warmup_start + (peak - settings.warmup_start) * number / parts
         if settings.per == "epoch":
             done = number // plan.steps_per_epoch + settings.first_epoch
             whole = -(-plan.total_steps // plan.steps_per_epoch)

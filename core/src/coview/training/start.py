@@ -17,7 +17,8 @@ from coview.data.base import ImageData, Source
 from coview.data.loader import Batches
 from coview.data.sources import open_source
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.exported import load_backbone
+from coview.evaluation.exported import load_backbone, refuse_other_heads
+from coview.evaluation.rebuilt import parts_of
 from coview.method import Method, build_method
 from coview.plan import Plan
 from coview.recipes import Recipe, Use, find_recipe
@@ -199,9 +200,11 @@ def _objects(request: Request, resolved: Resolved, plan: Plan) -> tuple[Resolved
 def _initialise(method: Method, weights: Path | None) -> None:
     if weights is None:
         return
-    loaded = load_backbone(weights).backbone.state_dict()
+    exported = load_backbone(weights)
+    refuse_other_heads(exported.meta, method.encoder.trunk, weights)
+    loaded = exported.backbone.state_dict()
     try:
-        method.encoder.trunk.load_state_dict(loaded)
+        method.encoder.backbone().load_state_dict(loaded)
     except RuntimeError as error:
         raise RequestError(f"--init {weights} does not fit this backbone: {error}") from error
     target = method.components["target"]
@@ -218,6 +221,7 @@ def _backbone_meta(resolved: Resolved, plan: Plan, given: bool) -> dict[str, Any
         "settings": attrs.asdict(part.settings),
         "channels": plan.channels,
         "image_size": plan.image_size,
+        "parts": parts_of(resolved, plan),
     }
 
 

@@ -2,6 +2,13 @@
 
 from coview.views.augmentation import Augmentation
 from coview.views.chain import Chain
-from coview.views.crops import CropViews, TransformViews, positives
+from coview.views.crops import CropViews, TransformViews, positives, unit_interval
 
-__all__ = ["Augmentation", "Chain", "CropViews", "TransformViews", "positives"]
+__all__ = [
+    "Augmentation",
+    "Chain",
+    "CropViews",
+    "TransformViews",
+    "positives",
+    "unit_interval",
+]

@@ -85,10 +85,12 @@ def _own_rows(params: Mapping[str, Any], rows: int, rank: int, world_size: int) 
 
 
 def _apply_to_each(operation: Operation, images: Tensor, rank: int, world_size: int) -> Tensor:
-    # Each image of the global batch has a seed, so that a process can skip the others'.
-    seeds = torch.randint(2**62, (len(images) * world_size,))
+    # Each image of the global batch has a seed, so that a process can skip the others',
+    # and so has what comes after, whatever these images drew.
+    *seeds, after = torch.randint(2**62, (len(images) * world_size + 1,)).tolist()
     done = []
-    for image, seed in zip(images, seeds[rank * len(images) :].tolist(), strict=False):
+    for image, seed in zip(images, seeds[rank * len(images) :], strict=False):
         torch.manual_seed(seed)
         done.append(operation(image))
+    torch.manual_seed(after)
     return torch.stack(done)

@@ -22,6 +22,11 @@ def positives(queries: Sequence[int], keys: Sequence[int]) -> Pairs:
     return pairs or tuple((q, k) for q in queries for k in keys)
 
 
+def unit_interval(images: Tensor) -> Tensor:
+    """Return images as float in [0, 1]: uint8 divided by 255, float as it is."""
+    return images if images.is_floating_point() else images.float() / 255
+
+
 class CropViews(nn.Module):
     """Random crops of one image, each by a chain of its own.
 
@@ -74,9 +79,9 @@ class CropViews(nn.Module):
         return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)
 
     def evaluation_views(self, images: Tensor) -> Views:
-        """Return the centre of images (B, C, H, W) uint8, normalised, as the only view."""
+        """Return the centre of images (B, C, H, W), normalised, as the only view."""
         size = max(self.layout.sizes)
-        crop = self.normalize(center_crop(images.float() / 255, list(size)))
+        crop = self.normalize(center_crop(unit_interval(images), list(size)))
         return Views((crop,), (0,), (0,), ((0, 0),))
 
 
@@ -102,6 +107,12 @@ class TransformViews(nn.Module):
             pairs=((0, 1), (1, 0)),
         )
 
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean 0 and deviation 1: the transform's business."""
+        channels = self.layout.channels[0]
+        return (0.0,) * channels, (1.0,) * channels
+
     @hookimpl
     def generate_views(self, batch: Batch, step: Step) -> Views:
         """Return two views of the batch."""
@@ -114,5 +125,5 @@ class TransformViews(nn.Module):
 
     def evaluation_views(self, images: Tensor) -> Views:
         """Return the images in [0, 1], centre-cropped to the views' size."""
-        crop = center_crop(images.float() / 255, list(self.layout.sizes[0]))
+        crop = center_crop(unit_interval(images), list(self.layout.sizes[0]))
         return Views((crop,), (0,), (0,), ((0, 0),))

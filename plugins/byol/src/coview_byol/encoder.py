@@ -8,6 +8,7 @@ from coview.encoders import Encoder, EncoderSettings
 from coview.heads import NORMS, OUTPUT_NORMS, mlp
 from coview.plan import Plan
 from coview.settings import gt, one_of, setting
+from coview.training.optimizers import ParameterGroup
 
 
 class PredictorEncoder(Encoder):
@@ -33,9 +34,16 @@ class PredictorEncoder(Encoder):
         predictor: bool = setting(True, "whether there is a predictor at all")
         predictor_hidden: int = setting(4096, "width between the predictor's layers", gt(0))
         predictor_output_bias: bool = setting(False, "whether the prediction has a bias")
+        predictor_output_norm: str = setting(
+            "none", "normalisation of the prediction", one_of(*OUTPUT_NORMS)
+        )
+        predictor_fixed_rate: bool = setting(
+            False, "whether the predictor keeps the peak learning rate throughout (SimSiam)"
+        )
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__(settings, plan, settings.dim)
+        self.predictor_fixed_rate = settings.predictor_fixed_rate
         self.projector = mlp(
             self.features,
             settings.hidden or self.features,
@@ -53,5 +61,12 @@ class PredictorEncoder(Encoder):
                 settings.dim,
                 hidden_norm=settings.norm,
                 hidden_bias=settings.hidden_bias,
+                output_norm=settings.predictor_output_norm,
                 output_bias=settings.predictor_output_bias,
             )
+
+    def parameter_groups(self) -> dict[str, ParameterGroup]:
+        """Return the predictor's own learning rate, where it has one."""
+        if not self.predictor_fixed_rate:
+            return {}
+        return {"predictor.*": ParameterGroup(fixed_rate=True)}

@@ -16,7 +16,9 @@ class Regression(nn.Module):
     """Squared distance of unit vectors (Grill et al. 2020, equation 2).
 
     2 - 2 cos(prediction, key), the mean over rows, summed over the pairs: 0 to
-    8 for the two directions of two views.
+    8 for the two directions of two views. With ``form = "negative-cosine"`` and
+    ``reduction = "mean"`` it is SimSiam's loss L (Chen & He 2021, equation 2),
+    -1 to 1; BYOL's sum of two directions on the same vectors is 4 + 4 L.
     """
 
     ignores = ("negatives",)
@@ -25,6 +27,11 @@ class Regression(nn.Module):
     class Settings:
         """The paper's form."""
 
+        form: str = setting(
+            "squared-distance",
+            "squared-distance: 2 - 2 cos (BYOL); negative-cosine: -cos (SimSiam)",
+            one_of("squared-distance", "negative-cosine"),
+        )
         reduction: str = setting("sum", "over pairs of views", one_of("sum", "mean"))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
@@ -34,8 +41,10 @@ class Regression(nn.Module):
     @hookimpl
     def compute_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Return the loss; keys are constants, gradient reaches the queries only."""
-        terms = [
-            2 - 2 * (unit(encoded.queries[q]) * unit(targets.keys[k].detach())).sum(-1).mean()
+        cosines = [
+            (unit(encoded.queries[q]) * unit(targets.keys[k].detach())).sum(-1).mean()
             for q, k in encoded.pairs
         ]
-        return reduced(terms, self.settings.reduction)
+        if self.settings.form == "negative-cosine":
+            return -reduced(cosines, self.settings.reduction)
+        return reduced([2 - 2 * cosine for cosine in cosines], self.settings.reduction)

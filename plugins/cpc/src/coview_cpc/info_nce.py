@@ -34,6 +34,12 @@ class InfoNCE(nn.Module):
         temperature: float | Schedule = setting(0.1, "what similarities are divided by", gt(0))
         cosine: bool = setting(True, "compare by cosine instead of dot product")
         reduction: str = setting("mean", "over pairs of views", one_of("mean", "sum"))
+        scale: str = setting(
+            "none",
+            "what the loss is multiplied by: none, or 2-temperature: twice the temperature, so "
+            "that gradients keep their size when the temperature changes (MoCo v3)",
+            one_of("none", "2-temperature"),
+        )
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -47,4 +53,5 @@ class InfoNCE(nn.Module):
         temperature = step.read(self.settings.temperature)
         pairs = candidates(encoded, targets, negatives, self.settings.cosine)
         terms = (cross_entropy(positive, others, temperature) for positive, others in pairs)
-        return reduced(terms, self.settings.reduction)
+        loss = reduced(terms, self.settings.reduction)
+        return loss if self.settings.scale == "none" else loss * (2 * temperature)

@@ -46,7 +46,7 @@ recipe = Recipe(
             "target": {"decay": cosine(0.99, 0.999), "shuffle": False},
             "negatives": {"size": 32768},
             "optimizer": {"lr": 0.3},
-            "schedule": Use("cosine", warmup_epochs=10),
+            "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5, per="step"),
             "epochs": 1000,
         },
     },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,8 @@ from coview.comparison import unit
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
-from coview.records import Negatives, Targets
-from coview.settings import gt, setting
+from coview.records import Negatives, Step, Targets
+from coview.settings import ge, gt, setting
 from coview.training.distributed import gather
 
 
@@ -20,14 +22,19 @@ class Queue(nn.Module):
 
     Keys are kept as unit vectors; the queue starts with random ones (released
     code). It is read before it takes in a step's keys, so that a positive is
-    never its own negative, and shared by all key views: a step enqueues the
-    keys of all of them. The oldest leave first, wrapping at any batch size.
+    never its own negative. It is shared by all key views, a step enqueueing
+    the keys of all of them, or each view has one of its own (``per_view``).
+    The oldest leave first, wrapping at any batch size.
+
+    SwAV's support queue (Caron et al. 2020, section 4.1) is this one, with a
+    queue a view, begun at a later epoch, and given to the loss only once every
+    row is a real key (``once_full``); until then the loss gets no part from it.
 
     A queue holds no more than the data set less one batch (size is reduced,
     and said so): beyond that it would hold the query's own image again.
 
     Attributes:
-        rows: (K, d) unit vectors.
+        rows: (K, d) unit vectors; (views, K, d) with ``per_view``.
         pointer: 0-dim int64, the row that is written next.
     """
 
@@ -38,8 +45,13 @@ class Queue(nn.Module):
     class Settings:
         """The paper's value."""
 
-        size: int = setting(65536, "keys kept", gt(0))
+        size: int = setting(65536, "keys kept; with per_view, of each key view", gt(0))
         dim: int | None = setting(None, "width of a key; none: the encoder's", gt(0))
+        per_view: bool = setting(False, "whether each key view has a queue of its own")
+        from_epoch: float = setting(0.0, "the epoch (from 0) that keys are taken in from", ge(0))
+        once_full: bool = setting(
+            False, "give nothing until all rows are keys; else the first ones are random"
+        )
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -51,27 +63,55 @@ class Queue(nn.Module):
             )
         if dim < 1:
             raise RequestError("A queue needs a plan with dim, the width of a key.")
+        if settings.per_view and plan.layout is None:
+            raise RequestError("A queue for each view needs a plan with the views' layout.")
+        self.views = plan.layout.keys if settings.per_view and plan.layout else ()
         size = _allowed(settings.size, plan)
-        self.register_buffer("rows", unit(torch.randn(size, dim)))
+        shape = (len(self.views), size, dim) if settings.per_view else (size, dim)
+        self.register_buffer("rows", unit(torch.randn(shape)))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self.first_step = math.ceil(settings.from_epoch * plan.steps_per_epoch)
+        keys = len(plan.layout.keys) if plan.layout and not settings.per_view else 1
+        # Known from the step's number alone: no counter to read back from the device.
+        filling = math.ceil(size / (plan.batch_size * keys))
+        self.ready_step = self.first_step + (filling if settings.once_full else 0)
 
     @hookimpl
-    def draw_negatives(self, targets: Targets) -> Negatives:
-        """Return the queue itself (K, d), uncopied, for every key slot."""
-        return Negatives(
-            dict.fromkeys(targets.keys, self.rows),
-            dict.fromkeys(targets.keys),
-            normalized=True,
-        )
+    def draw_negatives(self, targets: Targets, step: Step) -> Negatives | None:
+        """Return the queue itself (K, d), uncopied, for every key slot; nothing before its time."""
+        if step.number < self.ready_step:
+            return None
+        vectors = dict.fromkeys(targets.keys, self.rows)
+        if self.views:
+            vectors = {slot: self.rows[self._place(slot)] for slot in targets.keys}
+        return Negatives(vectors, dict.fromkeys(targets.keys), normalized=True)
 
     @hookimpl
-    def update_target(self, targets: Targets) -> None:
+    def update_target(self, targets: Targets, step: Step) -> None:
         """Take in this step's keys of all processes, over the oldest."""
-        keys = torch.cat([unit(gather(rows)) for rows in targets.keys.values()])
-        keys = keys[-len(self.rows) :].to(self.rows.dtype)
-        places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.rows)
-        self.rows.index_copy_(0, places, keys)
-        self.pointer.add_(len(keys)).remainder_(len(self.rows))
+        if step.number < self.first_step:
+            return
+        keys = {slot: unit(gather(rows)) for slot, rows in targets.keys.items()}
+        if not self.views:
+            self._write(self.rows, torch.cat(list(keys.values())))
+        for slot in keys if self.views else ():
+            self._write(self.rows[self._place(slot)], keys[slot])
+        taken = sum(map(len, keys.values())) // (len(self.views) or 1)
+        size = self.rows.shape[-2]
+        self.pointer.add_(min(taken, size)).remainder_(size)
+
+    def _write(self, rows: Tensor, keys: Tensor) -> None:
+        keys = keys[-len(rows) :].to(rows.dtype)
+        places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(rows)
+        rows.index_copy_(0, places, keys)
+
+    def _place(self, slot: int) -> int:
+        if slot not in self.views:
+            raise RequestError(
+                f"negatives 'queue' keeps one queue for each of the key views {list(self.views)}, "
+                f"and the target gives key slot {slot}: set negatives.per_view = false."
+            )
+        return self.views.index(slot)
 
 
 def _allowed(size: int, plan: Plan) -> int:

@@ -1,0 +1,72 @@
+"""Files are replaced whole, or not at all; checkpoints hold data only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from coview.errors import CoviewError, RequestError
+from coview.files import replacing, write_json
+from coview.training.checkpoints import read, same_run
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(CoviewError, match="No space left"), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CoviewError, match="could not be written"):
+        write_json(tmp_path / "file" / "a.json", 1)
+
+
+class Payload:
+    """Executes when unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return os.system, (f"touch {self.mark}",)
+
+
+def test_a_checkpoint_that_would_execute_code_does_not(tmp_path: Path) -> None:
+    mark, path = tmp_path / "ran", tmp_path / "last.pt"
+    path.write_bytes(pickle.dumps(Payload(mark)))
+    with pytest.raises(CoviewError, match="damaged or no checkpoint"):
+        read(path)
+    torch.save({"format": 1, "x": Payload(mark)}, path)
+    with pytest.raises(CoviewError, match="damaged or no checkpoint"):
+        read(path)
+    assert not mark.exists()
+
+
+def test_missing_damaged_and_foreign_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="There is no checkpoint"):
+        read(tmp_path / "none.pt")
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(CoviewError, match="damaged"):
+        read(tmp_path / "cut.pt")
+    torch.save({"format": 0}, tmp_path / "old.pt")
+    with pytest.raises(CoviewError, match="this version"):
+        read(tmp_path / "old.pt")
+
+
+def test_another_run_is_refused_with_every_difference() -> None:
+    before = {"seed": 0, "data": "x", "world_size": 1}
+    same_run(before, dict(before))
+    with pytest.raises(RequestError) as caught:
+        same_run(before, {**before, "seed": 1, "data": "y"})
+    assert len(caught.value.problems) == 2
+    assert "seed was 0 and is now 1" in str(caught.value)

@@ -1,0 +1,34 @@
+"""The triplet loss."""
+
+import attrs
+import torch
+from torch import nn
+
+from coview import Plan, hookimpl, setting
+from coview.comparison import candidates
+from coview.settings import gt
+
+
+class Triplet(nn.Module):
+    """Hinge on the hardest of the negatives, compared by cosine."""
+
+    needs = {"negatives": "each positive is compared with the hardest of them"}
+
+    @attrs.frozen
+    class Settings:
+        """The paper's margin."""
+
+        margin: float = setting(0.2, "how much nearer the positive must be", gt(0))
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        self.margin = settings.margin
+
+    @hookimpl
+    def compute_loss(self, encoded, targets, negatives):
+        """Return the mean over queries and pairs."""
+        terms = []
+        for positive, others in candidates(encoded, targets, negatives, cosine=True):
+            hardest = torch.cat(others, dim=-1).amax(dim=-1)
+            terms.append((self.margin + hardest - positive).clamp_min(0).mean())
+        return torch.stack(terms).mean()

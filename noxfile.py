@@ -1,0 +1,112 @@
+"""What a contributor does, a session each: `nox -l` lists them.
+
+torch alone is gigabytes, so the sessions share one environment: the one that
+nox runs in if coview is installed there, else `.nox/shared`, made on first use
+and brought up to date when a package's metadata changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/[!_]*/pyproject.toml"))
+TOOLS = ("pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "hatchling", "editables")
+SHARED = ROOT / ".nox" / "shared"
+
+nox.options.sessions = ["tests"]
+
+
+def python_with_everything(session: nox.Session) -> str:
+    """Return the interpreter that has coview, its plugins and the tools."""
+    if importlib.util.find_spec("coview") is not None:
+        return sys.executable
+    binaries = SHARED / ("Scripts" if os.name == "nt" else "bin")
+    python = str(binaries / "python")
+    stamp = SHARED / "installed"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == _metadata():
+        return python
+    if not Path(python).exists():
+        session.run(sys.executable, "-m", "venv", str(SHARED), external=True)
+    # All of it in one command: a plugin's dependency on the core is met beside it.
+    install = ("-m", "pip", "install", "--quiet", "-r", "requirements.txt", *TOOLS)
+    session.run(python, *install, external=True)
+    stamp.write_text(_metadata(), encoding="utf-8")
+    return python
+
+
+def _metadata() -> str:
+    digest = hashlib.sha256()
+    for path in sorted([ROOT / "requirements.txt", *ROOT.glob("*/**/pyproject.toml")]):
+        if ".nox" not in path.parts:
+            digest.update(path.read_bytes())
+    return f"{digest.hexdigest()} {sys.version}"
+
+
+def check(session: nox.Session, python: str) -> None:
+    """Ruff, and mypy in strict mode for the core."""
+    session.run(python, "-m", "ruff", "check", ".", external=True)
+    session.run(python, "-m", "ruff", "format", "--check", ".", external=True)
+    session.run(python, "-m", "mypy", "core/src", external=True)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Lint, types and every fast test; with arguments, pytest with those alone."""
+    python = python_with_everything(session)
+    if not session.posargs:
+        check(session, python)
+    session.run(python, "-m", "pytest", "-m", "not slow", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def slow(session: nox.Session) -> None:
+    """The tests that take minutes."""
+    python = python_with_everything(session)
+    session.run(python, "-m", "pytest", "-m", "slow", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Ruff, and mypy in strict mode for the core."""
+    check(session, python_with_everything(session))
+
+
+@nox.session(venv_backend="none")
+def demo(session: nox.Session) -> None:
+    """Train on the embedded digits; print kNN accuracy before and after."""
+    python = python_with_everything(session)
+    session.run(python, "benchmarks/digits.py", "demo", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def digits(session: nox.Session) -> None:
+    """Measure every method on digits, five seeds each: benchmarks/results/digits.json."""
+    python = python_with_everything(session)
+    session.run(python, "benchmarks/digits.py", "measure", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+@nox.parametrize("plugin", PLUGINS, ids=PLUGINS)
+def alone(session: nox.Session, plugin: str) -> None:
+    """A plugin with the packages it declares and no other: proves its dependencies."""
+    packages = [f"-e./plugins/{name}" for name in _needed(plugin)]
+    session.install("-e./core", *packages, *TOOLS)
+    session.run("python", "-m", "pytest", f"plugins/{plugin}/tests", *session.posargs)
+
+
+def _needed(plugin: str) -> list[str]:
+    """Return a plugin and all it depends on, by folder."""
+    project = nox.project.load_toml(ROOT / "plugins" / plugin / "pyproject.toml")["project"]
+    found = {plugin}
+    for requirement in project["dependencies"]:
+        name = requirement.split(">")[0].strip()
+        if name.startswith("coview-"):
+            found |= set(_needed(name.removeprefix("coview-")))
+    return sorted(found)

@@ -1,0 +1,53 @@
+"""SimSiam (Chen & He 2021, arXiv:2011.10566).
+
+The defaults are the ImageNet recipe of the released code: 100 epochs at batch
+size 512, a learning rate that falls once an epoch, and a predictor that keeps
+its own. Deviation: the projector's last layer has no bias; that code has one,
+frozen, which the batch norm after it takes away again.
+"""
+
+from coview import Recipe, Use
+
+__all__ = ["recipe"]
+
+recipe = Recipe(
+    summary="two views predict each other; a stopped gradient alone prevents collapse",
+    paper="arXiv:2011.10566",
+    views=Use(
+        "simclr",
+        crop_scale=(0.2, 1.0),
+        interpolation="bilinear",
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        normalize=True,
+        order=("crop", "jitter", "grey", "blur", "flip"),
+    ),
+    encoder=Use(
+        "predictor",
+        dim=2048,
+        hidden=2048,
+        layers=3,
+        hidden_bias=False,
+        output_norm="batch-plain",
+        predictor_hidden=512,
+        predictor_output_bias=True,
+        predictor_fixed_rate=True,
+    ),
+    target=Use("stop-gradient"),
+    loss=Use("regression", form="negative-cosine", reduction="mean"),
+    backbone=Use("resnet50", zero_init_last=True),
+    optimizer=Use("sgd", lr=0.05, lr_rule="linear", momentum=0.9, weight_decay=1e-4),
+    schedule=Use("cosine", per="epoch"),
+    epochs=100,
+    batch_size=512,
+    presets={
+        # solo-learn's published CIFAR recipe.
+        "small": {
+            "backbone": Use("resnet18", stem="3x3", zero_init_last=True),
+            "views": {"crop_scale": (0.08, 1.0)},
+            "optimizer": {"lr": 0.5, "weight_decay": 1e-5},
+            "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5),
+            "epochs": 1000,
+            "batch_size": 256,
+        },
+    },
+)

@@ -1,0 +1,84 @@
+"""SwAV (Caron et al. 2020, arXiv:2006.09882).
+
+The defaults are the ImageNet recipe of the released script for 800 epochs at
+batch size 4096; the preset ``batch-256`` is the script for small batches, with
+a queue and without warm-up. Deviation: images are standardised by the data
+set's own deviation, where that code has 0.228 for red.
+"""
+
+from coview import Recipe, Use
+
+__all__ = ["recipe"]
+
+recipe = Recipe(
+    summary="predict the balanced cluster code of one view from the other views",
+    paper="arXiv:2006.09882",
+    views=Use("multi-crop"),
+    encoder=Use("prototypes", dim=128, hidden=2048, prototypes=3000, freeze_steps=313),
+    loss=Use("swapped-prediction", temperature=0.1, epsilon=0.05, iterations=3),
+    backbone=Use("resnet50"),
+    # 0.3 x 4096 / 256 is the released script's 4.8.
+    optimizer=Use(
+        "larc", lr=0.3, lr_rule="linear", momentum=0.9, weight_decay=1e-6, eta=1e-3, clip=False
+    ),
+    schedule=Use(
+        "cosine",
+        warmup_epochs=10,
+        warmup_start=0.3,
+        warmup_count="steps",
+        warmup_closed=True,
+        final=0.0048,
+    ),
+    epochs=800,
+    batch_size=4096,
+    presets={
+        "batch-256": {
+            "encoder": {"freeze_steps": 5005},
+            "negatives": Use("queue", size=3840, per_view=True, from_epoch=15, once_full=True),
+            "optimizer": {"lr": 0.6, "lr_rule": "linear"},
+            "schedule": Use("cosine", final=0.0006),
+            "epochs": 400,
+            "batch_size": 256,
+        },
+        # solo-learn's published CIFAR recipe: two crops, a queue from epoch 50.
+        "small": {
+            "backbone": Use("resnet18", stem="3x3"),
+            "views": {"size": "none", "count": 2, "crop_scale": (0.08, 1.0)},
+            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
+            "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
+            "optimizer": Use(
+                "lars",
+                lr=0.6,
+                lr_rule="linear",
+                momentum=0.9,
+                weight_decay=1e-6,
+                eta=0.02,
+                clip=True,
+                rate_in_momentum=False,
+            ),
+            "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5),
+            "epochs": 1000,
+            "batch_size": 256,
+        },
+        # The same with six crops of 18 pixels beside the two of 32.
+        "small-multi-crop": {
+            "backbone": Use("resnet18", stem="3x3"),
+            "views": {"size": ("none", 18), "crop_scale": ((0.2, 1.0), (0.08, 0.5))},
+            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
+            "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
+            "optimizer": Use(
+                "lars",
+                lr=0.6,
+                lr_rule="linear",
+                momentum=0.9,
+                weight_decay=1e-6,
+                eta=0.02,
+                clip=True,
+                rate_in_momentum=False,
+            ),
+            "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5, final=6e-4),
+            "epochs": 1000,
+            "batch_size": 256,
+        },
+    },
+)

@@ -1,0 +1,101 @@
+"""A backbone, a projection head and prototypes."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from coview.comparison import unit
+from coview.encoders import Encoder, EncoderSettings
+from coview.heads import NORMS, mlp
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Step
+from coview.settings import ge, gt, one_of, setting
+
+
+class Prototypes(nn.Module):
+    """Cosines with K learned prototypes, (N, d) -> (N, K).
+
+    Attributes:
+        weight: (K, d), rows of unit length; gradient does not pass through
+            their normalisation (released code).
+    """
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Linear(dim, count, bias=False).weight
+        self.renormalize()
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the scores of rows, whatever their length."""
+        return linear(unit(rows), self.weight)
+
+    @torch.no_grad()
+    def renormalize(self) -> None:
+        """Bring every prototype back to unit length, in place."""
+        self.weight.copy_(unit(self.weight))
+
+
+class PrototypeEncoder(Encoder):
+    """Projections are embeddings z, queries their scores (Caron et al. 2020, section 3.1).
+
+    The prototypes stand where other methods have a predictor: a momentum
+    target has none, and a loss scores whatever it is given (targets, a queue)
+    by the current ones through ``predict``. They are brought back to unit
+    length when built and after every step (the paper; the released code does
+    it before the next step, which is the same), and take no gradient for the
+    first steps.
+    """
+
+    predictor: Prototypes
+
+    @attrs.frozen
+    class Settings(EncoderSettings):
+        """The released code's values."""
+
+        dim: int = setting(128, "width of the embedding", gt(0))
+        hidden: int | None = setting(2048, "width between layers; none: the backbone's", gt(0))
+        layers: int = setting(2, "linear layers of the head", gt(0))
+        norm: str = setting("batch", "normalisation between layers", one_of(*NORMS))
+        prototypes: int = setting(3000, "prototypes", gt(1))
+        freeze_steps: int = setting(313, "first steps in which prototypes stay as they are", ge(0))
+        freeze_epochs: float = setting(
+            0.0, "first epochs in which prototypes stay as they are", ge(0)
+        )
+        norm_views: str = setting(
+            "joint",
+            "what one batch normalisation sees: each view alone, views of one resolution "
+            "together, or joint: the head all views, the trunk those of one resolution",
+            one_of("each", "resolution", "joint"),
+        )
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__(settings, plan, settings.dim)
+        self.projector = mlp(
+            self.features,
+            settings.hidden or self.features,
+            settings.dim,
+            settings.layers,
+            hidden_norm=settings.norm,
+        )
+        self.predictor = Prototypes(settings.dim, settings.prototypes)
+        self.freeze_steps = settings.freeze_steps
+        self.freeze_epochs = settings.freeze_epochs
+
+    @hookimpl
+    def gradients_ready(self, step: Step) -> None:
+        """Take the prototypes' gradient away while they are frozen.
+
+        No gradient at all, and not a zero one: an optimiser would still decay them.
+        """
+        frozen = max(self.freeze_steps, self.freeze_epochs * step.steps_per_epoch)
+        if step.number < frozen:
+            self.predictor.weight.grad = None
+
+    @hookimpl
+    def update_target(self) -> None:
+        """Bring the prototypes back to unit length."""
+        self.predictor.renormalize()

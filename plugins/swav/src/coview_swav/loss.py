@@ -1,0 +1,80 @@
+"""Swapped prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from coview.comparison import reduced
+from coview.encoders import Encoder
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Encoded, Negatives, Step, Targets
+from coview.schedules import Schedule
+from coview.settings import ge, gt, one_of, setting
+from coview_swav.sinkhorn import sinkhorn
+
+
+class SwappedPrediction(nn.Module):
+    """Predict the code of one view from another (Caron et al. 2020, equations 1 to 3).
+
+    The keys are scored by the encoder's current prototypes (``predict``) and
+    turned into codes by a balanced assignment over the global batch. Vectors
+    from the negatives role, if there are any, are no negatives here: they are
+    scored too and take part in the balance (the support queue). The loss is the
+    cross-entropy of the code and the softmax of the query's scores.
+
+    With an encoder that has no prototypes, what it projects is the scores:
+    under DINO's head and a momentum target this is DINO with Sinkhorn codes.
+    """
+
+    @attrs.frozen
+    class Settings:
+        """The paper's values."""
+
+        temperature: float | Schedule = setting(0.1, "what scores are divided by", gt(0))
+        epsilon: float = setting(0.05, "weight of the codes' entropy", gt(0))
+        iterations: int = setting(3, "scalings of the balanced assignment", ge(1))
+        reduction: str = setting("mean", "over pairs of views", one_of("mean", "sum"))
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @hookimpl
+    def compute_loss(
+        self,
+        encoder: Encoder,
+        encoded: Encoded,
+        targets: Targets,
+        negatives: Sequence[Negatives],
+        step: Step,
+    ) -> Tensor:
+        """Return the loss; codes are constants, gradient reaches the queries' scores."""
+        temperature = step.read(self.settings.temperature)
+        codes = self._codes(encoder, targets, negatives)
+        for slot, code in codes.items():
+            step.log(f"code_entropy_{slot}", -(code * code.clamp_min(1e-30).log()).sum(-1).mean())
+        terms = [
+            -(codes[key] * (encoded.queries[query] / temperature).log_softmax(dim=-1))
+            .sum(dim=-1)
+            .mean()
+            for query, key in encoded.pairs
+        ]
+        return reduced(terms, self.settings.reduction)
+
+    @torch.no_grad()
+    def _codes(
+        self, encoder: Encoder, targets: Targets, negatives: Sequence[Negatives]
+    ) -> dict[int, Tensor]:
+        """Return a code (N, K) for every key."""
+        epsilon, iterations = self.settings.epsilon, self.settings.iterations
+        codes = {}
+        for slot, scores in encoder.predict(targets.keys).items():
+            others = [encoder.predict({slot: part.vectors[slot]})[slot] for part in negatives]
+            support = torch.cat(others) if others else None
+            codes[slot] = sinkhorn(scores, support, epsilon, iterations)
+        return codes

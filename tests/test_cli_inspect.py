@@ -1,0 +1,186 @@
+"""The commands that look: list, show, lineage, doctor."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import coview
+from coview.hookspecs import ROLES
+from coview.registry import KINDS
+
+METHODS = ("byol", "instdisc", "moco", "moco-v2", "simclr")
+WORDS = {
+    "methods": "method",
+    "views": "view",
+    "encoders": "encoder",
+    "targets": "target",
+    "negatives": "negative",
+    "losses": "loss",
+    "datasets": "dataset",
+    "backbones": "backbone",
+    "observers": "observer",
+    "commands": "command",
+    "studies": "study",
+}
+
+
+def test_list_names_everything_with_package_and_version(run: Callable[..., Any]) -> None:
+    text = run("list").stdout.split()
+    for entry in run("list", "--json").json:
+        assert entry["kind"] in KINDS
+        assert entry["version"] == metadata.version(entry["package"])
+        assert {f"{entry['kind']}:", entry["name"], entry["package"], entry["version"]} <= {*text}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_of_one_kind_in_singular_and_plural(run: Callable[..., Any], kind: str) -> None:
+    group = metadata.entry_points(group=f"coview.{kind}")
+    for word in (kind, WORDS[kind]):
+        found = run("list", word, "--json").json
+        assert sorted(e["name"] for e in found) == sorted(p.name for p in group)
+        assert {e["kind"] for e in found} <= {kind}
+        lines = run("list", word).stdout.splitlines()
+        assert lines[0] == (f"{kind}:" if found else f"{kind}: none installed")
+        assert [line.split()[0] for line in lines[1:]] == [e["name"] for e in found]
+
+
+def test_list_has_the_five_methods_and_takes_role_names(run: Callable[..., Any]) -> None:
+    assert {e["name"] for e in run("list", "methods", "--json").json} >= set(METHODS)
+    for role in ROLES:
+        assert run("list", role, "--json").json
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_show_gives_every_setting_with_meaning_and_layer(
+    run: Callable[..., Any], method: str
+) -> None:
+    document = run("show", method, "--json").json
+    text = run("show", method).stdout
+    assert document["method"] == method and document["preset"] is None
+    for table, parts in document["tables"].items():
+        for part in parts:
+            assert part["use"] in text and part["package"] in text
+            for key, said in part["settings"].items():
+                assert said["help"], f"{table}.{key} has no meaning"
+                assert said["layer"] in ("recipe", "default")
+                if not part["shared_with"]:
+                    assert f"{table}.{key} = {said['value']}  ({said['layer']})" in text
+                    assert said["help"] in text
+    for key in ("epochs", "batch_size", "accumulate", "evaluates"):
+        said = document["training"][key]
+        assert f"{key} = {said['value']}  ({said['layer']})" in text
+        assert said["help"] and said["help"] in text
+    assert document["data"]["size"]["layer"] == "default" and "data.size = none" in text
+
+
+def test_show_says_which_layer_set_what(run: Callable[..., Any]) -> None:
+    changes = ("--image-size", 32, "--set", "negatives.size=512", "--epochs", 3)
+    document = run("show", "moco", *changes, "--json").json
+    assert document["preset"] == "small"
+
+    def layer(table: str, key: str) -> tuple[Any, str]:
+        said = document["tables"][table][0]["settings"][key]
+        return said["value"], said["layer"]
+
+    assert layer("negatives", "size") == (512, "command line")
+    assert layer("target", "decay") == (0.99, "preset small")
+    assert layer("target", "shuffle") == (True, "recipe")
+    assert layer("target", "buffers") == ("own", "default")
+    assert document["training"]["epochs"] == {
+        "value": 3,
+        "help": "passes over the training set",
+        "layer": "command line",
+    }
+    assert document["data"]["size"]["value"] == 32
+
+
+def test_show_of_instdisc_says_that_the_bank_fills_two_roles(run: Callable[..., Any]) -> None:
+    (negatives,) = run("show", "instdisc", "--json").json["tables"]["negatives"]
+    assert negatives["shared_with"] == "target"
+    assert "the same component as the target" in run("show", "instdisc").stdout
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", ["none", 32])
+def test_the_printed_file_is_read_back_as_the_same_recipe(
+    run: Callable[..., Any], method: str, size: str | int
+) -> None:
+    options = () if size == "none" else ("--image-size", size)
+    text = run("show", method, *options, "--toml").stdout
+    Path("mine.toml").write_text(text, encoding="utf-8")
+    assert run("show", "mine.toml", "--toml").stdout == text
+    before, after = run("show", method, *options, "--json").json, run("show", "mine.toml", "--json")
+    for table, parts in before["tables"].items():
+        again = after.json["tables"][table]
+        assert [p["use"] for p in again] == [p["use"] for p in parts]
+        for old, new in zip(parts, again, strict=True):
+            values = {key: said["value"] for key, said in old["settings"].items()}
+            assert values == {key: said["value"] for key, said in new["settings"].items()}
+    document = tomllib.loads(text)
+    assert document["name"] == method and document["data"]["size"] == size
+    assert coview.recipe("mine.toml").name == method
+
+
+def test_show_reads_a_file_that_holds_only_what_differs(run: Callable[..., Any]) -> None:
+    Path("mine.toml").write_text(
+        'base = "moco-v2"\nepochs = 7\nnegatives = "in-batch"\n[loss]\ntemperature = 0.3\n',
+        encoding="utf-8",
+    )
+    document = run("show", "mine.toml", "--json").json
+    assert document["training"]["epochs"]["value"] == 7
+    assert [p["use"] for p in document["tables"]["negatives"]] == ["in-batch"]
+    loss = document["tables"]["loss"][0]
+    assert loss["use"] == "info-nce" and loss["settings"]["temperature"]["value"] == 0.3
+
+
+def test_lineage_draws_the_family(run: Callable[..., Any]) -> None:
+    family = {branch["method"]: branch for branch in run("lineage", "--json").json}
+    assert set(family) >= set(METHODS)
+    packages = {
+        role: [use["package"] for use in uses] for role, uses in family["moco-v2"]["roles"].items()
+    }
+    assert packages == {
+        "views": ["coview-simclr"],
+        "encoder": ["coview-simclr"],
+        "target": ["coview-moco"],
+        "negatives": ["coview-moco"],
+        "loss": ["coview-cpc"],
+    }
+    assert family["byol"]["roles"]["negatives"] == []
+    text = run("lineage").stdout
+    for branch in family.values():
+        assert f"{branch['method']}  [{branch['package']}]  {branch['summary']}" in text
+
+
+def test_lineage_of_one_method(run: Callable[..., Any]) -> None:
+    assert [b["method"] for b in run("lineage", "moco", "--json").json] == ["moco"]
+    lines = [line.split(maxsplit=2) for line in run("lineage", "moco").stdout.splitlines()[1:]]
+    assert ["negatives", "queue", "its own"] in lines
+    assert ["loss", "info-nce", "from coview-cpc"] in lines
+
+
+def test_doctor_finds_nothing_wrong_here(run: Callable[..., Any]) -> None:
+    report = run("doctor", "--json").json
+    assert report["problems"] == []
+    assert report["devices"][0] == "cpu"
+    assert report["libraries"]["torch"] == metadata.version("torch")
+    for method in METHODS:
+        package = report["packages"][f"coview-{method}"]
+        assert package["version"] == metadata.version(f"coview-{method}")
+        assert f"methods:{method}" in package["brings"] and not package["broken"]
+    text = run("doctor").stdout
+    assert "no problems found" in text and "coview-moco-v2" in text
+
+
+def test_help_and_version(run: Callable[..., Any]) -> None:
+    text = run("--help").stdout
+    for command in ("list", "show", "lineage", "train", "evaluate", "embed", "views", "doctor"):
+        assert f"\n  {command} " in text
+        assert "Usage: " in run(command, "--help").stdout
+    assert run("--version").stdout == f"coview {metadata.version('coview')}\n"
