@@ -128,7 +128,7 @@ def train(
         views: a kornia or torchvision transform, called on images in [0, 1],
             that makes each of two views.
         init: weights to start the backbone from: a run or a file of coview's.
-        resume: a run's directory to go on with; everything else comes from it.
+        resume: a run's directory to go on with; recipe, data and seed come from it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         compile: compile the backbone.
@@ -150,11 +150,23 @@ def train(
     from coview.configure import Changes
     from coview.training.start import Request, start
 
+    observe = (*(("progress",) if progress else ()), *observe)
     if isinstance(resume, (str, Path)):
         return _finished(
-            start(Request(resume=Path(resume), max_steps=max_steps, device=device)),
-            observe,
-            progress,
+            start(
+                Request(
+                    resume=Path(resume),
+                    device=device,
+                    compile=compile,
+                    workers=workers,
+                    max_steps=max_steps,
+                    save_every=save_every,
+                    evaluate_every=evaluate_every,
+                    evaluate=evaluate,
+                    log_every=log_every,
+                    observe=tuple(observe),
+                )
+            )
         )
     name, module = (
         (backbone, None) if isinstance(backbone, str) or backbone is None else (None, backbone)
@@ -188,16 +200,14 @@ def train(
         evaluate=evaluate,
         log_every=log_every,
         download=download,
+        observe=tuple(observe),
         command=tuple(sys.argv),
     )
-    return _finished(start(request), observe, progress)
+    return _finished(start(request))
 
 
-def _finished(run: Run, observe: Sequence[str], progress: bool) -> Run:
+def _finished(run: Run) -> Run:
     from coview.training.loop import fit
 
-    names = [*(["progress"] if progress else []), *observe]
-    for name in dict.fromkeys(names):
-        run.method.observe(find("observers", name).load()(), name)
     fit(run)
     return run

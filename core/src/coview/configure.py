@@ -65,7 +65,8 @@ def configure(
 
 
 def _image_size(source: Source | None, recipe: Recipe, changes: Changes) -> int | None:
-    asked = changes.image_size or changes.set.get("data.size") or recipe.data.get("size")
+    given = (changes.image_size, changes.set.get("data.size"), recipe.data.get("size"))
+    asked = next((size for size in given if size is not None), None)
     if asked == "none":
         asked = None
     settings, problems = structure(DataSettings, {"size": asked}, "data")

@@ -36,7 +36,10 @@ class EncoderSettings:
         one_of("each", "resolution", "joint"),
     )
     norm_groups: int = setting(
-        1, "groups of the global batch that are batch-normalised apart, as devices would", ge(1)
+        1,
+        "groups of the global batch that are batch-normalised apart, as devices would; "
+        "1: all rows of all processes together",
+        ge(1),
     )
 
 
@@ -76,6 +79,7 @@ class Encoder(nn.Module):
         if self.channels_last:
             self.trunk.to(memory_format=torch.channels_last)
         self.norm_views = settings.norm_views
+        self.global_norm_groups = settings.norm_groups
         self.norm_groups = _local_groups(settings.norm_groups, plan)
 
     def project(self, views: Views, which: Sequence[int]) -> tuple[ByView, ByView]:
@@ -166,6 +170,11 @@ class Encoder(nn.Module):
 
 def _local_groups(groups: int, plan: Plan) -> int:
     """Return the groups of this process's rows, given those of the global batch."""
+    if groups > 1 and groups % plan.world_size:
+        raise RequestError(
+            f"encoder.norm_groups = {groups} cannot be shared by {plan.world_size} processes: use 1 "
+            "(all rows together) or a multiple of the number of processes."
+        )
     local = max(1, groups // plan.world_size)
     if plan.local_batch_size // local < 2:
         raise RequestError(

@@ -44,8 +44,12 @@ class Shared(nn.Module):
 
     @hookimpl
     def encode_targets(self, encoded: Encoded) -> Targets:
-        """Return the projections, by slot (N, d), gradient flowing."""
-        return Targets(encoded.projections, encoded.identities)
+        """Return the projections of the key slots, (N, d), gradient flowing."""
+        slots = dict.fromkeys(key for _, key in encoded.pairs)
+        return Targets(
+            {slot: encoded.projections[slot] for slot in slots},
+            {slot: encoded.identities[slot] for slot in slots},
+        )
 
 
 class NoNegatives(nn.Module):

@@ -87,9 +87,7 @@ def test_takes_several_sources_and_pairs() -> None:
     encoded = Encoded(q, q, dict.fromkeys(q, own), pairs, {})
     targets = Targets(k, dict.fromkeys(k, own))
     negatives = (Negatives(first, dict.fromkeys(k, whose)), Negatives(second, dict.fromkeys(k)))
-    terms = [
-        slow(q[a], k[b], [(first[b], whose), (second[b], None)], 0.1, True) for a, b in pairs
-    ]
+    terms = [slow(q[a], k[b], [(first[b], whose), (second[b], None)], 0.1, True) for a, b in pairs]
     for reduction, expected in (("mean", sum(terms) / 3), ("sum", sum(terms))):
         loss = loss_of(reduction=reduction).compute_loss(encoded, targets, negatives, Step())
         assert loss.item() == pytest.approx(expected, abs=1e-12)
@@ -207,6 +205,14 @@ def test_the_temperature_may_follow_a_schedule() -> None:
         fixed = loss_of(temperature=tau).compute_loss(*given_, Step())
         loss = moving.compute_loss(*given_, Step(number=number, total_steps=4))
         assert loss.item() == pytest.approx(fixed.item(), abs=1e-12)
+
+
+def test_the_loss_may_be_scaled_by_twice_its_temperature() -> None:
+    given_ = records(double([[1, 0]]), double([[0.8, 0.6]]), double([[0, 1]]))
+    for tau in (0.2, 0.5):
+        plain = loss_of(temperature=tau).compute_loss(*given_, Step())
+        scaled = loss_of(temperature=tau, scale="2-temperature").compute_loss(*given_, Step())
+        assert scaled.item() == pytest.approx(2 * tau * plain.item(), abs=1e-12)
 
 
 def test_wrong_settings_are_refused_together() -> None:

@@ -66,9 +66,7 @@ def test_the_batch_s_rows_move_and_no_others(data: st.DataObject) -> None:
         feature = new[visited.index(row)].tolist()
         length = math.hypot(*feature)
         old = before[row].tolist()
-        mixed = [
-            keep * a + (1 - keep) * b / length for a, b in zip(old, feature, strict=True)
-        ]
+        mixed = [keep * a + (1 - keep) * b / length for a, b in zip(old, feature, strict=True)]
         expected = [x / math.hypot(*mixed) for x in mixed]
         assert made.rows[row].tolist() == pytest.approx(expected, abs=1e-9)
         assert made.rows[row].norm().item() == pytest.approx(1, abs=1e-12)

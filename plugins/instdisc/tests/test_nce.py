@@ -147,8 +147,11 @@ def test_one_normaliser_for_each_pair_of_views() -> None:
     parts = [random_records(4, 6, 5, seed) for seed in (0, 1)]
     own = torch.arange(4)
     encoded = Encoded(
-        {0: parts[0][0].queries[0], 1: parts[1][0].queries[0]}, {}, {0: own, 1: own},
-        layout.pairs, {},
+        {0: parts[0][0].queries[0], 1: parts[1][0].queries[0]},
+        {},
+        {0: own, 1: own},
+        layout.pairs,
+        {},
     )
     targets = Targets({1: parts[0][1].keys[0], 0: parts[1][1].keys[0]}, {})
     vectors = {1: parts[0][2][0].vectors[0], 0: parts[1][2][0].vectors[0]}

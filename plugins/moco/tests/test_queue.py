@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import coview
-from coview import Encoded, Plan, Step, Targets
+from coview import Encoded, Layout, Plan, Step, Targets
 
 
 def queue(size: int = 8, width: int = 2, **chosen: Any) -> Any:
@@ -42,7 +42,7 @@ def test_the_worked_example() -> None:
         (20, [10, 11, 12, 13, 20, 21, 22, 23], 0),
         (30, [30, 31, 32, 33, 20, 21, 22, 23], 4),
     ):
-        made.update_target(targets(numbered(*range(first, first + 4))))
+        made.update_target(targets(numbered(*range(first, first + 4))), Step())
         assert numbers(made.rows) == expected
         assert made.pointer.item() == pointer
 
@@ -64,7 +64,7 @@ def test_first_in_first_out_at_any_batch_size(size: int, steps: list[list[int]])
             parts.append(list(range(following, following + rows)))
             following = (following + rows) % 250
             parts[-1] = [n % 250 for n in parts[-1]]
-        made.update_target(targets(*(numbered(*part) for part in parts)))
+        made.update_target(targets(*(numbered(*part) for part in parts)), Step())
         model.extend(number for part in parts for number in part)
         pointer = made.pointer.item()
         assert 0 <= pointer < size
@@ -81,7 +81,7 @@ def test_where_an_epoch_ends(keys_a_step: int, steps: int, size: int, pointer: i
     rows = targets(torch.ones(keys_a_step, 1))
     # The pointer repeats after `size` keys; whole rounds need not be walked.
     for _ in range(steps % (size // keys_a_step)):
-        made.update_target(rows)
+        made.update_target(rows, Step())
     assert made.pointer.item() == pointer == steps * keys_a_step % size
 
 
@@ -90,7 +90,7 @@ def test_where_an_epoch_ends(keys_a_step: int, steps: int, size: int, pointer: i
 def test_exactly_the_batch_s_rows_change_and_are_unit(rows: int, scale: float) -> None:
     made = queue(10, 3)
     before = made.rows.clone()
-    made.update_target(targets(torch.randn(rows, 3) * scale))
+    made.update_target(targets(torch.randn(rows, 3) * scale), Step())
     changed = (made.rows != before).any(1)
     assert changed.tolist() == [True] * rows + [False] * (10 - rows)
     assert torch.allclose(made.rows.norm(dim=1), torch.ones(10).double(), atol=1e-6)
@@ -107,19 +107,19 @@ def test_a_positive_is_read_before_it_is_written() -> None:
     made = queue(6, 3)
     before = made.rows.clone()
     keys = targets(torch.randn(2, 3))
-    drawn = made.draw_negatives(keys)
+    drawn = made.draw_negatives(keys, Step())
     assert torch.equal(drawn.vectors[0], before) and drawn.normalized
     assert drawn.identities == {0: None}
     similar = drawn.vectors[0] @ torch.nn.functional.normalize(keys.keys[0]).T
     assert similar.max() < 1 - 1e-6
-    made.update_target(keys)
+    made.update_target(keys, Step())
     similar = made.rows @ torch.nn.functional.normalize(keys.keys[0]).T
     assert (similar.max(0).values > 1 - 1e-6).all()
 
 
 def test_no_copy_is_made_for_any_key() -> None:
     made = queue()
-    drawn = made.draw_negatives(targets(torch.randn(2, 2), torch.randn(2, 2)))
+    drawn = made.draw_negatives(targets(torch.randn(2, 2), torch.randn(2, 2)), Step())
     assert drawn.vectors[0] is made.rows and drawn.vectors[1] is made.rows
 
 
@@ -130,7 +130,7 @@ def test_no_gradient_reaches_the_queue() -> None:
     own = torch.arange(4)
     loss: Any = coview.component("losses", "info-nce")
     encoded = Encoded({0: query}, {0: query}, {0: own}, ((0, 0),), {})
-    loss.compute_loss(encoded, keys, (made.draw_negatives(keys),), Step()).backward()
+    loss.compute_loss(encoded, keys, (made.draw_negatives(keys, Step()),), Step()).backward()
     assert query.grad is not None and query.grad.abs().sum() > 0
     assert made.rows.grad is None and list(made.parameters()) == []
     assert keys.keys[0].grad is None
@@ -144,7 +144,7 @@ def test_the_loss_with_a_queue(tau: float, expected: float) -> None:
     keys = targets(torch.tensor([[4, 3]]))
     encoded = Encoded({0: query}, {}, {0: torch.zeros(1).long()}, ((0, 0),), {})
     loss: Any = coview.component("losses", "info-nce", temperature=tau)
-    value = loss.compute_loss(encoded, keys, (made.draw_negatives(keys),), Step())
+    value = loss.compute_loss(encoded, keys, (made.draw_negatives(keys, Step()),), Step())
     assert value.item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -152,9 +152,7 @@ def test_the_loss_with_a_queue(tau: float, expected: float) -> None:
     "size, tau, random, aligned",
     [(65536, 0.07, 11.8876, 0.0870), (4096, 0.1, 8.7086, 0.2428), (65536, 0.2, 11.1880, 6.1901)],
 )
-def test_loss_against_a_random_queue(
-    size: int, tau: float, random: float, aligned: float
-) -> None:
+def test_loss_against_a_random_queue(size: int, tau: float, random: float, aligned: float) -> None:
     """log(K + 1) + 1 / (2 d tau^2) at the start; what is left when query and key agree."""
     torch.manual_seed(0)
     made = coview.component("negatives", "queue", plan=Plan(dim=128), size=size)
@@ -164,13 +162,61 @@ def test_loss_against_a_random_queue(
     encoded = Encoded({0: queries}, {}, {0: own}, ((0, 0),), {})
     for key, expected, off in ((keys, random, 0.1), (queries, aligned, 0.01)):
         pair = Targets({0: key}, {0: own})
-        value = loss.compute_loss(encoded, pair, (made.draw_negatives(pair),), Step())
+        value = loss.compute_loss(encoded, pair, (made.draw_negatives(pair, Step()),), Step())
         assert value.item() == pytest.approx(expected, abs=off)
+
+
+def two_view_queue(size: int = 3, **chosen: Any) -> Any:
+    layout = Layout(((8, 8),) * 2, (3, 3), (0, 1), (0, 1), ((0, 1), (1, 0)))
+    plan = Plan(dim=2, batch_size=2, layout=layout, steps_per_epoch=4, total_steps=40)
+    made = coview.component("negatives", "queue", plan=plan, size=size, **chosen)
+    return made.double()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 7), st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_each_view_may_have_a_queue(size: int, steps: list[int]) -> None:
+    made = two_view_queue(size, per_view=True)
+    assert made.rows.shape == (2, size, 2)
+    models = [deque(numbers(rows), maxlen=size) for rows in made.rows]
+    following = 0
+    for rows in steps:
+        first, second = (range(following + i, following + i + rows) for i in (0, 150))
+        given_ = targets(numbered(*first), numbered(*second))
+        drawn = made.draw_negatives(given_, Step())
+        for view, model in enumerate(models):
+            pointer = made.pointer.item()
+            held = numbers(drawn.vectors[view])
+            assert held[pointer:] + held[:pointer] == list(model)
+        made.update_target(given_, Step())
+        models[0].extend(first)
+        models[1].extend(second)
+        following += rows
+
+
+def test_a_view_without_a_queue_is_refused() -> None:
+    made = two_view_queue(per_view=True)
+    with pytest.raises(coview.RequestError, match=r"key slot 2: set negatives.per_view = false"):
+        made.draw_negatives(Targets({2: torch.randn(2, 2)}, {}), Step())
+
+
+@pytest.mark.parametrize("per_view, filling", [(False, 3), (True, 5)])
+def test_it_may_start_late_and_speak_when_full(per_view: bool, filling: int) -> None:
+    """From epoch 1 (step 4) on; 9 rows take 3 steps of two views of 2 images, or 5 of one."""
+    made = two_view_queue(9, per_view=per_view, from_epoch=1, once_full=True)
+    start = made.rows.clone()
+    for number in range(4 + filling + 1):
+        keys = targets(torch.randn(2, 2), torch.randn(2, 2))
+        drawn = made.draw_negatives(keys, Step(number=number, steps_per_epoch=4))
+        assert (drawn is None) == (number < 4 + filling)
+        random_left = (made.rows == start).all(-1).any().item()
+        assert random_left == (number < 4 + filling)
+        made.update_target(keys, Step(number=number, steps_per_epoch=4))
 
 
 def test_state_is_saved_whole() -> None:
     one, other = queue(5), queue(5)
-    one.update_target(targets(torch.randn(3, 2)))
+    one.update_target(targets(torch.randn(3, 2)), Step())
     other.load_state_dict(one.state_dict())
     assert torch.equal(one.rows, other.rows) and other.pointer.item() == 3
 
@@ -178,9 +224,7 @@ def test_state_is_saved_whole() -> None:
 @pytest.mark.parametrize(
     "images, batch, asked, kept", [(100, 16, 84, 84), (100, 16, 85, 84), (100, 90, 64, 64)]
 )
-def test_it_holds_no_more_than_the_data_set(
-    images: int, batch: int, asked: int, kept: int
-) -> None:
+def test_it_holds_no_more_than_the_data_set(images: int, batch: int, asked: int, kept: int) -> None:
     said: list[str] = []
     plan = Plan(dataset_size=images, batch_size=batch, dim=2, notice=said.append)
     made: Any = coview.component("negatives", "queue", plan=plan, size=asked)

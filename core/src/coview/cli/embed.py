@@ -31,7 +31,7 @@ FORMATS = (".npy", ".npz", ".safetensors", ".parquet")
     type=click.Choice(["all", "train", "test"]),
     default="all",
     show_default=True,
-    help="all: in the order of names where images have names, else training images first.",
+    help="all: in the data set's order.",
 )
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1))
 @click.option("--workers", default=0, type=click.IntRange(min=0))

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from coview.errors import CoviewError, RequestError
+from coview.errors import CoviewError, RequestError, unknown
 from coview.registry import entries, find
 
 COMMANDS = {
@@ -43,6 +43,14 @@ class Commands(click.Group):
             return loaded
         return None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of a wrong name, say the nearest."""
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            raise RequestError(unknown("command", args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands; a plugin's are named with their package, not imported."""
         rows = []
@@ -62,7 +70,7 @@ class Commands(click.Group):
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
         except KeyboardInterrupt:
-            click.echo("Interrupted. A run that was training has saved a checkpoint.", err=True)
+            click.echo("Interrupted.", err=True)
             ctx.exit(1)
         except Exception as error:
             _fail(ctx, error)

@@ -23,6 +23,12 @@ from coview.errors import RequestError
 if TYPE_CHECKING:
     from coview.training.run import Run
 
+OF_THE_RUN = (
+    *("data", "out", "epochs", "batch_size", "accumulate", "backbone", "image_size", "preset"),
+    *("uses", "settings", "init", "precision", "seed", "download"),
+)
+"""Options that say what a run is, and so must not be given when one is resumed."""
+
 
 @click.command("train")
 @click.argument("method", metavar="METHOD_OR_FILE", required=False)
@@ -48,12 +54,21 @@ if TYPE_CHECKING:
     default=0,
     help="Epochs between kNN evaluations.",
 )
+@click.option(
+    "--log-every",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Steps between logged metrics; the end of an epoch is logged too.",
+)
 @click.option("--no-evaluate", is_flag=True, help="No kNN accuracy before and after.")
 @click.option("--observe", multiple=True, metavar="NAME", help="An observer; repeatable.")
 @click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
 @click.option("--dry-run", is_flag=True, help="Resolve, validate and print; build nothing.")
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     method: str | None,
     data: str | None,
     uses: tuple[str, ...],
@@ -69,6 +84,7 @@ def command(
     max_steps: int | None,
     save_every: str,
     evaluate_every: int,
+    log_every: int,
     no_evaluate: bool,
     observe: tuple[str, ...],
     download: bool,
@@ -86,6 +102,8 @@ def command(
     """
     if (method is None) == (resume is None):
         raise RequestError("Name a METHOD or recipe file to train, or a run to --resume.")
+    if resume is not None:
+        _refuse_changes(ctx, dry_run)
     from coview.training.start import Request
 
     request = Request(
@@ -103,15 +121,32 @@ def command(
         max_steps=max_steps,
         save_every=save_every,
         evaluate_every=evaluate_every,
+        log_every=log_every,
         evaluate=not no_evaluate,
         download=download,
+        observe=("progress", *observe),
         command=tuple(sys.argv),
         layer="command line",
     )
     if dry_run:
         _dry_run(request, as_json)
     else:
-        _train(request, observe, as_json)
+        _train(ctx, request, as_json)
+
+
+def _refuse_changes(ctx: click.Context, dry_run: bool) -> None:
+    names = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+    given = [names[key] for key in OF_THE_RUN if _is_given(ctx, key)]
+    if given:
+        raise RequestError(
+            f"--resume goes on with the run as it was: leave out {', '.join(given)}."
+        )
+    if dry_run:
+        raise RequestError("--resume has nothing to resolve: leave out --dry-run.")
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def _dry_run(request: Any, as_json: bool) -> None:
@@ -125,20 +160,31 @@ def _dry_run(request: Any, as_json: bool) -> None:
         show(resolved)
 
 
-def _train(request: Any, observe: tuple[str, ...], as_json: bool) -> None:
-    from coview.api import _finished
+def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
+    from coview.training.loop import fit
     from coview.training.start import start
 
     run = start(request)
-    click.echo(f"preset: {run.resolved.preset or 'none'}", err=True)
+    if request.resume is None:
+        click.echo(f"preset: {run.resolved.preset or 'none'}", err=True)
     for notice in run.resolved.notices:
         click.echo(f"note: {notice}", err=True)
-    _finished(run, observe, progress=True)
+    try:
+        fit(run)
+    except KeyboardInterrupt:
+        click.echo(_interrupted(run), err=True)
+        ctx.exit(1)
     if as_json:
         print_json(_summary(run))
     else:
         _print_accuracies(run)
         click.echo(f"run: {run.path}")
+
+
+def _interrupted(run: Run) -> str:
+    if not (run.path / "checkpoints" / "last.pt").exists():
+        return f"Interrupted; no checkpoint was saved. {run.path} may be deleted."
+    return f"Interrupted. Go on by: coview train --resume {run.path}"
 
 
 def _summary(run: Run) -> dict[str, Any]:

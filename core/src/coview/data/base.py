@@ -52,11 +52,14 @@ class Split:
             gives one (C, S, S) uint8 tensor an index, decoded when asked.
         labels: (N,) int64, or None.
         names: each image's name (its path below the data set's folder), or None.
+        rows: (N,) int64, each image's place in the data set that this was split
+            from; None if the data came in splits.
     """
 
     images: Tensor | Dataset[Tensor]
     labels: Tensor | None = None
     names: tuple[str, ...] | None = None
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]

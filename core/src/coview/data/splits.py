@@ -57,6 +57,7 @@ def part(split: Split, rows: Tensor) -> Split:
         images=images[rows] if isinstance(images, Tensor) else Subset(images, rows.tolist()),
         labels=None if split.labels is None else split.labels[rows],
         names=None if split.names is None else tuple(split.names[row] for row in rows.tolist()),
+        rows=rows,
     )
 
 

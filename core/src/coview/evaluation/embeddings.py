@@ -29,8 +29,9 @@ def embed(
 ) -> Table:
     """Return ``embeddings`` (N, D) float32, ``split`` and, if any, ``labels`` and ``names``.
 
-    Images are in the order of their names where they have names (a folder's
-    order, whatever was held out), else training images come first.
+    Images are in the data set's own order, whatever was held out of it. Of data
+    that come in splits the training images are first; of a folder with splits,
+    images are in the order of their names.
 
     Raises:
         RequestError: the split asked for is not there.
@@ -50,10 +51,14 @@ def embed(
     columns = set.intersection(*(set(part) for part in parts))
     order = ("embeddings", "labels", "names", "split")
     table = {c: np.concatenate([part[c] for part in parts]) for c in order if c in columns}
-    if "names" not in table:
+    places = [split.rows for _, split in chosen if split.rows is not None]
+    if len(places) == len(chosen):
+        own_order = np.argsort(np.concatenate([rows.numpy() for rows in places]))
+    elif "names" in table:
+        own_order = np.argsort(table["names"], kind="stable")
+    else:
         return table
-    by_name = np.argsort(table["names"], kind="stable")
-    return {column: values[by_name] for column, values in table.items()}
+    return {column: values[own_order] for column, values in table.items()}
 
 
 def _part(name: str, split: Split, embeddings: Tensor) -> Table:

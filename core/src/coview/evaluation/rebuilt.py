@@ -32,7 +32,8 @@ def parts_of(resolved: Resolved, plan: Plan) -> dict[str, Any]:
     for role in ("views", "encoder"):
         part = resolved.part(role)
         settings = plain(attrs.asdict(part.settings, recurse=False))
-        found[role] = {"use": f"{part.package}:{part.name}", "settings": settings}
+        name = part.name.rpartition(":")[2]
+        found[role] = {"use": f"{part.package}:{name}", "settings": settings}
     return found
 
 

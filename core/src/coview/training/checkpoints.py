@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +78,25 @@ def same_run(before: dict[str, Any], now: dict[str, Any]) -> None:
     Raises:
         RequestError: with every difference spelled out.
     """
+    old, new = _flat(before), _flat(now)
     problems = [
-        f"{key} was {before.get(key)!r} and is now {now.get(key)!r}"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
+        f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
     ]
     if problems:
         raise RequestError(*(f"This is not the run that was saved: {text}." for text in problems))
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return the identity with the recipe's settings by name (``loss.temperature``)."""
+    rest = {key: value for key, value in identity.items() if key != "recipe"}
+    return rest | dict(_settings("", tomllib.loads(identity["recipe"])))
+
+
+def _settings(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _settings(f"{prefix}.{key}" if prefix else key, item)
+    else:
+        yield prefix, value

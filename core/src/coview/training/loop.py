@@ -23,6 +23,7 @@ from coview.evaluation.exported import (
 from coview.evaluation.knn import evaluate_knn
 from coview.records import Batch, Step
 from coview.training import checkpoints
+from coview.training.interrupts import held_back
 from coview.training.optimizers import set_rate, set_weight_decay
 from coview.training.run import Run, write_end
 
@@ -56,7 +57,7 @@ class Metrics:
 
 
 @attrs.define
-class _Clock:
+class Clock:
     """When the next checkpoint is due, in steps or minutes."""
 
     every: float
@@ -64,7 +65,12 @@ class _Clock:
     last: float
 
     @classmethod
-    def of(cls, text: str, step: int) -> _Clock:
+    def of(cls, text: str, step: int) -> Clock:
+        """Read ``500`` or ``10m``.
+
+        Raises:
+            RequestError: it is neither.
+        """
         minutes = text.endswith("m")
         try:
             every = float(text[:-1]) if minutes else int(text)
@@ -75,6 +81,7 @@ class _Clock:
         return cls(every, minutes, time.monotonic() / 60 if minutes else step)
 
     def due(self, step: int) -> bool:
+        """Whether it is time; the next one is then counted from here."""
         now = time.monotonic() / 60 if self.minutes else step
         if now - self.last < self.every:
             return False
@@ -85,18 +92,19 @@ class _Clock:
 def fit(run: Run) -> None:
     """Train until the run's last step; save, export and evaluate.
 
-    Ctrl-C saves a checkpoint and raises ``KeyboardInterrupt`` again.
+    Ctrl-C saves a checkpoint, unless a step was cut in the middle, and raises
+    ``KeyboardInterrupt`` again.
     """
     run.method.train()
-    _Clock.of(run.options.save_every, run.step)  # refuse a wrong value before any work
-    if run.options.evaluate and run.step == 0:
-        measure_baselines(run)
     hook = run.method.manager.hook
-    hook.run_started(run=run)
     try:
+        if run.options.evaluate and run.step == 0:
+            measure_baselines(run)
+        hook.run_started(run=run)
         _epochs(run)
     except KeyboardInterrupt:
-        save(run)
+        if run.whole:
+            save(run)
         raise
     save(run)
     finish(run)
@@ -105,7 +113,7 @@ def fit(run: Run) -> None:
 
 
 def _epochs(run: Run) -> None:
-    clock = _Clock.of(run.options.save_every, run.step)
+    clock = Clock.of(run.options.save_every, run.step)
     spe = run.plan.steps_per_epoch
     while run.step < run.last_step:
         epoch, done = divmod(run.step, spe)
@@ -113,7 +121,10 @@ def _epochs(run: Run) -> None:
         metrics = Metrics()
         logged_at = run.step
         for batch in run.batches.epoch(epoch, done):
-            loss = _step(run, batch, metrics)
+            with held_back():
+                run.whole = False
+                loss = _step(run, batch, metrics)
+                run.whole = True
             at_end = run.step % spe == 0 or run.step == run.last_step
             if at_end or run.step % run.options.log_every == 0:
                 means.append((run.step - logged_at, _log(run, metrics)))

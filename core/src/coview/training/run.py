@@ -62,6 +62,7 @@ class Run:
         path: the run's directory.
         metrics: what was logged, as in ``metrics.jsonl``.
         step: optimiser steps done.
+        whole: no step is half done, so that the state may be saved.
     """
 
     path: Path
@@ -77,6 +78,7 @@ class Run:
     peak: float
     backbone_meta: dict[str, Any]
     step: int = 0
+    whole: bool = True
     metrics: list[dict[str, Any]] = attrs.field(factory=list)
 
     @property
@@ -115,17 +117,26 @@ def _writable(path: Path, mode: str) -> Any:
         raise CoviewError(f"{path} could not be written: {error.strerror}.") from error
 
 
-def new_directory(path: Path) -> None:
-    """Make a run's directory.
+def refuse_taken(path: Path) -> None:
+    """Refuse a directory that holds a run already.
 
     Raises:
-        RequestError: it holds a run already, or cannot be made.
+        RequestError: it does.
     """
     if (path / "run.json").exists() or (path / "recipe.toml").exists():
         raise RequestError(
             f"{path} already holds a run. Go on with it by: coview train --resume {path}, or "
             "choose another --out."
         )
+
+
+def new_directory(path: Path) -> None:
+    """Make a run's directory.
+
+    Raises:
+        RequestError: it holds a run already, or cannot be made.
+    """
+    refuse_taken(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -196,7 +207,10 @@ def _now() -> str:
 
 
 def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
-    """Cut ``metrics.jsonl`` back to what was logged up to ``step``; return that."""
+    """Cut ``metrics.jsonl`` back to what was logged up to ``step``; return that.
+
+    A run that goes on from its start measures its baselines again.
+    """
     file = path / "metrics.jsonl"
     kept = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
@@ -204,7 +218,7 @@ def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except json.JSONDecodeError:
             break  # the line that was being written when the run died
-        if entry["step"] <= step and "knn" not in entry:
+        if entry["step"] <= step and step > 0 and "knn" not in entry:
             kept.append(entry)
     write_text(file, "".join(json.dumps(entry) + "\n" for entry in kept))
     return kept

@@ -22,10 +22,12 @@ from coview.evaluation.rebuilt import parts_of
 from coview.method import Method, build_method
 from coview.plan import Plan
 from coview.recipes import Recipe, Use, find_recipe
+from coview.registry import find
 from coview.resolve import Resolved
 from coview.training import checkpoints
 from coview.training.device import autocasting, pick_device, pick_precision
 from coview.training.distributed import rank, world_size
+from coview.training.loop import Clock
 from coview.training.optimizers import make_optimizer
 from coview.training.run import (
     Options,
@@ -33,6 +35,7 @@ from coview.training.run import (
     cut_metrics,
     default_directory,
     new_directory,
+    refuse_taken,
     write_start,
 )
 from coview.views import TransformViews
@@ -61,6 +64,7 @@ class Request:
     evaluate: bool = True
     log_every: int = 50
     download: bool = False
+    observe: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     layer: str = "Python"
 
@@ -72,6 +76,7 @@ def prepare(request: Request) -> tuple[Resolved, Source, Options]:
         RequestError: with every problem found.
     """
     table = run_table(request.method)
+    Clock.of(request.save_every, 0)
     device = pick_device(request.device)
     data = request.data if request.data is not None else table.get("data", "digits")
     source = open_source(data, request.download)
@@ -103,14 +108,23 @@ def start(request: Request) -> Run:
     """
     if world_size() > 1:
         raise CoviewError("Several processes do not train together yet; start one process.")
-    if request.resume is not None:
-        return _resumed(request)
+    observers = {name: find("observers", name).load()() for name in request.observe}
+    run = _new(request) if request.resume is None else _resumed(request)
+    for name, observer in observers.items():
+        run.method.observe(observer, name)
+    if request.resume is None:
+        # Only now: a run that cannot start must not take the directory.
+        write_start(run, list(request.command))
+    return run
+
+
+def _new(request: Request) -> Run:
+    if request.out is not None:
+        refuse_taken(request.out)
+    resolved, source, options = prepare(request)
     if request.out is not None:
         new_directory(request.out)
-    resolved, source, options = prepare(request)
-    run = _assemble(request, resolved, source, options, request.out)
-    write_start(run, list(request.command))
-    return run
+    return _assemble(request, resolved, source, options, request.out)
 
 
 def _assemble(

@@ -1,1 +1,81 @@
 """Contrastive predictive coding (van den Oord et al. 2018, arXiv:1807.03748)."""
+
+from coview import Recipe, Use
+
+__all__ = ["recipe", "recipe_v2"]
+
+# Released small-image settings (the STL-10 baseline of Löwe et al. 2019, arXiv:1905.11786):
+# 7 x 7 patches of a quarter of the image, three stages of ResNet-v2-50, prediction from two
+# rows below on, since neighbours overlap. Two things are from CPC v2 instead, whose paper
+# found them better: layer norm, and every patch of the batch as a negative (there 16 drawn).
+SMALL = {
+    "backbone": Use("cpc-resnet50", stem="3x3"),
+    "views": {"size": None, "padding": 2, "patch": None, "stride": None},
+    "encoder": {"norm": "layer", "first": 2, "last": 6},
+    "data": {"size": None},
+    "epochs": 300,
+    "batch_size": 32,
+}
+
+recipe = Recipe(
+    summary="predict the patches below from those above, against the other patches of the batch",
+    paper="arXiv:1807.03748",
+    # A random 256 x 256 part of a 300 x 300 image: 7 x 7 grey patches of 64, 32 apart.
+    views=Use("patch-grid", size=256, patch=64, stride=32, kept=60),
+    encoder=Use("autoregressive", context="masked-conv", norm="none", first=1, last=5),
+    negatives=Use("patches"),
+    loss=Use("info-nce", cosine=False, temperature=1.0),
+    backbone=Use("cpc-resnet101"),
+    # Adam: without weight decay AdamW is the same. The paper gives no number of epochs.
+    optimizer=Use("adamw", lr=2e-4, weight_decay=0.0),
+    schedule=Use("constant"),
+    data={"size": 300},
+    epochs=200,
+    batch_size=512,
+    presets={"small": SMALL},
+)
+
+recipe_v2 = Recipe(
+    summary="CPC with layer norm, four directions, augmented patches and a larger network",
+    paper="arXiv:1905.09272",
+    # 6 x 6 colour patches of 80, 36 apart. The paper names the operations on patches; their
+    # strengths and probabilities, but for the dropped colours, are this package's choice.
+    views=Use(
+        "patch-grid",
+        size=260,
+        patch=80,
+        stride=36,
+        grey=False,
+        drop_colours_p=1.0,
+        jitter_p=0.8,
+        affine_p=0.2,
+        elastic_p=0.2,
+    ),
+    # The published pseudo-code skips two rows and predicts the third.
+    encoder=Use(
+        "autoregressive",
+        context="masked-conv",
+        norm="layer",
+        first=3,
+        last=3,
+        directions=4,
+        dim=64,
+        scale=0.1,
+    ),
+    negatives=Use("patches"),
+    loss=Use("info-nce", cosine=False, temperature=1.0),
+    backbone=Use("cpc-resnet161"),
+    optimizer=Use("adamw", lr=2e-4, weight_decay=0.0),
+    schedule=Use("constant"),
+    data={"size": 300},
+    epochs=200,
+    batch_size=512,
+    presets={
+        # A released port to CIFAR-10: three steps in each of four directions, 500 epochs.
+        "small": SMALL
+        | {
+            "encoder": {"first": 2, "last": 4},
+            "epochs": 500,
+        },
+    },
+)

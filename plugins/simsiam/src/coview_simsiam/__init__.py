@@ -45,7 +45,7 @@ recipe = Recipe(
             "backbone": Use("resnet18", stem="3x3", zero_init_last=True),
             "views": {"crop_scale": (0.08, 1.0)},
             "optimizer": {"lr": 0.5, "weight_decay": 1e-5},
-            "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5),
+            "schedule": {"per": "step", "warmup_epochs": 10, "warmup_start": 3e-5},
             "epochs": 1000,
             "batch_size": 256,
         },

@@ -41,6 +41,9 @@ class StopGradient(nn.Module):
 
     @hookimpl
     def encode_targets(self, encoded: Encoded) -> Targets:
-        """Return the projections, by slot (N, d), cut from the graph."""
-        keys = {slot: rows.detach() for slot, rows in encoded.projections.items()}
-        return Targets(keys, encoded.identities)
+        """Return the projections of the key slots, (N, d), cut from the graph."""
+        slots = dict.fromkeys(key for _, key in encoded.pairs)
+        return Targets(
+            {slot: encoded.projections[slot].detach() for slot in slots},
+            {slot: encoded.identities[slot] for slot in slots},
+        )

@@ -10,6 +10,19 @@ from coview import Recipe, Use
 
 __all__ = ["recipe"]
 
+# solo-learn's published CIFAR recipe, which two presets share.
+_SMALL_WARMUP = {"warmup_start": 3e-5, "warmup_count": "images", "warmup_closed": False}
+_SMALL_OPTIMIZER = Use(
+    "lars",
+    lr=0.6,
+    lr_rule="linear",
+    momentum=0.9,
+    weight_decay=1e-6,
+    eta=0.02,
+    clip=True,
+    rate_in_momentum=False,
+)
+
 recipe = Recipe(
     summary="predict the balanced cluster code of one view from the other views",
     paper="arXiv:2006.09882",
@@ -36,7 +49,7 @@ recipe = Recipe(
             "encoder": {"freeze_steps": 5005},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=15, once_full=True),
             "optimizer": {"lr": 0.6, "lr_rule": "linear"},
-            "schedule": Use("cosine", final=0.0006),
+            "schedule": {"warmup_epochs": 0, "warmup_start": 0.0, "final": 0.0006},
             "epochs": 400,
             "batch_size": 256,
         },
@@ -46,17 +59,8 @@ recipe = Recipe(
             "views": {"size": "none", "count": 2, "crop_scale": (0.08, 1.0)},
             "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
-            "optimizer": Use(
-                "lars",
-                lr=0.6,
-                lr_rule="linear",
-                momentum=0.9,
-                weight_decay=1e-6,
-                eta=0.02,
-                clip=True,
-                rate_in_momentum=False,
-            ),
-            "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5),
+            "optimizer": _SMALL_OPTIMIZER,
+            "schedule": {**_SMALL_WARMUP, "final": 0.0},
             "epochs": 1000,
             "batch_size": 256,
         },
@@ -66,17 +70,8 @@ recipe = Recipe(
             "views": {"size": ("none", 18), "crop_scale": ((0.2, 1.0), (0.08, 0.5))},
             "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
-            "optimizer": Use(
-                "lars",
-                lr=0.6,
-                lr_rule="linear",
-                momentum=0.9,
-                weight_decay=1e-6,
-                eta=0.02,
-                clip=True,
-                rate_in_momentum=False,
-            ),
-            "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5, final=6e-4),
+            "optimizer": _SMALL_OPTIMIZER,
+            "schedule": {**_SMALL_WARMUP, "final": 6e-4},
             "epochs": 1000,
             "batch_size": 256,
         },

@@ -55,7 +55,7 @@ class MultiCropViews(CropViews):
     class Settings(Augmentation):
         """SwAV's values; see :class:`coview.views.Augmentation`."""
 
-        size: int | None | tuple[int | None, ...] = setting(  # type: ignore[assignment]
+        size: int | tuple[int | None, ...] | None = setting(  # type: ignore[assignment]
             None,
             "pixels a side, a value or one for each group; none: 7/8 of the loader's size, all "
             "of it up to 128, and for later groups 3/7 of that (96 where it is 224)",

@@ -1,0 +1,79 @@
+"""Write the parts of the documentation that are taken from the code.
+
+    python docs/generate.py
+
+`tests/test_docs.py` fails when what is written differs from what this would write.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import click
+from click.testing import CliRunner
+
+from coview.cli import main
+from coview.cli.main import COMMANDS
+from coview.hookspecs import HOOK_NAMES, LifeHooks, StepHooks
+
+DOCS = Path(__file__).resolve().parent
+README = DOCS.parent / "README.md"
+EXAMPLE = DOCS / "example_plugin"
+
+
+def hooks() -> str:
+    """Return docs/hooks.md: every hook with its arguments and contract."""
+    parts = ["# Hooks\n\nGenerated from `core/src/coview/hookspecs.py`.\n"]
+    for title, group in (("A step", StepHooks), ("A run's life", LifeHooks)):
+        parts.append(f"## {title}\n\n{inspect.getdoc(group)}\n")
+        for name, member in vars(group).items():
+            if name in HOOK_NAMES:
+                arguments = ", ".join(list(inspect.signature(member).parameters)[1:])
+                parts.append(f"### {name}({arguments})\n\n```text\n{inspect.getdoc(member)}\n```\n")
+    return "\n".join(parts)
+
+
+def cli() -> str:
+    """Return docs/cli.md: the help of every command that is coview's own."""
+    parts = ["# Command line\n\nGenerated from `coview COMMAND --help`.\n"]
+    paths: list[list[str]] = [[], *([name] for name in COMMANDS), ["evaluate", "knn"]]
+    for path in paths:
+        result = CliRunner().invoke(main, [*path, "--help"], prog_name="coview")
+        text = "\n".join(line.rstrip() for line in result.output.splitlines())
+        if not path:
+            # Commands that plugins bring depend on what is installed.
+            text = "\n".join(li for li in text.splitlines() if "(brought by" not in li)
+        parts.append(f"## {' '.join(['coview', *path])}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def readme() -> str:
+    """Return the README with the example plugin's text in its place."""
+    text = README.read_text(encoding="utf-8")
+    begin, end = "<!-- plugin: begin -->\n", "<!-- plugin: end -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}{example()}{end}{after}"
+
+
+def example() -> str:
+    """Return the example plugin's files as Markdown."""
+    files = [EXAMPLE / "pyproject.toml", *sorted(EXAMPLE.glob("src/*/*.py"))]
+    blocks = []
+    for path in files:
+        language = {".toml": "toml", ".py": "python"}[path.suffix]
+        name = path.relative_to(EXAMPLE).as_posix()
+        blocks.append(f"`{name}`:\n\n```{language}\n{path.read_text(encoding='utf-8')}```\n\n")
+    return "".join(blocks)
+
+
+def generated() -> dict[Path, str]:
+    """Return every generated file with its text."""
+    return {DOCS / "hooks.md": hooks(), DOCS / "cli.md": cli(), README: readme()}
+
+
+if __name__ == "__main__":
+    for path, text in generated().items():
+        path.write_text(text, encoding="utf-8")
+        click.echo(f"wrote {path.relative_to(DOCS.parent)}")

@@ -1,0 +1,76 @@
+"""CPC's patch encoders: three stages of a pre-activation ResNet, then the spatial mean."""
+
+from __future__ import annotations
+
+from timm.models.resnetv2 import ResNetStage, ResNetV2
+from torch import nn
+
+from coview.backbones import BackboneSettings
+
+
+def resnet50(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+    """Three stages of ResNet-v2-50: 1024 features; for small patches."""
+    return _three_stages((3, 4, 6), channels, settings)
+
+
+def resnet101(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+    """Three stages of ResNet-v2-101: 1024 features (van den Oord et al. 2018, section 3.3)."""
+    return _three_stages((3, 4, 23), channels, settings)
+
+
+def resnet161(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+    """ResNet-161: 4096 features, 0.3 G parameters (Hénaff et al. 2019, section 2.2).
+
+    The third stage of ResNet-101 has 46 blocks, 4096 channels and bottlenecks of 512.
+    """
+    net = _three_stages((3, 4, 1), channels, settings)
+    net.stages[2] = ResNetStage(
+        512, 4096, 2, 1, 46, bottle_ratio=0.125, act_layer=nn.ReLU, **_layers(net)
+    )
+    net.num_features = 4096
+    net.norm = type(net.norm)(4096)
+    return _initialised(net)
+
+
+def _three_stages(depths: tuple[int, ...], channels: int, settings: BackboneSettings) -> ResNetV2:
+    net = ResNetV2(
+        list(depths),
+        channels=(256, 512, 1024),
+        num_classes=0,
+        in_chans=channels,
+        norm_layer="batchnorm2d",
+        conv_layer=_convolution,
+        drop_path_rate=settings.drop_path,
+    )
+    if settings.stem == "3x3":
+        net.stem = nn.Sequential(_convolution(channels, 64, 3))
+    return _initialised(net)
+
+
+def _initialised(net: ResNetV2) -> ResNetV2:
+    """Initialise so that the network works without its norms, which an encoder may take out.
+
+    Activations keep their scale (timm's fan-out rule shrinks them), and residual
+    branches start at zero: thirty of them would otherwise double the variance
+    of their sum thirty times. The paper does not say how it initialised.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+    for module in net.modules():
+        if hasattr(module, "zero_init_last"):
+            module.zero_init_last()
+    return net
+
+
+def _layers(net: ResNetV2) -> dict[str, object]:
+    return {"conv_layer": _convolution, "norm_layer": type(net.norm)}
+
+
+def _convolution(
+    inputs: int, outputs: int, kernel_size: int, stride: int = 1, dilation: int = 1, **rest: object
+) -> nn.Conv2d:
+    padding = (stride - 1 + dilation * (kernel_size - 1)) // 2
+    return nn.Conv2d(
+        inputs, outputs, kernel_size, stride, padding, dilation, bias=False, **rest  # type: ignore[arg-type]
+    )

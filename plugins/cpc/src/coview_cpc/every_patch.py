@@ -1,0 +1,66 @@
+"""Negatives: every patch of the batch, once."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import nn
+
+from coview.errors import RequestError
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Negatives, Step, Targets
+from coview.settings import ge, setting
+from coview.training.distributed import gather, rank, world_size
+from coview_cpc.encoder import EVERY_PATCH
+
+
+class EveryPatch(nn.Module):
+    """The other patches of the same image and of the other images of the global batch.
+
+    The paper draws from all of them (van den Oord et al. 2018, section 3.3; Hénaff
+    et al. 2019, section 2.1, names "other locations in the image and other
+    images in the mini-batch"). A patch occurs once, however many offsets it is
+    the target of; a loss leaves out the query's own by identity. ``in-batch``
+    with ``views = "key"`` has only the rows that an offset reaches.
+
+    Gradient flows into them wherever the target lets it.
+    """
+
+    @attrs.frozen
+    class Settings:
+        """How many."""
+
+        draws: int = setting(
+            0, "negatives drawn for each prediction, with replacement; 0: every patch", ge(0)
+        )
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        self.settings = settings
+        if plan.layout is not None and plan.layout.grid is None:
+            raise RequestError(
+                "negatives 'patches' are pieces of images, but these views are whole images: use "
+                "in-batch."
+            )
+
+    @hookimpl
+    def draw_negatives(self, targets: Targets, step: Step) -> Negatives:
+        """Return by slot all patches (K, d) and who they are, or a set for each query."""
+        every = gather(targets.keys[EVERY_PATCH])
+        whose = gather(targets.identities[EVERY_PATCH])
+        slots = [slot for slot in targets.keys if slot != EVERY_PATCH]
+        if self.settings.draws == 0:
+            return Negatives(dict.fromkeys(slots, every), dict.fromkeys(slots, whose))
+        drawn = {slot: self._draw(len(targets.keys[slot]), len(every), step) for slot in slots}
+        return Negatives(
+            {slot: every[rows] for slot, rows in drawn.items()},
+            {slot: whose[rows] for slot, rows in drawn.items()},
+        )
+
+    def _draw(self, queries: int, patches: int, step: Step) -> torch.Tensor:
+        """Draw for the global batch, take this process's part: (queries, draws) row numbers."""
+        shape = (queries * world_size(), self.settings.draws)
+        generator = step.generator
+        drawn = torch.randint(patches, shape, generator=generator, device=generator.device)
+        return drawn[rank() * queries : (rank() + 1) * queries]

@@ -1,0 +1,100 @@
+"""A backbone and DINO's head, with what DINO does to its gradients."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from timm.layers.drop import DropPath
+
+from coview.encoders import Encoder, EncoderSettings
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Batch, Encoded, Step, Views
+from coview.settings import ge, gt, one_of, setting
+from coview.training.distributed import rank
+from coview_dino.head import DINOHead
+
+
+class DINOEncoder(Encoder):
+    """Projections and queries are the head's K logits (Caron et al. 2021, section 3.1).
+
+    There is no predictor, so a momentum target is a copy of all of it, last
+    layer included. Before the optimiser's step every gradient tensor is clipped
+    to a length of its own, and the last layer takes none in the first epoch.
+    Views of one resolution pass the trunk together, and the head sees all.
+
+    Where the trunk drops residual branches, what is dropped is drawn for each
+    process apart: there n processes do not equal one.
+    """
+
+    projector: DINOHead
+
+    @attrs.frozen
+    class Settings(EncoderSettings):
+        """The paper's values."""
+
+        dim: int = setting(65536, "outputs K", gt(1))
+        hidden: int = setting(2048, "width between layers", gt(0))
+        bottleneck: int = setting(256, "width before the last layer", gt(0))
+        layers: int = setting(3, "linear layers before the last one", ge(1))
+        norm: str = setting("none", "normalisation between layers", one_of("none", "batch"))
+        norm_last_layer: bool = setting(
+            True, "whether the last layer's rows keep length 1 (else it is learned: ViT-S)"
+        )
+        freeze_last_epochs: float = setting(
+            1.0, "first epochs in which the last layer stays as it is", ge(0)
+        )
+        clip: float = setting(3.0, "longest gradient of one tensor; 0: no clipping", ge(0))
+        norm_views: str = setting(
+            "joint",
+            "what one batch normalisation sees: each view alone, views of one resolution "
+            "together, or joint: the head all views, the trunk those of one resolution",
+            one_of("each", "resolution", "joint"),
+        )
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__(settings, plan, settings.dim)
+        self.projector = DINOHead(
+            self.features,
+            settings.hidden,
+            settings.bottleneck,
+            settings.dim,
+            settings.layers,
+            batch_norm=settings.norm == "batch",
+            fixed_length=settings.norm_last_layer,
+        )
+        self.freeze_last_epochs = settings.freeze_last_epochs
+        self.clip = settings.clip
+        self.drops = any(isinstance(m, DropPath) and m.drop_prob for m in self.trunk.modules())
+
+    @hookimpl
+    def encode(self, views: Views, batch: Batch, step: Step) -> Encoded:
+        """Encode the query views; what is dropped on the way depends on the step alone."""
+        if not self.drops:
+            return super().encode(views, batch)
+        devices = [step.device] if torch.device(step.device).type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(step.seed_for(f"{step.component}/{rank()}"))
+            return super().encode(views, batch)
+
+    @hookimpl
+    def gradients_ready(self, step: Step) -> None:
+        """Clip tensor by tensor, then take the last layer's gradient away while it is frozen.
+
+        No gradient at all, and not a zero one: an optimiser would still decay it.
+        """
+        if self.clip:
+            clip_each(self, self.clip)
+        if step.number < self.freeze_last_epochs * step.steps_per_epoch:
+            for parameter in self.projector.last.parameters():
+                parameter.grad = None
+
+
+def clip_each(module: torch.nn.Module, longest: float) -> None:
+    """Shorten every parameter's gradient to ``longest`` at most, each on its own, in place."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    if not gradients:
+        return
+    lengths = torch.stack(list(torch._foreach_norm(gradients)))
+    factors = (longest / (lengths + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, list(factors.unbind()))

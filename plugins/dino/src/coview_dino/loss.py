@@ -1,0 +1,84 @@
+"""Self-distillation."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from coview.comparison import reduced
+from coview.errors import RequestError
+from coview.hookspecs import hookimpl
+from coview.plan import Plan
+from coview.records import Encoded, Step, Targets
+from coview.schedules import Schedule
+from coview.settings import between, gt, one_of, setting
+from coview.training.distributed import mean_over_processes
+
+
+class SelfDistillation(nn.Module):
+    """Cross-entropy of the teacher's and the student's softmax (Caron et al. 2021, section 3.1).
+
+    The teacher's logits are centred (their running mean is subtracted, which
+    keeps one output from dominating) and sharpened (divided by a low
+    temperature, which keeps them from becoming uniform). The centre moves
+    after it was used, by the mean of the raw logits of all processes.
+
+    Attributes:
+        centre: (K,), zero at the start.
+    """
+
+    ignores = ("negatives",)
+    centre: Tensor
+
+    @attrs.frozen
+    class Settings:
+        """The paper's values."""
+
+        student_temperature: float | Schedule = setting(
+            0.1, "what the student's logits are divided by", gt(0)
+        )
+        teacher_temperature: float | Schedule = setting(
+            0.04, "what the teacher's logits are divided by", gt(0)
+        )
+        centre_momentum: float = setting(
+            0.9, "share of the centre that is kept at a step", between(0, 1)
+        )
+        centring: bool = setting(True, "whether the centre is subtracted at all")
+        reduction: str = setting("mean", "over pairs of views", one_of("mean", "sum"))
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__()
+        if plan.dim < 1:
+            raise RequestError("Self-distillation needs a plan with dim, the number of outputs.")
+        self.settings = settings
+        self.register_buffer("centre", torch.zeros(plan.dim))
+
+    @hookimpl
+    def compute_loss(self, encoded: Encoded, targets: Targets, step: Step) -> Tensor:
+        """Return the loss; keys are constants, gradient reaches the queries."""
+        student = step.read(self.settings.student_temperature)
+        teacher = step.read(self.settings.teacher_temperature)
+        given = {slot: self._given(rows, teacher) for slot, rows in targets.keys.items()}
+        told = {
+            slot: (encoded.queries[slot] / student).log_softmax(dim=-1)
+            for slot in {query for query, _ in encoded.pairs}
+        }
+        terms = [-(given[key] * told[query]).sum(dim=-1).mean() for query, key in encoded.pairs]
+        entropies = [-torch.special.xlogy(p, p).sum(dim=-1).mean() for p in given.values()]
+        step.log("teacher_entropy", torch.stack(entropies).mean())
+        return reduced(terms, self.settings.reduction)
+
+    @hookimpl
+    def update_target(self, targets: Targets) -> None:
+        """Move the centre by the mean of the teacher's raw logits of all processes."""
+        rows = torch.cat(list(targets.keys.values()))
+        mean = mean_over_processes(rows.mean(dim=0)).to(self.centre.dtype)
+        keep = self.settings.centre_momentum
+        self.centre.mul_(keep).add_(mean, alpha=1 - keep)
+
+    @torch.no_grad()
+    def _given(self, rows: Tensor, temperature: float | Tensor) -> Tensor:
+        """Return the teacher's probabilities (N, K)."""
+        centred = rows - self.centre.to(rows.dtype) if self.settings.centring else rows
+        return (centred / temperature).softmax(dim=-1)

@@ -1,0 +1,75 @@
+"""MoCo v3 (Chen, Xie & He 2021, arXiv:2104.02057).
+
+The defaults are the ViT-S recipe of the paper and its released code; preset
+``resnet`` is that code's ResNet-50 for 300 epochs.
+"""
+
+from coview import Recipe, Use, cosine
+
+__all__ = ["recipe"]
+
+recipe = Recipe(
+    summary="a momentum encoder, a predictor and in-batch negatives train vision transformers",
+    paper="arXiv:2104.02057",
+    views=Use(
+        "byol",
+        crop_scale=(0.08, 1.0),
+        interpolation="bilinear",
+        order=("crop", "jitter", "grey", "blur", "solarize", "flip"),
+    ),
+    encoder=Use(
+        "predictor",
+        dim=256,
+        hidden=4096,
+        layers=3,
+        hidden_bias=False,
+        output_norm="batch-plain",
+        predictor_hidden=4096,
+        predictor_output_norm="batch-plain",
+    ),
+    target=Use("momentum", decay=cosine(0.99, 1.0)),
+    negatives=Use("in-batch", views="key"),
+    loss=Use("info-nce", temperature=0.2, scale="2-temperature", reduction="sum"),
+    backbone=Use("moco-v3-vit-small"),
+    optimizer=Use("adamw", lr=1.5e-4, lr_rule="linear", weight_decay=0.1),
+    schedule=Use("cosine", warmup_epochs=40, warmup_count="steps"),
+    epochs=300,
+    batch_size=4096,
+    presets={
+        "resnet": {
+            "backbone": Use("resnet50"),
+            "views": {"crop_scale": (0.2, 1.0)},
+            "encoder": {"layers": 2, "predictor_output_norm": "none"},
+            "loss": {"temperature": 1.0},
+            "optimizer": Use(
+                "lars",
+                lr=0.3,
+                lr_rule="linear",
+                momentum=0.9,
+                weight_decay=1e-6,
+                eta=1e-3,
+                rate_in_momentum=False,
+            ),
+            "schedule": {"warmup_epochs": 10},
+        },
+        # solo-learn's published CIFAR recipe, which has no blur.
+        "small": {
+            "backbone": Use("resnet18", stem="3x3"),
+            "views": {"blur_p": 0.0, "second_blur_p": 0.0},
+            "encoder": {"layers": 2, "predictor_output_norm": "none"},
+            "optimizer": Use(
+                "lars",
+                lr=0.3,
+                lr_rule="linear",
+                momentum=0.9,
+                weight_decay=1e-6,
+                eta=0.02,
+                clip=True,
+                rate_in_momentum=False,
+            ),
+            "schedule": {"warmup_epochs": 10, "warmup_start": 3e-5, "warmup_count": "images"},
+            "epochs": 1000,
+            "batch_size": 256,
+        },
+    },
+)

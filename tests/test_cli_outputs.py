@@ -1,0 +1,251 @@
+"""What becomes of a run: evaluate, embed, views, and the backbone in Python."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+import coview
+from coview.configure import Changes
+from coview.training.loop import fit
+from coview.training.start import Request, start
+
+Run = Callable[..., Any]
+
+
+@attrs.frozen
+class Trained:
+    """A run of each kind of data."""
+
+    idx: Path
+    photos: Path
+    digits: Path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, idx: Path, photos: Path) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    for name, data in (("idx", f"idx:{idx}"), ("photos", str(photos)), ("digits", "digits")):
+        coview.train(
+            "simclr",
+            data,
+            out=folder / name,
+            batch_size=16,
+            backbone="resnet10-quarter",
+            max_steps=2,
+            device="cpu",
+            progress=False,
+            evaluate=name != "digits",
+        )
+    return Trained(folder / "idx", folder / "photos", folder / "digits")
+
+
+def read_idx(folder: Path, stem: str) -> torch.Tensor:
+    raw = (folder / f"{stem}-images-idx3-ubyte").read_bytes()
+    values = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 1, 16, 16)
+    return torch.from_numpy(values.copy()).float() / 255
+
+
+def features(path: Path, images: torch.Tensor) -> np.ndarray:
+    with torch.inference_mode():
+        return coview.load_backbone(path)(images).numpy()
+
+
+def test_knn_of_a_run_is_what_the_run_measured(run: Run, trained: Trained) -> None:
+    document = run("evaluate", "knn", trained.idx, "--json").json
+    lines = (trained.idx / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    logged = json.loads(lines[-1])["knn"]
+    assert {key: document[key] for key in logged} == logged
+    assert document["weights"] == str(trained.idx) and document["data"].startswith("idx:")
+    assert (document["train_images"], document["test_images"]) == (48, 24)
+    assert (document["k"], document["temperature"]) == (48, 0.07)
+    text = run("evaluate", "knn", trained.idx).stdout
+    assert f"kNN top-1 {100 * document['top1']:.1f} %" in text
+
+
+def test_knn_is_the_vote_of_the_neighbours(run: Run, idx: Path, trained: Trained) -> None:
+    options = ("-k", 5, "--temperature", 0.1, "--json")
+    document = run("evaluate", "knn", trained.idx, *options).json
+    train = features(trained.idx, read_idx(idx, "train")).astype(np.float64)
+    test = features(trained.idx, read_idx(idx, "t10k")).astype(np.float64)
+    right = 0
+    for number, query in enumerate(test):
+        near = []
+        for row, other in enumerate(train):
+            cosine = query @ other / (np.linalg.norm(query) * np.linalg.norm(other))
+            near.append((cosine, row % 3))
+        votes = np.zeros(3)
+        for cosine, label in sorted(near, reverse=True)[:5]:
+            votes[label] += np.exp(cosine / 0.1)
+        right += int(votes.argmax()) == number % 3
+    assert document["top1"] == pytest.approx(right / 24) and document["k"] == 5
+
+
+def test_knn_takes_a_weights_file_and_other_data(
+    run: Run, refused: Run, idx: Path, trained: Trained
+) -> None:
+    file = trained.photos / "backbone.safetensors"
+    assert refused("evaluate", "knn", file) == [
+        "--data is needed: only a run's directory says what it trained on."
+    ]
+    # The grey images of 16 pixels become the colour images of 24 that the run was trained on.
+    document = run("evaluate", "knn", file, "--data", f"idx:{idx}", "--json").json
+    assert document["train_images"] == 48 and 0 <= document["top1"] <= 1
+
+
+def test_embeddings_are_in_the_order_of_the_files(run: Run, idx: Path, trained: Trained) -> None:
+    expected = np.concatenate(
+        [features(trained.idx, read_idx(idx, stem)) for stem in ("train", "t10k")]
+    )
+    said = run("embed", trained.idx, "--out", "all.npy", "--json").json
+    assert said == {
+        "out": "all.npy",
+        "images": 72,
+        "width": 128,
+        "columns": ["embeddings", "labels", "split"],
+    }
+    array = np.load("all.npy")
+    assert array.shape == (72, 128) and array.dtype == np.float32
+    np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
+    run("embed", trained.idx, "--out", "test.npz", "--split", "test", "--batch-size", 5)
+    with np.load("test.npz") as table:
+        assert sorted(table) == ["embeddings", "labels", "split"]
+        np.testing.assert_allclose(table["embeddings"], expected[48:], rtol=1e-4, atol=1e-5)
+        assert table["labels"].tolist() == [n % 3 for n in range(24)]
+        assert set(table["split"].tolist()) == {"test"}
+    run("embed", trained.idx, "--out", "t.safetensors", "--split", "train")
+    tensors = load_file("t.safetensors")
+    assert sorted(tensors) == ["embeddings", "labels"]
+    np.testing.assert_allclose(tensors["embeddings"], expected[:48], rtol=1e-4, atol=1e-5)
+    assert tensors["labels"].tolist() == [n % 3 for n in range(48)]
+
+
+def test_embeddings_of_a_folder_carry_names_in_their_order(
+    run: Run, photos: Path, trained: Trained
+) -> None:
+    assert "60 embeddings of width 128" in run("embed", trained.photos, "--out", "a.npz").stdout
+    names = sorted(str(p.relative_to(photos)) for p in photos.rglob("*") if p.is_file())
+    with np.load("a.npz") as table:
+        assert table["names"].tolist() == names
+        assert table["labels"].tolist() == [int(name[5]) for name in names]
+        assert np.bincount(table["split"] == "test").tolist() == [48, 12]
+        got = table["embeddings"]
+    pixels = [np.asarray(Image.open(photos / name).convert("RGB")) for name in names]
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+    np.testing.assert_allclose(got, features(trained.photos, images), rtol=1e-3, atol=1e-4)
+
+
+def test_embeddings_of_a_set_that_was_split_are_in_its_own_order(
+    run: Run, trained: Trained
+) -> None:
+    from sklearn.datasets import load_digits
+
+    run("embed", trained.digits, "--out", "d.npz")
+    with np.load("d.npz") as table:
+        assert table["embeddings"].shape == (1797, 128)
+        assert table["labels"].tolist() == load_digits().target.tolist()
+        assert np.bincount(table["split"] == "test").tolist() == [1438, 359]
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    run: Run, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    answer = run("embed", trained.idx, "--out", "a.parquet", status=1)
+    assert answer.errors == [".parquet needs pyarrow: pip install coview[parquet]"]
+    assert answer.stdout == "" and "Traceback" not in answer.stderr
+    assert not Path("a.parquet").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="an optional extra")
+def test_parquet_holds_every_column(run: Run, trained: Trained) -> None:
+    import pyarrow.parquet
+
+    run("embed", trained.photos, "--out", "a.parquet")
+    run("embed", trained.photos, "--out", "a.npz")
+    table = pyarrow.parquet.read_table("a.parquet").to_pydict()
+    with np.load("a.npz") as arrays:
+        for name in ("names", "labels", "split"):
+            assert table[name] == arrays[name].tolist()
+        np.testing.assert_array_equal(np.array(table["embeddings"], "f4"), arrays["embeddings"])
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol", "instdisc"])
+def test_views_draws_a_picture(run: Run, photos: Path, method: str) -> None:
+    options = ("--data", photos, "--images", 3, "--draws", 2, "--json")
+    said = run("views", method, *options, "--out", "deep/v.png").json
+    columns = 1 + 2 * (1 if method == "instdisc" else 2)
+    assert said == {"out": "deep/v.png", "images": 3, "columns": columns}
+    with Image.open("deep/v.png") as picture:
+        assert picture.format == "PNG" and picture.mode == "RGB"
+        # Cells of 96 pixels with two between them and around.
+        assert picture.size == (columns * 98 + 2, 3 * 98 + 2)
+        drawn = np.asarray(picture)
+    first, second = drawn[2:98, 2:98], drawn[2:98, 100:196]
+    assert first.std() > 10 and second.std() > 10 and (first != second).any()
+    run("views", method, *options, "--out", "again.png", "--seed", 0)
+    run("views", method, *options, "--out", "other.png", "--seed", 1)
+    assert (np.asarray(Image.open("again.png")) == drawn).all()
+    assert (np.asarray(Image.open("other.png")) != drawn).any()
+
+
+def test_views_obeys_the_recipe(run: Run, idx: Path) -> None:
+    # Without any change a view is the image.
+    off = [f"views.{key}=0.0" for key in ("flip_p", "jitter_p", "grey_p", "blur_p")]
+    options = [item for setting in off for item in ("--set", setting)]
+    whole = ("--set", "views.crop_scale=[1.0, 1.0]", "--set", "views.crop_ratio=[1.0, 1.0]")
+    run("views", "simclr", "--data", f"idx:{idx}", "--out", "v.png", *options, *whole)
+    drawn = np.asarray(Image.open("v.png")).astype(int)
+    assert abs(drawn[2:98, 2:98] - drawn[2:98, 100:196]).max() <= 2
+
+
+@pytest.mark.parametrize("evaluates", ["online", "target"])
+def test_load_backbone_gives_the_features_of_the_run_itself(idx: Path, evaluates: str) -> None:
+    request = Request(
+        method="moco",
+        data=f"idx:{idx}",
+        changes=Changes(
+            batch_size=16,
+            backbone="resnet10-quarter",
+            set={"evaluates": evaluates, "target.decay": 0.5},
+        ),
+        out=Path("r"),
+        device="cpu",
+        max_steps=3,
+        evaluate=False,
+    )
+    trained = start(request)
+    fit(trained)
+    pixels = (read_idx(idx, "t10k") * 255).round().to(torch.uint8)
+    trained.method.eval()
+    networks = {
+        "online": trained.method.encoder.trunk,
+        "target": trained.method.components["target"].network.trunk,
+    }
+    with torch.inference_mode():
+        (crop,) = trained.method.evaluation_views(pixels).crops
+        expected = {name: network(crop).numpy() for name, network in networks.items()}
+    other = expected["online" if evaluates == "target" else "target"]
+    got = features(Path("r"), pixels.float() / 255)
+    np.testing.assert_allclose(got, expected[evaluates], rtol=1e-4, atol=1e-5)
+    assert abs(got - other).max() > 1e-3
+
+
+def test_load_backbone_needs_the_file_alone(idx: Path, trained: Trained) -> None:
+    shutil.copy(trained.idx / "backbone.safetensors", "alone.safetensors")
+    images = read_idx(idx, "train")
+    assert (features(Path("alone.safetensors"), images) == features(trained.idx, images)).all()
+    backbone = coview.load_backbone("alone.safetensors")
+    assert not backbone.training and backbone.width == 128

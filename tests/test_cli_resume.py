@@ -1,0 +1,251 @@
+"""Taking a run up again: after --max-steps, after Ctrl-C, and when it may not be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coview import hookimpl
+from coview.configure import Changes
+from coview.training.loop import fit
+from coview.training.start import Request, start
+
+Run = Callable[..., Any]
+
+CASES = {
+    "byol": (
+        "--set",
+        "encoder.hidden=32",
+        "--set",
+        "encoder.predictor_hidden=32",
+        "--set",
+        "target.decay=cosine(0.9, 1.0)",
+    ),
+    "instdisc": (),
+    "instdisc with NCE": ("--use", "loss=nce", "--set", "target.draws=20"),
+    "moco": ("--set", "negatives.size=24"),
+    "moco with shuffled groups": (
+        *("--set", "negatives.size=24", "--set", "encoder.norm_groups=4"),
+        *("--accumulate", "2"),
+    ),
+    "moco-v2": ("--set", "negatives.size=24", "--set", "encoder.hidden=32"),
+    "simclr": (),
+}
+MEMORIES = {
+    "instdisc": "components.target.rows",
+    "moco": "components.negatives.rows",
+    "moco-v2": "components.negatives.rows",
+}
+
+
+def checkpoint(path: str | Path) -> dict[str, Any]:
+    return torch.load(Path(path) / "checkpoints" / "last.pt", weights_only=True)
+
+
+def metrics(path: str | Path) -> list[dict[str, Any]]:
+    lines = (Path(path) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    timeless = [json.loads(line) for line in lines]
+    for entry in timeless:
+        entry.pop("images_per_second", None)
+    return timeless
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two nested states are equal to the last bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_equals_one_that_never_stopped(
+    run: Run, idx: Path, tiny: tuple[str, ...], case: str
+) -> None:
+    method = case.split()[0]
+    common = ("train", method, "--data", f"idx:{idx}", *tiny, *CASES[case], "--epochs", 3)
+    run(*common, "--out", "whole", "--log-every", 1)
+    # In the middle of the second of three epochs of three steps.
+    run(*common, "--out", "cut", "--log-every", 1, "--max-steps", 4)
+    assert checkpoint("cut")["step"] == 4
+    assert not same(checkpoint("cut")["method"], checkpoint("whole")["method"])
+    answer = run("train", "--resume", "cut", "--log-every", 1, "--device", "cpu")
+    assert answer.stdout.endswith("run: cut\n")
+    resumed, whole = checkpoint("cut"), checkpoint("whole")
+    assert resumed["step"] == whole["step"] == 9
+    for part in ("method", "optimizer", "scaler", "random"):
+        assert same(resumed[part], whole[part]), part
+    if method in MEMORIES:
+        rows = whole["method"][MEMORIES[method]]
+        assert torch.allclose(rows.norm(dim=1), torch.ones(len(rows)), atol=1e-5)
+    assert metrics("cut") == metrics("whole")
+    assert [e["step"] for e in metrics("cut") if "loss" in e] == [*range(1, 10)]
+    weights = [(Path(p) / "backbone.safetensors").read_bytes() for p in ("cut", "whole")]
+    assert weights[0] == weights[1]
+    facts = json.loads(Path("cut/run.json").read_text(encoding="utf-8"))
+    assert facts["steps"] == 9
+
+
+def test_metrics_of_whole_epochs_are_those_of_a_run_that_never_stopped(
+    run: Run, photos: Path, tiny: tuple[str, ...]
+) -> None:
+    common = ("train", "moco", "--data", photos, *tiny, "--epochs", 2)
+    run(*common, "--out", "whole")
+    run(*common, "--out", "cut", "--max-steps", 3)
+    run("train", "--resume", "cut", "--device", "cpu")
+    assert metrics("cut") == metrics("whole")
+
+
+def test_a_run_may_be_cut_more_than_once(run: Run, idx: Path, tiny: tuple[str, ...]) -> None:
+    common = ("train", "moco", "--data", f"idx:{idx}", *tiny, "--epochs", 2, "--no-evaluate")
+    run(*common, "--out", "whole")
+    run(*common, "--out", "cut", "--max-steps", 1)
+    for steps in (2, 5, 6):
+        run("train", "--resume", "cut", "--max-steps", steps, "--no-evaluate", "--device", "cpu")
+        assert checkpoint("cut")["step"] == steps
+    assert same(checkpoint("cut")["method"], checkpoint("whole")["method"])
+
+
+def test_metrics_beyond_the_checkpoint_are_cut(run: Run, idx: Path, tiny: tuple[str, ...]) -> None:
+    options = ("--data", f"idx:{idx}", *tiny, "--epochs", 2, "--no-evaluate", "--log-every", 1)
+    run("train", "simclr", *options, "--out", "r", "--max-steps", 4)
+    with Path("r/metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 5, "epoch": 1.6667, "loss": 1.0}\n{"step": 6, "epo')
+    run("train", "--resume", "r", "--no-evaluate", "--log-every", 1, "--device", "cpu")
+    assert [entry["step"] for entry in metrics("r")] == [1, 2, 3, 4, 5, 6]
+    assert metrics("r")[4]["loss"] != 1.0
+
+
+def request(idx: Path, out: str) -> Request:
+    changes = Changes(epochs=3, batch_size=16, backbone="resnet10-quarter")
+    return Request(
+        method="moco",
+        data=f"idx:{idx}",
+        changes=changes,
+        out=Path(out),
+        device="cpu",
+        evaluate=False,
+    )
+
+
+class InterruptAfter:
+    """Ctrl-C between two steps."""
+
+    @hookimpl
+    def step_finished(self, run: Any) -> None:
+        if run.step == 4:
+            raise KeyboardInterrupt
+
+
+class InterruptInside:
+    """Ctrl-C in the middle of a step: the optimiser has moved, the target has not."""
+
+    @hookimpl(tryfirst=True)
+    def update_target(self, step: Any) -> None:
+        if step.number == 4:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("observer", [InterruptAfter(), InterruptInside()])
+def test_ctrl_c_leaves_a_run_that_goes_on(run: Run, idx: Path, observer: object) -> None:
+    whole = start(request(idx, "whole"))
+    fit(whole)
+    cut = start(attrs_evolve(request(idx, "cut"), save_every="3"))
+    cut.method.observe(observer, "interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut)
+    assert checkpoint("cut")["step"] in (3, 4)
+    assert json.loads(Path("cut/run.json").read_text(encoding="utf-8"))["finished"] is None
+    run("train", "--resume", "cut", "--no-evaluate", "--device", "cpu")
+    assert same(checkpoint("cut")["method"], checkpoint("whole")["method"])
+    assert same(checkpoint("cut")["optimizer"], checkpoint("whole")["optimizer"])
+
+
+def attrs_evolve(request: Request, **changes: Any) -> Request:
+    import attrs
+
+    return attrs.evolve(request, **changes)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_a_real_ctrl_c_ends_with_a_sentence_and_a_checkpoint(
+    run: Run, idx: Path, tiny: tuple[str, ...]
+) -> None:
+    arguments = ("train", "moco", "--data", f"idx:{idx}", "--out", "r", *tiny, "--no-evaluate")
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "coview", *arguments, "--epochs", "5000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stderr is not None
+        while not (line := process.stderr.readline()).startswith("epoch 1/"):
+            assert line, "it ended before the first epoch did"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1 and stdout == ""
+    assert "Interrupted." in stderr and "coview train --resume r" in stderr
+    assert "Traceback" not in stderr
+    step = checkpoint("r")["step"]
+    run("train", "--resume", "r", "--max-steps", step + 2, "--no-evaluate", "--device", "cpu")
+    assert checkpoint("r")["step"] == step + 2
+    run(*arguments[:4], "--out", "whole", *arguments[6:], "--epochs", 5000, "--max-steps", step + 2)
+    assert same(checkpoint("r")["method"], checkpoint("whole")["method"])
+
+
+def test_what_cannot_be_resumed_is_refused(
+    run: Run, refused: Run, idx: Path, tiny: tuple[str, ...]
+) -> None:
+    assert refused("train", "--resume", "nowhere") == ["There is no run at nowhere to resume."]
+    options = ("--data", f"idx:{idx}", *tiny, "--no-evaluate")
+    run("train", "simclr", *options, "--out", "r", "--epochs", 2, "--max-steps", 2)
+    (problem,) = refused("train", "--resume", "r", "--epochs", 5, "--set", "optimizer.lr=1.0")
+    assert problem == "--resume goes on with the run as it was: leave out --epochs, --set."
+    assert "METHOD" in refused("train", "simclr", "--resume", "r")[0]
+    assert "--dry-run" in refused("train", "--resume", "r", "--dry-run")[0]
+    file = Path("r/recipe.toml")
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("batch_size = 16", "batch_size = 8"), encoding="utf-8")
+    assert refused("train", "--resume", "r", "--device", "cpu") == [
+        "This is not the run that was saved: batch_size was 16 and is now 8."
+    ]
+    file.write_text(text, encoding="utf-8")
+    Path("r/checkpoints/last.pt").unlink()
+    assert "There is no checkpoint at" in refused("train", "--resume", "r")[0]
+
+
+def test_a_damaged_checkpoint_is_said_so(run: Run, idx: Path, tiny: tuple[str, ...]) -> None:
+    run("train", "simclr", "--data", f"idx:{idx}", *tiny, "--out", "r", "--max-steps", 1)
+    file = Path("r/checkpoints/last.pt")
+    file.write_bytes(file.read_bytes()[:1000])
+    answer = run("train", "--resume", "r", status=1)
+    assert "last.pt is damaged" in answer.errors[0] and "Traceback" not in answer.stderr
+
+
+def test_changed_data_are_noticed(
+    run: Run, refused: Run, photos: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(photos, copy)
+    run("train", "simclr", "--data", copy, *tiny, "--out", "r", "--max-steps", 1)
+    next(copy.rglob("*.png")).unlink()
+    (problem,) = refused("train", "--resume", "r", "--device", "cpu")
+    assert problem.startswith("This is not the run that was saved: data was ")
