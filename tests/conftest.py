@@ -24,16 +24,20 @@ ROOT = Path(__file__).resolve().parent.parent
 CLASSES = 3
 
 
-@pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """One thread, a folder of one's own, and no setting of the developer's."""
-    for name in ("COVIEW_DATA", "COVIEW_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder of one's own, and no setting of the developer's."""
+    for name in ("COVIEW_DATA", "COVIEW_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
 
 
 @attrs.frozen

@@ -132,11 +132,21 @@ def test_show_reads_a_file_that_holds_only_what_differs(run: Callable[..., Any])
         'base = "moco-v2"\nepochs = 7\nnegatives = "in-batch"\n[loss]\ntemperature = 0.3\n',
         encoding="utf-8",
     )
-    document = run("show", "mine.toml", "--json").json
-    assert document["training"]["epochs"]["value"] == 7
-    assert [p["use"] for p in document["tables"]["negatives"]] == ["in-batch"]
-    loss = document["tables"]["loss"][0]
-    assert loss["use"] == "info-nce" and loss["settings"]["temperature"]["value"] == 0.3
+    for options in ((), ("--image-size", 32)):
+        # What a file says comes above the preset of its base: the preset's size of a queue
+        # must not reach the negatives that the file puts in its place.
+        document = run("show", "mine.toml", *options, "--json").json
+        assert document["preset"] == ("small" if options else None)
+        assert document["training"]["epochs"] == {
+            "value": 7,
+            "help": "passes over the training set",
+            "layer": "file",
+        }
+        assert [p["use"] for p in document["tables"]["negatives"]] == ["in-batch"]
+        loss = document["tables"]["loss"][0]
+        assert loss["use"] == "info-nce"
+        temperature = loss["settings"]["temperature"]
+        assert (temperature["value"], temperature["layer"]) == (0.3, "file")
 
 
 def test_lineage_draws_the_family(run: Callable[..., Any]) -> None:

@@ -39,7 +39,7 @@ def test_finding(install) -> None:  # type: ignore[no-untyped-def]
     install("coview-fake", {"losses": "fake = fake_found:VALUE"}, "fake_found", "VALUE = 3")
     assert find("losses", "fake").load() == 3
     assert find("losses", "coview-fake:fake").package == "coview-fake"
-    with pytest.raises(RequestError, match=rX):
+    with pytest.raises(RequestError, match="no loss called .fkae.. Did you mean .fake."):
         find("losses", "fkae")
     with pytest.raises(RequestError, match="no loss called 'coview-other:fake'"):
         find("losses", "coview-other:fake")

@@ -120,8 +120,8 @@ def resnet10_quarter(channels: int, image_size: int, settings: BackboneSettings)
         zero_init_last=settings.zero_init_last,
         drop_path_rate=settings.drop_path,
     )
-    net.conv1 = _first_layer(channels, 16, 7, stride=2)
-    return _with_stem(net, settings.stem)
+    net.conv1 = first_layer(channels, 16, 7, stride=2)
+    return with_stem(net, settings.stem)
 
 
 def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
@@ -137,18 +137,20 @@ def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings)
     if settings.drop_path:
         extra["drop_path_rate"] = settings.drop_path
     net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **extra)
-    return _with_stem(net, settings.stem) if is_resnet else net
+    return with_stem(net, settings.stem) if is_resnet else net
 
 
-def _with_stem(net: nn.Module, stem: str) -> nn.Module:
+def with_stem(net: nn.Module, stem: str) -> nn.Module:
+    """Return timm's ResNet with its first layer for small images (``"3x3"``), else as it is."""
     if stem == "3x3":
         channels = next(m for m in net.modules() if isinstance(m, nn.Conv2d)).in_channels
-        net.conv1 = _first_layer(channels, net.get_submodule("bn1").num_features, 3)  # type: ignore[arg-type]
+        net.conv1 = first_layer(channels, net.get_submodule("bn1").num_features, 3)  # type: ignore[arg-type]
         net.maxpool = nn.Identity()
     return net
 
 
-def _first_layer(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def first_layer(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Return a ResNet's first convolution, initialised as timm does."""
     layer = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer

@@ -12,7 +12,7 @@ import attrs
 from coview.data.assemble import delivered_size
 from coview.data.base import SMALL_IMAGE, DataSettings, Source
 from coview.errors import RequestError, unknown
-from coview.recipes import Recipe, find_recipe
+from coview.recipes import Recipe, read_layers
 from coview.resolve import Layers, Resolved
 from coview.settings import literal, structure
 
@@ -52,40 +52,45 @@ def configure(
     Raises:
         RequestError: with every problem found.
     """
-    recipe = method if isinstance(method, Recipe) else find_recipe(method)
+    recipe, written = (method, {}) if isinstance(method, Recipe) else read_layers(method)
     layers = Layers(recipe)
-    size = _image_size(source, recipe, changes)
-    preset = _preset(recipe, changes.preset, size)
+    size = _image_size(source, written.get("data", {}).get("size"), recipe, changes)
+    preset = _preset(layers, changes.preset, size)
     if preset is not None:
         layers.change(recipe.presets[preset], f"preset {preset}")
-    if size is not None:
-        layers.set("data.size", size, "data" if changes.image_size is None else layer)
+    layers.change(written, "file")
+    if changes.image_size is not None:
+        layers.set("data.size", changes.image_size, layer)
+    elif size is not None:
+        layers.set("data.size", size, "data")
     _lay(layers, changes, layer)
     return layers.resolve(preset)
 
 
-def _image_size(source: Source | None, recipe: Recipe, changes: Changes) -> int | None:
-    given = (changes.image_size, changes.set.get("data.size"), recipe.data.get("size"))
+def _image_size(
+    source: Source | None, written: Any, recipe: Recipe, changes: Changes
+) -> int | None:
+    given = (changes.image_size, changes.set.get("data.size"), written, recipe.data.get("size"))
     asked = next((size for size in given if size is not None), None)
     if asked == "none":
         asked = None
     settings, problems = structure(DataSettings, {"size": asked}, "data")
     if problems:
-        raise RequestError(*problems)
+        return None  # reported with everything else, when it is resolved
     if source is None:
         return settings.size  # type: ignore[no-any-return]
     return delivered_size(settings, source.native_size())
 
 
-def _preset(recipe: Recipe, asked: str | None, size: int | None) -> str | None:
-    if asked == "none":
-        return None
+def _preset(layers: Layers, asked: str | None, size: int | None) -> str | None:
+    presets = layers.recipe.presets
+    if asked == "none" or asked in presets:
+        return None if asked == "none" else asked
     if asked is not None:
-        if asked not in recipe.presets:
-            raise RequestError(unknown("preset", asked, [*recipe.presets, "none"]))
-        return asked
+        layers.problems.append(unknown("preset", asked, [*presets, "none"]))
+        return None
     small = size is not None and size <= SMALL_IMAGE
-    return "small" if small and "small" in recipe.presets else None
+    return "small" if small and "small" in presets else None
 
 
 def _lay(layers: Layers, changes: Changes, layer: str) -> None:

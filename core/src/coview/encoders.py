@@ -172,14 +172,14 @@ def _local_groups(groups: int, plan: Plan) -> int:
     """Return the groups of this process's rows, given those of the global batch."""
     if groups > 1 and groups % plan.world_size:
         raise RequestError(
-            f"encoder.norm_groups = {groups} cannot be shared by {plan.world_size} processes: use 1 "
-            "(all rows together) or a multiple of the number of processes."
+            f"encoder.norm_groups = {groups} cannot be shared by {plan.world_size} processes: "
+            "use 1 (all rows together) or a multiple of the number of processes."
         )
     local = max(1, groups // plan.world_size)
     if plan.local_batch_size // local < 2:
         raise RequestError(
             f"encoder.norm_groups = {groups} leaves batch normalisation "
-            f"{plan.local_batch_size // local} image(s) of a batch of {plan.batch_size}; it needs "
+            f"{plan.local_batch_size // local} image(s) of the {plan.local_batch_size} that meet; it needs "
             "2: use fewer groups or a larger batch."
         )
     return local

@@ -189,7 +189,9 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
             module = objects.get(role) or _construct(part, plan)
             built[key] = Component(key, module, (role,), part.name, part.package)
             plan = _learned(plan, role, module)
-    return Method(list(built.values()), resolved.training.evaluates)
+    method = Method(list(built.values()), resolved.training.evaluates)
+    method.backbone()  # that there is none to evaluate must not be found out after training
+    return method
 
 
 def _construct(part: Part, plan: Plan) -> nn.Module:

@@ -59,6 +59,7 @@ class Plan:
         std: of each channel, in [0, 1].
         batch_size: images a step over all processes.
         world_size: number of processes.
+        accumulate: micro-batches an optimiser step.
         steps_per_epoch: optimiser steps in an epoch.
         total_steps: optimiser steps in the whole training.
         backbone: what an encoder builds its trunk from.
@@ -75,6 +76,7 @@ class Plan:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     batch_size: int = 256
     world_size: int = 1
+    accumulate: int = 1
     steps_per_epoch: int = 1
     total_steps: int = 1
     backbone: BackboneSpec | None = None
@@ -85,5 +87,5 @@ class Plan:
 
     @property
     def local_batch_size(self) -> int:
-        """Images a step in this process."""
-        return self.batch_size // self.world_size
+        """Images that a forward pass of this process sees."""
+        return self.batch_size // (self.world_size * self.accumulate)

@@ -23,6 +23,8 @@ from coview.settings import plain
 TABLES = (*ROLES, "backbone", "optimizer", "schedule")
 """The parts of a recipe that name something and give it settings."""
 
+TEXTS = ("name", "summary", "paper")
+
 SCALARS = ("epochs", "batch_size", "accumulate", "evaluates")
 
 
@@ -120,6 +122,30 @@ def method_names() -> list[str]:
 
 def read_recipe(path: Path) -> Recipe:
     """Read a TOML file. With ``base = "METHOD"`` it holds only what differs."""
+    return _read(path)[0]
+
+
+def read_layers(name_or_path: str | Path) -> tuple[Recipe, Mapping[str, Any]]:
+    """Return a recipe, and what a file changes in it.
+
+    Of a file with a base that is the base and the rest of the file, so that a
+    preset of the base comes below what the file says.
+
+    Raises:
+        RequestError, PluginError: as :func:`find_recipe`.
+    """
+    if not str(name_or_path).endswith(".toml"):
+        return find_recipe(name_or_path), {}
+    whole, document = _read(Path(name_or_path))
+    if "base" not in document:
+        return whole, {}
+    changes = {k: v for k, v in document.items() if k in (*TABLES, *SCALARS, "data")}
+    base = find_recipe(document["base"])
+    about = {key: getattr(whole, key) for key in (*TEXTS, "presets")}
+    return attrs.evolve(base, **about), changes
+
+
+def _read(path: Path) -> tuple[Recipe, dict[str, Any]]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -128,7 +154,7 @@ def read_recipe(path: Path) -> Recipe:
         raise RequestError(f"{path} cannot be read as TOML: {error}") from error
     document.pop("run", None)
     try:
-        return from_document(document)
+        return from_document(document), document
     except RequestError as error:
         raise RequestError(*(f"{path}: {problem}" for problem in error.problems)) from error
 
@@ -137,24 +163,44 @@ def from_document(document: Mapping[str, Any]) -> Recipe:
     """Make a recipe of a TOML document's plain values."""
     names = [field.name for field in attrs.fields(Recipe)]
     problems = [unknown("key", k, [*names, "base"]) for k in document if k not in (*names, "base")]
+    problems += _misshapen(document)
     if problems:
         raise RequestError(*problems)
     base = document.get("base")
     start: dict[str, Any] = {}
     if base is not None:
-        if not isinstance(base, str):
-            raise RequestError(f"base must be a method's name, not {base!r}.")
         start = attrs.asdict(find_recipe(base), recurse=False)
     values = {key: value for key, value in document.items() if key != "base"}
     for table in TABLES:
         if table in values:
             values[table] = _merge_table(table, start.get(table), values[table])
+    if "data" in values:
+        values["data"] = {**start.get("data", {}), **values["data"]}
     if "presets" in values:
         values["presets"] = {**start.get("presets", {}), **values["presets"]}
     try:
         return Recipe(**{**start, **values})
     except TypeError as error:
         raise RequestError(f"this is no whole recipe: {error}. Name a base, or add it.") from error
+
+
+def _misshapen(document: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each key that is no text or no table where it must be one."""
+    problems = [
+        f"{key} must be text, not {document[key]!r}."
+        for key in (*TEXTS, "base")
+        if not isinstance(document.get(key, ""), str)
+    ]
+    presets = document.get("presets", {})
+    tables = {"data": document.get("data", {}), "presets": presets}
+    if isinstance(presets, Mapping):
+        tables |= {f"presets.{name}": preset for name, preset in presets.items()}
+    problems += [
+        f"{key} must be a table, not {value!r}."
+        for key, value in tables.items()
+        if not isinstance(value, Mapping)
+    ]
+    return problems
 
 
 def _merge_table(table: str, start: Use | tuple[Use, ...] | None, value: Any) -> Any:

@@ -125,7 +125,10 @@ class Layers:
             if key in SCALARS:
                 self.scalar(key, value, layer)
             elif key == "data":
-                self.data.put(value, layer)
+                if isinstance(value, Mapping):
+                    self.data.put(value, layer)
+                else:
+                    self.problems.append(f"data must be a table, not {value!r}.")
             elif key not in TABLES:
                 self.problems.append(unknown("key", key, (*SCALARS, "data", *TABLES)))
             else:
@@ -137,7 +140,12 @@ class Layers:
                 self.set(f"{table}.{key}", item, layer)
             return
         several = value if isinstance(value, (list, tuple)) else [value]
-        uses = [_as_use(item) for item in several]
+        present = [draft.name for draft in self.tables[table]]
+        for position, item in enumerate(several):
+            if isinstance(item, Mapping) and "use" not in item and position >= len(present):
+                self.problems.append(f"{table} must name what it uses: use = NAME.")
+                return
+        uses = [_as_use(item, present[p : p + 1]) for p, item in enumerate(several)]
         self.use(table, [use.name for use in uses], layer)
         for draft, use in zip(self.tables[table], uses, strict=True):
             draft.put(use.settings, layer)
@@ -157,6 +165,9 @@ class Layers:
                 return
         if len(names) > 1 and table != "negatives":
             self.problems.append(f"{table} takes one component, not {len(names)}.")
+            return
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            self.problems += [f"{table} names {name!r} twice." for name in twice]
             return
         before = {draft.name: draft for draft in self.tables[table]}
         self.tables[table] = [before.get(name) or _Draft(name, layer) for name in names]
@@ -239,9 +250,11 @@ def _origins(settings_class: type, set_by: Mapping[str, str]) -> dict[str, str]:
     return {field.name: set_by.get(field.name, "default") for field in fields_of(settings_class)}
 
 
-def _as_use(value: Any) -> Use:
+def _as_use(value: Any, present: Sequence[str]) -> Use:
+    """Return a use; a table that names nothing means what is at its place."""
     if isinstance(value, Mapping):
-        return Use(value["use"], **{k: v for k, v in value.items() if k != "use"})
+        name = value["use"] if "use" in value else present[0]
+        return Use(str(name), **{k: v for k, v in value.items() if k != "use"})
     return value if isinstance(value, Use) else Use(str(value))
 
 

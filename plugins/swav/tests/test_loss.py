@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from coview_swav.encoder import Prototypes
-from coview_swav.sinkhorn import sinkhorn
 from torch import Tensor, nn
 
 import coview
 from coview import Encoded, Layout, Negatives, Plan, Step, Targets
+from coview_swav.encoder import Prototypes
+from coview_swav.sinkhorn import sinkhorn
 
 DOUBLE = torch.float64
 
@@ -42,7 +42,7 @@ def records(scorer: Scorer, *rows: Tensor) -> tuple[Encoded, Targets]:
     return encoded, Targets({k: projections[k] for k in (0, 1)}, own)
 
 
-def loss(scorer: Scorer, encoded: Encoded, targets: Targets, *parts: Negatives, **chosen: Any):  # noqa: ANN201
+def loss(scorer: Scorer, encoded: Encoded, targets: Targets, *parts: Negatives, **chosen: Any):
     made = coview.component("losses", "swapped-prediction", **chosen)
     return made.compute_loss(scorer, encoded, targets, parts, Step())
 

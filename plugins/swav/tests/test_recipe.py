@@ -13,7 +13,7 @@ from coview.configure import Changes, configure
 IMAGES = 1_281_167
 
 
-def rates(preset: str, batch: int, epochs: int):  # noqa: ANN201
+def rates(preset: str, batch: int, epochs: int):
     resolved = configure("swav", None, Changes(preset=preset), "test")
     steps = IMAGES // batch
     plan = Plan(
@@ -59,7 +59,7 @@ def test_the_paper_s_recipe() -> None:
 
 
 @pytest.mark.parametrize("preset", ["small", "small-multi-crop"])
-def test_a_short_run_on_digits(tmp_path, preset: str) -> None:  # noqa: ANN001
+def test_a_short_run_on_digits(tmp_path, preset: str) -> None:
     run = coview.train(
         "swav", data="digits", out=tmp_path / "run", max_steps=4, batch_size=32, seed=1,
         backbone="resnet10-quarter", preset=preset, device="cpu", progress=False, evaluate=False,

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from coview_swav.sinkhorn import sinkhorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+from coview_swav.sinkhorn import sinkhorn
 
 THREE = torch.tensor([[0.9, 0.1], [0.8, 0.3], [0.2, 0.4]], dtype=torch.float64)
 

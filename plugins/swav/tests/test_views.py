@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from coview_swav.views import MultiCropViews, augmentations
 
 import coview
 from coview import Batch, Plan, RequestError, Step
+from coview_swav.views import MultiCropViews, augmentations
 
 
 def views(image_size: int = 32, channels: int = 3, **chosen: Any) -> Any:
@@ -49,7 +49,7 @@ def test_crops_have_the_sizes_of_the_layout() -> None:
 
 def test_a_value_for_all_groups_or_one_for_each() -> None:
     settings = MultiCropViews.Settings(
-        size=(None, None, 12), count=(1, 1, 3), crop_scale=(0.3, 1.0), blur_p=(1.0, 0.1, 0.5),
+        size=(None, 0.42, 12), count=(1, 1, 3), crop_scale=(0.3, 1.0), blur_p=(1.0, 0.1, 0.5),
         solarize_p=(0.0, 0.2, 0.0), grey_p=0.3,
     )  # fmt: skip
     made = augmentations(settings, 64)
@@ -64,6 +64,15 @@ def test_a_value_for_all_groups_or_one_for_each() -> None:
 def test_sizes_that_nobody_chose_follow_the_images(image_size: int, sides: tuple[int, ...]) -> None:
     made = augmentations(MultiCropViews.Settings(), image_size)
     assert [one.view_size(image_size) for one in made] == [sides[0]] * 2 + [sides[1]] * 6
+
+
+def test_groups_of_equal_size_differ_in_other_ways() -> None:
+    """DINO's views: two large ones with a blur each, and the small ones."""
+    made = views(256, size=["none", "none", 96], count=[1, 1, 10], crop_scale=[0.4, 1.0],
+                 blur_p=[1.0, 0.1, 0.5])  # fmt: skip
+    assert made.layout.sizes == ((224, 224),) * 2 + ((96, 96),) * 10
+    assert made.layout.keys == (0, 1)
+    assert len(made.layout.pairs) == 2 * 12 - 2
 
 
 def test_one_number_of_crops_and_one_scale_are_plain_two_crops() -> None:
@@ -95,6 +104,8 @@ def test_the_area_of_a_crop_is_in_its_group_s_range() -> None:
         ({"crop_scale": [[0.5, 0.2], [0.1, 0.2]]}, "crop_scale"),
         ({"blur_p": [0.5, 1.5]}, "blur_p"),
         ({"size": "large"}, "size"),
+        ({"size": [None, 1.5]}, "share between 0 and 1"),
+        ({"size": [0, 8]}, "whole pixels above 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(chosen: dict[str, Any], sentence: str) -> None:

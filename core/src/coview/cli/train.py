@@ -69,6 +69,7 @@ OF_THE_RUN = (
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     method: str | None,
     data: str | None,
     uses: tuple[str, ...],
@@ -161,19 +162,23 @@ def _dry_run(request: Any, as_json: bool) -> None:
 
 
 def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
+    from coview.training.distributed import is_first
     from coview.training.loop import fit
     from coview.training.start import start
 
     run = start(request)
-    if request.resume is None:
+    first = is_first()
+    if request.resume is None and first:
         click.echo(f"preset: {run.resolved.preset or 'none'}", err=True)
-    for notice in run.resolved.notices:
+    for notice in run.resolved.notices if first else ():
         click.echo(f"note: {notice}", err=True)
     try:
         fit(run)
     except KeyboardInterrupt:
         click.echo(_interrupted(run), err=True)
         ctx.exit(1)
+    if not first:
+        return
     if as_json:
         print_json(_summary(run))
     else:

@@ -14,7 +14,7 @@ import attrs
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.settings import between, gt, one_of, setting
+from coview.settings import between, gt, setting
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,7 +33,7 @@ class DataSettings:
         gt(0),
     )
     channels: int | None = setting(
-        None, "1 (grey) or 3 (RGB); none: as the data set has them", one_of(1, 3)
+        None, "1 (grey), 3 (RGB) or as many as images have; none: as the data set has them", gt(0)
     )
     holdout: float = setting(
         0.2, "share held out for testing where a data set has no test split", between(0.01, 0.9)

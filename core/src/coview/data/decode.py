@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tvf
 
-from coview.errors import CoviewError
+from coview.data import bands
+from coview.errors import CoviewError, RequestError
 
 CHUNK = 64
 """Images that are decoded, or resized, in one go."""
@@ -25,16 +26,25 @@ def fit(images: Tensor, size: int, channels: int) -> Tensor:
     """Resize the short side (bilinear, antialiased), crop the centre, set the channels.
 
     Args:
-        images: (..., 1 or 3, H, W) uint8.
+        images: (..., C, H, W) uint8.
         size: pixels a side of the result.
-        channels: 1 (the luma of three) or 3 (grey repeated).
+        channels: as many as the images have, 1 (the luma of three), or any
+            number of grey ones (repeated).
 
     Returns:
         (..., channels, size, size) uint8, perhaps a view.
+
+    Raises:
+        RequestError: the images have another number of channels.
     """
+    have = images.shape[-3]
+    if have not in (1, channels) and (have, channels) != (3, 1):
+        raise RequestError(
+            f"it has {have} channels, and data.channels = {channels} asks for others"
+        )
     if images.shape[-2:] != (size, size):
         images = tvf.center_crop(tvf.resize(images, [size], antialias=True), [size])
-    if images.shape[-3] > channels:
+    if have > channels:
         # By way of floats: in uint8 torchvision cuts fractions off, and white becomes 254.
         images = tvf.rgb_to_grayscale(images.float()).round().to(torch.uint8)
     return images.expand(*images.shape[:-3], channels, size, size)
@@ -73,12 +83,7 @@ def pixels(image: Image.Image, channels: int) -> Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    low, high = values.min(), values.max()
-    top = (1 if high <= 1 else 255) if image.mode == "F" else 65535
-    if not 0 <= low <= high <= top:
-        raise ValueError(f"its values run from {low:g} to {high:g}, not within 0 to {top}")
-    return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
+    return Image.fromarray(bands.eight_bits(np.asarray(image)))
 
 
 def decode(path: str, size: int, channels: int) -> Tensor:
@@ -88,6 +93,8 @@ def decode(path: str, size: int, channels: int) -> Tensor:
         CoviewError: it cannot be decoded, or is larger than PIL thinks safe.
     """
     try:
+        if bands.shape_of(path) is not None:
+            return fit(bands.read(path), size, channels)
         with Image.open(path) as image:
             limit = Image.MAX_IMAGE_PIXELS
             # PIL itself refuses only twice as many, and warns of these.

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from PIL import Image
 
+from coview.data import bands
 from coview.data.assemble import assemble, common_size, delivered_size
 from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
 from coview.data.decode import Files
@@ -21,7 +22,7 @@ LOOKED_AT = 32
 
 
 class Folder:
-    """JPEG, PNG, WebP, BMP and TIFF images below a folder.
+    """JPEG, PNG, WebP, BMP and TIFF images and NumPy arrays below a folder.
 
     Sub-folders ``train`` and ``test`` (or ``val``) are the splits; without
     them a share is held out. The folders one level down are the classes.
@@ -56,20 +57,31 @@ class Folder:
 
     def native_size(self) -> int:
         """Return the short side that a sample of images shares if up to 64, else 256."""
-        names = [self.train.names[row] for row in evenly_spaced(len(self.train.names), LOOKED_AT)]
-        return common_size(min(self._header(name)) for name in names)
+        return common_size(min(self._header(name)[:2]) for name in self._sample())
 
-    def _header(self, name: str) -> tuple[int, int]:
+    def _sample(self) -> list[str]:
+        return [self.train.names[row] for row in evenly_spaced(len(self.train.names), LOOKED_AT)]
+
+    def _header(self, name: str) -> tuple[int, int, int | None]:
+        """Return height, width and, of an array or stack, channels."""
         path = self.root / name
         try:
+            if (shape := bands.shape_of(str(path))) is not None:
+                return shape[1], shape[2], shape[0]
             with Image.open(path) as image:
-                return image.size
+                return image.height, image.width, None
         except Exception as error:
             raise CoviewError(f"The image {path} cannot be decoded: {error}.") from error
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Load, split and describe; colour unless ``settings`` ask for grey."""
-        native, channels = self.native_size(), settings.channels or 3
+        """Load, split and describe; colour unless ``settings`` ask for grey.
+
+        Where there are arrays and stacks, the first that is looked at says how
+        many channels there are.
+        """
+        counts = (self._header(name)[2] for name in self._sample())
+        stored = next((count for count in counts if count is not None), None)
+        native, channels = self.native_size(), settings.channels or stored or 3
         listings = [self.train] if self.test is None else [self.train, self.test]
         # The union: a class that only one split has must not shift the others' numbers.
         classes = tuple(sorted({name for listing in listings for name in listing.classes or ()}))
@@ -84,7 +96,8 @@ class Folder:
             channels=channels,
             classes=classes if len(classes) > 1 else (),
             fingerprint=digest(*(str(text) for s in listings for text in (*s.names, *s.bytes))),
-            published=(IMAGENET_MEAN, IMAGENET_STD),
+            # Arrays need not be photographs.
+            published=None if stored else (IMAGENET_MEAN, IMAGENET_STD),
             notes=tuple(_notes(listings, classes)),
             workers=workers,
         )

@@ -8,9 +8,10 @@ from pathlib import Path, PurePath
 
 import attrs
 
+from coview.data.bands import ARRAYS, STACKS
 from coview.errors import RequestError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"}) | ARRAYS | STACKS
 
 
 @attrs.frozen

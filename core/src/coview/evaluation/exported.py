@@ -26,6 +26,7 @@ from coview.errors import CoviewError, RequestError
 from coview.evaluation.rebuilt import rebuilt
 from coview.files import replacing
 from coview.settings import structure
+from coview.training.sync_norm import localise
 
 if TYPE_CHECKING:
     from coview.method import Method
@@ -205,6 +206,7 @@ def calibrated(exported: ExportedBackbone, batches: Iterable[Tensor]) -> Exporte
     it a worse baseline than it is. Images are (B, C, H, W) uint8.
     """
     network = copy.deepcopy(exported).eval()
+    localise(network)  # one process may be measuring while the others wait
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for layer in norms:
         layer.reset_running_stats()

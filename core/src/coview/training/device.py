@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from coview.errors import RequestError, unknown
+from coview.training.distributed import active, local_rank
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -20,7 +21,7 @@ def pick_device(text: str) -> torch.device:
         RequestError: it is not there.
     """
     if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _own(torch.device("cuda")) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(text)
     except RuntimeError:
@@ -34,6 +35,13 @@ def pick_device(text: str) -> torch.device:
                 f"Device {text!r} is not there: this machine has {count} CUDA device(s). "
                 "Use --device auto or cpu."
             )
+    return _own(device)
+
+
+def _own(device: torch.device) -> torch.device:
+    """Among several processes, each has the CUDA device of its number on the machine."""
+    if device.type == "cuda" and active():
+        return torch.device("cuda", local_rank())
     return device
 
 

@@ -5,11 +5,59 @@ Everything here is the identity in a single process.
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# Measuring on one process may take hours; the others are not stuck meanwhile.
+PATIENCE = timedelta(days=7)
+_patient: Any = None
+
+
+def join(device: str = "auto", timeout: float = 600.0) -> None:
+    """Join the processes that torchrun started; do nothing in a single process.
+
+    Args:
+        device: as asked for; decides between NCCL and gloo.
+        timeout: seconds after which a process that hears nothing ends the run.
+    """
+    global _patient
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        return
+    cuda = torch.cuda.is_available() and device != "cpu"
+    if cuda:
+        torch.cuda.set_device(local_rank())
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
+    _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def local_rank() -> int:
+    """Return this process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this process writes files and talks."""
+    return rank() == 0
+
+
+def wait() -> None:
+    """Wait for all processes, as long as it takes."""
+    if active():
+        dist.barrier(group=_patient)
+
+
+def from_first(value: Any) -> Any:
+    """Return the first process's value of a small object (a path, say)."""
+    if not active():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=_patient)
+    return box[0]
 
 
 def active() -> bool:

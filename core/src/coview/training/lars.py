@@ -112,7 +112,9 @@ class LARC(LARS):
         slopes = torch.stack(list(torch._foreach_norm(gradients)))
         trust = _clipped(group["eta"] * lengths / (slopes + decay * lengths + 1e-8), group)
         active = (lengths > 0) & (slopes > 0)
-        updates = list(torch._foreach_mul(weights, list((active * decay).unbind())))
+        updates = list(
+            torch._foreach_mul(weights, list((active.to(lengths.dtype) * decay).unbind()))
+        )
         torch._foreach_add_(updates, gradients)
         torch._foreach_mul_(updates, list(torch.where(active, trust, 1.0).unbind()))
         return updates

@@ -1,33 +1,25 @@
-"""The training loop: steps, metrics, checkpoints, the kNN accuracy before and after."""
+"""The training loop: steps, metrics, checkpoints."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import attrs
 import torch
 from torch import Tensor
 
-from coview.data.loader import images_in_order
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.exported import (
-    ExportedBackbone,
-    RawPixels,
-    calibrated,
-    export,
-    save_backbone,
-)
-from coview.evaluation.knn import evaluate_knn
 from coview.records import Batch, Step
 from coview.training import checkpoints
+from coview.training.distributed import is_first, mean_over_processes, wait, world_size
 from coview.training.interrupts import held_back
+from coview.training.measure import finish, measure_baselines, measure_online
 from coview.training.optimizers import set_rate, set_weight_decay
 from coview.training.run import Run, write_end
-
-CALIBRATION_IMAGES = 2048
 
 
 class Metrics:
@@ -47,10 +39,12 @@ class Metrics:
         self._images += images
 
     def read(self) -> dict[str, float]:
-        """Return the means since the last reading; this waits for the device."""
-        means = {name: torch.stack(v).float().mean().item() for name, v in self._values.items()}
+        """Return the means since the last reading, over processes; this waits for the device."""
+        local = torch.stack([torch.stack(v).float().mean() for v in self._values.values()])
+        means = dict(zip(self._values, mean_over_processes(local).tolist(), strict=True))
         now = time.perf_counter()
-        means["images_per_second"] = round(self._images / max(now - self._since, 1e-9), 1)
+        images = self._images * world_size()
+        means["images_per_second"] = round(images / max(now - self._since, 1e-9), 1)
         self._values.clear()
         self._images, self._since = 0, now
         return means
@@ -108,7 +102,8 @@ def fit(run: Run) -> None:
         raise
     save(run)
     finish(run)
-    write_end(run)
+    if is_first():
+        write_end(run)
     hook.run_finished(run=run)
 
 
@@ -126,13 +121,15 @@ def _epochs(run: Run) -> None:
                 loss = _step(run, batch, metrics)
                 run.whole = True
             at_end = run.step % spe == 0 or run.step == run.last_step
-            if at_end or run.step % run.options.log_every == 0:
+            due = clock.due(run.step)
+            # What is saved is looked at first: a checkpoint holds no diverged weights.
+            if at_end or due or run.step % run.options.log_every == 0:
                 means.append((run.step - logged_at, _log(run, metrics)))
                 logged_at = run.step
             run.method.manager.hook.step_finished(run=run, step=_position(run), loss=loss)
             if run.step == run.last_step:
                 break
-            if clock.due(run.step):
+            if due:
                 save(run)
         _end_of_epoch(run, epoch, means)
 
@@ -144,9 +141,8 @@ def _end_of_epoch(run: Run, epoch: int, means: list[tuple[int, dict[str, float]]
     run.method.manager.hook.epoch_finished(run=run, epoch=epoch, metrics=joined)
     whole = run.step % run.plan.steps_per_epoch == 0
     every = run.options.evaluate_every
-    if whole and every and (epoch + 1) % every == 0 and run.data.labelled:
-        result = evaluate_knn(_exported(run), run.data, device=run.options.device)
-        run.log(online_knn_top1=result.top1)
+    if whole and every and (epoch + 1) % every == 0:
+        measure_online(run)
     tenth = max(1, run.resolved.training.epochs // 10)
     if whole and (epoch + 1) % tenth == 0:
         save(run, f"epoch-{epoch + 1:04d}.pt")
@@ -164,8 +160,10 @@ def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     pieces = zip(batch.images.chunk(parts), batch.indices.chunk(parts), strict=True)
     for micro, (images, indices) in enumerate(pieces):
         step = attrs.evolve(position, micro=micro, generators={})
-        loss = method(Batch(images, indices), step) / parts
-        run.scaler.scale(loss).backward()
+        # Gradients are averaged over processes once, with the last micro-batch.
+        with nullcontext() if micro == parts - 1 else run.apart():
+            loss = run.module(Batch(images, indices), step) / parts
+            run.scaler.scale(loss).backward()
         total += loss.detach()
     run.scaler.unscale_(optimizer)
     method.gradients_ready(position)
@@ -205,44 +203,7 @@ def _log(run: Run, metrics: Metrics) -> dict[str, float]:
 def save(run: Run, name: str = "last.pt") -> None:
     """Write a checkpoint and tell the observers."""
     path = run.path / "checkpoints" / name
-    checkpoints.save(path, run.method, run.optimizer, run.scaler, run.step, run.identity)
+    if is_first():
+        checkpoints.save(path, run.method, run.optimizer, run.scaler, run.step, run.identity)
+    wait()
     run.method.manager.hook.checkpoint_saved(run=run, path=path)
-
-
-def _exported(run: Run) -> ExportedBackbone:
-    return export(run.method, run.backbone_meta).to(run.options.device)
-
-
-def measure_baselines(run: Run) -> None:
-    """Log the kNN accuracy of raw pixels and of the untrained network, where labels exist."""
-    if not run.data.labelled:
-        return
-    device = run.options.device
-    if run.data.train.resident is not None:
-        shape = (-1, 1, 1)
-        mean = torch.tensor(run.data.mean, device=device).view(shape)
-        std = torch.tensor(run.data.std, device=device).view(shape)
-        run.log(
-            raw_pixels_knn_top1=evaluate_knn(RawPixels(mean, std), run.data, device=device).top1
-        )
-    untrained = calibrated(_exported(run), _some_images(run))
-    run.log(untrained_knn_top1=evaluate_knn(untrained, run.data, device=device).top1)
-
-
-def _some_images(run: Run) -> Iterator[Tensor]:
-    seen = 0
-    batch_size = 256
-    for images in images_in_order(run.data.train, batch_size, run.options.device, 0):
-        yield images
-        seen += len(images)
-        if seen >= CALIBRATION_IMAGES:
-            return
-
-
-def finish(run: Run) -> None:
-    """Export the backbone and measure it."""
-    exported = _exported(run)
-    save_backbone(exported, run.path / "backbone.safetensors")
-    if run.options.evaluate and run.data.labelled:
-        result = evaluate_knn(exported, run.data, device=run.options.device)
-        run.log(knn=result.as_dict(), knn_top1=result.top1, knn_top5=result.top5)

@@ -74,7 +74,13 @@ class MakeSGD:
     def make(groups: list[dict[str, Any]], settings: Settings, device: torch.device) -> Optimizer:
         """Return torch's SGD, fused."""
         momentum, nesterov = settings.momentum, settings.nesterov
-        return SGD(groups, momentum=momentum, nesterov=nesterov, fused=_can_fuse(device))
+        made = SGD(groups, momentum=momentum, nesterov=nesterov, fused=_can_fuse(device))
+        for group in made.param_groups if momentum else ():
+            # A parameter that is frozen for the first steps has no buffer when it starts to
+            # move, which the fused form cannot take beside others that have one.
+            for parameter in group["params"]:
+                made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return made
 
 
 class MakeAdamW:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import attrs
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from coview.data.base import ImageData
@@ -22,6 +25,7 @@ from coview.method import Method
 from coview.plan import Plan
 from coview.recipes import to_toml
 from coview.resolve import CORE, Resolved
+from coview.training.distributed import is_first
 
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy")
 
@@ -60,6 +64,7 @@ class Run:
 
     Attributes:
         path: the run's directory.
+        module: the method as it is called: itself, or wrapped for several processes.
         metrics: what was logged, as in ``metrics.jsonl``.
         step: optimiser steps done.
         whole: no step is half done, so that the state may be saved.
@@ -77,6 +82,7 @@ class Run:
     options: Options
     peak: float
     backbone_meta: dict[str, Any]
+    module: nn.Module
     step: int = 0
     whole: bool = True
     metrics: list[dict[str, Any]] = attrs.field(factory=list)
@@ -92,8 +98,15 @@ class Run:
         spe = self.plan.steps_per_epoch
         entry = {"step": self.step, "epoch": round(self.step / spe, 4), **values}
         self.metrics.append(entry)
+        if not is_first():
+            return
         with _writable(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps(entry) + "\n")
+
+    def apart(self) -> AbstractContextManager[None]:
+        """A context in which gradients are not averaged over processes."""
+        wrapped = isinstance(self.module, DistributedDataParallel)
+        return self.module.no_sync() if wrapped else nullcontext()  # type: ignore[operator]
 
     def value(self, name: str) -> Any:
         """Return the last logged value of a metric, or None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from coview.backbones import from_module
 from coview.configure import Changes, configure, run_table
 from coview.data.base import ImageData, Source
 from coview.data.loader import Batches
 from coview.data.sources import open_source
-from coview.errors import CoviewError, RequestError
+from coview.errors import RequestError
 from coview.evaluation.exported import load_backbone, refuse_other_heads
 from coview.evaluation.rebuilt import parts_of
 from coview.method import Method, build_method
@@ -26,7 +28,15 @@ from coview.registry import find
 from coview.resolve import Resolved
 from coview.training import checkpoints
 from coview.training.device import autocasting, pick_device, pick_precision
-from coview.training.distributed import rank, world_size
+from coview.training.distributed import (
+    active,
+    from_first,
+    is_first,
+    join,
+    rank,
+    wait,
+    world_size,
+)
 from coview.training.loop import Clock
 from coview.training.optimizers import make_optimizer
 from coview.training.run import (
@@ -38,6 +48,7 @@ from coview.training.run import (
     refuse_taken,
     write_start,
 )
+from coview.training.sync_norm import synchronise
 from coview.views import TransformViews
 
 
@@ -106,23 +117,25 @@ def start(request: Request) -> Run:
     Raises:
         RequestError: the request is wrong.
     """
-    if world_size() > 1:
-        raise CoviewError("Several processes do not train together yet; start one process.")
-    observers = {name: find("observers", name).load()() for name in request.observe}
+    join(request.device)
+    quiet = () if is_first() else ("progress",)
+    observers = {
+        name: find("observers", name).load()() for name in request.observe if name not in quiet
+    }
     run = _new(request) if request.resume is None else _resumed(request)
     for name, observer in observers.items():
         run.method.observe(observer, name)
-    if request.resume is None:
+    if request.resume is None and is_first():
         # Only now: a run that cannot start must not take the directory.
         write_start(run, list(request.command))
     return run
 
 
 def _new(request: Request) -> Run:
-    if request.out is not None:
+    if request.out is not None and is_first():
         refuse_taken(request.out)
     resolved, source, options = prepare(request)
-    if request.out is not None:
+    if request.out is not None and is_first():
         new_directory(request.out)
     return _assemble(request, resolved, source, options, request.out)
 
@@ -130,7 +143,11 @@ def _new(request: Request) -> Run:
 def _assemble(
     request: Request, resolved: Resolved, source: Source, options: Options, out: Path | None
 ) -> Run:
+    if not is_first():
+        wait()  # the first process fetches what is missing
     data = source.load(resolved.data, options.workers)
+    if is_first():
+        wait()
     batches = Batches(
         data.train,
         resolved.training.batch_size,
@@ -148,14 +165,15 @@ def _assemble(
     method = build_method(resolved, plan, objects)
     _initialise(method, request.init)
     method.to(options.device)
+    synchronise(method)
     method.autocast = autocasting(options.precision, options.device)
     if options.compile:
         method.encoder.trunk.compile()
     settings = resolved.part("optimizer").settings
     maker = resolved.part("optimizer").factory
     schedule = resolved.part("schedule")
-    path = out or default_directory(resolved.recipe.name, data.name)
-    if out is None:
+    path = from_first(out or default_directory(resolved.recipe.name, data.name))
+    if out is None and is_first():
         new_directory(path)
     return Run(
         path=path,
@@ -163,6 +181,7 @@ def _assemble(
         plan=plan,
         data=data,
         method=method,
+        module=_wrapped(method, options.device),
         optimizer=make_optimizer(maker, settings, method, plan, options.device),
         schedule=schedule.factory(schedule.settings, plan),
         scaler=torch.amp.GradScaler(options.device.type, enabled=options.precision == "fp16"),
@@ -171,6 +190,17 @@ def _assemble(
         peak=settings.peak(plan.batch_size),
         backbone_meta=_backbone_meta(resolved, plan, request.backbone is not None),
     )
+
+
+def _wrapped(method: Method, device: torch.device) -> nn.Module:
+    if not active():
+        return method
+    # Buffers are kept equal by being fed the same rows; broadcasting would hide it if not.
+    devices = [device] if device.type == "cuda" else None
+    known = inspect.signature(DistributedDataParallel).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    settings: dict[str, Any] = {option: False}
+    return DistributedDataParallel(method, device_ids=devices, **settings)
 
 
 def _plan(
@@ -184,6 +214,7 @@ def _plan(
         std=data.std,
         batch_size=resolved.training.batch_size,
         world_size=world_size(),
+        accumulate=resolved.training.accumulate,
         steps_per_epoch=steps_per_epoch,
         total_steps=resolved.training.epochs * steps_per_epoch,
         notice=notice,

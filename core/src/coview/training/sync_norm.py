@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from coview.encoders import Encoder
 from coview.training.distributed import active, world_size
@@ -28,7 +30,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+class SyncBatchNorm(_BatchNorm):
     """Batch norm whose statistics are those of every process's rows together.
 
     torch's own refuses CPU tensors; this one runs under gloo too. Processes
@@ -84,18 +86,42 @@ def synchronise(method: nn.Module) -> None:
         return
     for encoder in method.modules():
         if isinstance(encoder, Encoder) and encoder.global_norm_groups == 1:
-            for module in list(encoder.modules()):
-                for name, child in module.named_children():
-                    if isinstance(child, nn.modules.batchnorm._BatchNorm):
-                        setattr(module, name, _synchronised(child))
+            _replace(encoder, _synchronised)
 
 
-def _synchronised(layer: nn.modules.batchnorm._BatchNorm) -> nn.Module:
-    if isinstance(layer, SyncBatchNorm):
+def localise(network: nn.Module) -> nn.Module:
+    """Let batch norms see this process's rows alone, in place; return the network.
+
+    For work that one process does by itself: waiting for the others, a
+    synchronised batch norm would wait for ever.
+    """
+    _replace(network, _local)
+    return network
+
+
+def _replace(network: nn.Module, change: Callable[[_BatchNorm], nn.Module]) -> None:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(module, name, change(child))
+
+
+def _synchronised(layer: _BatchNorm) -> nn.Module:
+    if hasattr(layer, "alone"):
         return layer
-    if layer.weight is not None and layer.weight.is_cuda:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-any-return]
-    made = SyncBatchNorm(
+    cuda = layer.running_mean is not None and layer.running_mean.is_cuda
+    made = _remade(layer, nn.SyncBatchNorm if cuda else SyncBatchNorm)
+    made.alone = type(layer)  # type: ignore[assignment]
+    return made
+
+
+def _local(layer: _BatchNorm) -> nn.Module:
+    alone: Any = getattr(layer, "alone", None)
+    return layer if alone is None else _remade(layer, alone)
+
+
+def _remade(layer: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
+    made = kind(
         layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
     )
     made.train(layer.training)

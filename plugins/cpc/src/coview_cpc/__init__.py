@@ -10,7 +10,7 @@ __all__ = ["recipe", "recipe_v2"]
 # found them better: layer norm, and every patch of the batch as a negative (there 16 drawn).
 SMALL = {
     "backbone": Use("cpc-resnet50", stem="3x3"),
-    "views": {"size": None, "padding": 2, "patch": None, "stride": None},
+    "views": {"size": None, "padding": 2, "patch": None, "stride": None, "kept": None},
     "encoder": {"norm": "layer", "first": 2, "last": 6},
     "data": {"size": None},
     "epochs": 300,

@@ -9,7 +9,7 @@ from torch import nn
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
-from coview.records import Negatives, Step, Targets
+from coview.records import Encoded, Negatives, Step
 from coview.settings import ge, setting
 from coview.training.distributed import gather, rank, world_size
 from coview_cpc.encoder import EVERY_PATCH
@@ -24,7 +24,7 @@ class EveryPatch(nn.Module):
     the target of; a loss leaves out the query's own by identity. ``in-batch``
     with ``views = "key"`` has only the rows that an offset reaches.
 
-    Gradient flows into them wherever the target lets it.
+    They are what the online network made of the patches, gradient and all.
     """
 
     @attrs.frozen
@@ -45,14 +45,14 @@ class EveryPatch(nn.Module):
             )
 
     @hookimpl
-    def draw_negatives(self, targets: Targets, step: Step) -> Negatives:
+    def draw_negatives(self, encoded: Encoded, step: Step) -> Negatives:
         """Return by slot all patches (K, d) and who they are, or a set for each query."""
-        every = gather(targets.keys[EVERY_PATCH])
-        whose = gather(targets.identities[EVERY_PATCH])
-        slots = [slot for slot in targets.keys if slot != EVERY_PATCH]
+        every = gather(encoded.projections[EVERY_PATCH])
+        whose = gather(encoded.identities[EVERY_PATCH])
+        slots = [key for _, key in encoded.pairs]
         if self.settings.draws == 0:
             return Negatives(dict.fromkeys(slots, every), dict.fromkeys(slots, whose))
-        drawn = {slot: self._draw(len(targets.keys[slot]), len(every), step) for slot in slots}
+        drawn = {slot: self._draw(len(encoded.projections[slot]), len(every), step) for slot in slots}
         return Negatives(
             {slot: every[rows] for slot, rows in drawn.items()},
             {slot: whose[rows] for slot, rows in drawn.items()},

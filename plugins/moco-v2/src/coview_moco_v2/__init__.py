@@ -24,6 +24,7 @@ recipe = Recipe(
         norm="none",
         output_norm="none",
         bias=True,
+        init_std=None,
         norm_views="each",
         norm_groups=8,
     ),
@@ -37,14 +38,13 @@ recipe = Recipe(
     batch_size=256,
     presets={
         # solo-learn's published CIFAR recipe ("MoCo v2+": symmetric loss, rising
-        # momentum), on MoCo v2's own augmentation without blur. One queue takes
-        # the keys of both views, where that recipe keeps one a view.
+        # momentum), on MoCo v2's own augmentation without blur.
         "small": {
             "backbone": Use("resnet18", stem="3x3"),
             "views": {"symmetric": True, "blur_p": 0.0},
             "encoder": {"hidden": 2048, "dim": 256, "norm_groups": 1},
             "target": {"decay": cosine(0.99, 0.999), "shuffle": False},
-            "negatives": {"size": 32768},
+            "negatives": {"size": 32768, "per_view": True},
             "optimizer": {"lr": 0.3},
             "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5, per="step"),
             "epochs": 1000,

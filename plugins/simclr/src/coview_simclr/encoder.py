@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+from torch import nn
 
 from coview.encoders import Encoder, EncoderSettings
 from coview.heads import NORMS, OUTPUT_NORMS, mlp
@@ -13,8 +14,8 @@ from coview.settings import gt, one_of, setting
 class ProjectionEncoder(Encoder):
     """Backbone, then an MLP that is thrown away after training (Chen et al. 2020, section 2.1).
 
-    The defaults are the first released code's: two layers without biases, batch
-    norm after both, the last one without a shift, and one batch norm over both
+    The defaults are the first released code's: two layers without biases, their
+    weights from a normal distribution of deviation 0.01, batch norm after both, the last one without a shift, and one batch norm over both
     views. (The paper's text has no batch norm in the head.)
     """
 
@@ -30,6 +31,9 @@ class ProjectionEncoder(Encoder):
             "batch-no-shift", "normalisation of the projection", one_of(*OUTPUT_NORMS)
         )
         bias: bool = setting(False, "whether linear layers have a bias")
+        init_std: float | None = setting(
+            0.01, "standard deviation of the layers' first weights; none: torch's own", gt(0)
+        )
         norm_views: str = setting(
             "joint",
             "what one batch normalisation sees: each view alone, views of one resolution "
@@ -49,3 +53,7 @@ class ProjectionEncoder(Encoder):
             hidden_bias=settings.bias,
             output_bias=settings.bias,
         )
+        if settings.init_std is not None:
+            for layer in self.projector.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=settings.init_std)

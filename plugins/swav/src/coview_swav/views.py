@@ -32,6 +32,13 @@ def _each(check: Check) -> Check:
     return apply
 
 
+def _pixels_or_share(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not (0 < value < 1 if isinstance(value, float) else value > 0):
+        raise ValueError(
+            f"'{attribute.name}' must be whole pixels above 0 or a share between 0 and 1: {value}"
+        )
+
+
 def _each_range(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     for item in value if isinstance(value[0], tuple) else (value,):
         increasing(0, 1)(instance, attribute, item)
@@ -55,11 +62,11 @@ class MultiCropViews(CropViews):
     class Settings(Augmentation):
         """SwAV's values; see :class:`coview.views.Augmentation`."""
 
-        size: int | tuple[int | None, ...] | None = setting(  # type: ignore[assignment]
-            None,
+        size: int | float | tuple[int | float | None, ...] | None = setting(  # type: ignore[assignment]
+            (None, SMALL_SHARE),
             "pixels a side, a value or one for each group; none: 7/8 of the loader's size, all "
-            "of it up to 128, and for later groups 3/7 of that (96 where it is 224)",
-            _each(gt(0)),
+            "of it up to 128; below 1: a share of the first group's (3/7: 96 where it is 224)",
+            _each(_pixels_or_share),
         )
         count: int | tuple[int, ...] = setting(
             (2, 6), "crops an image, a value or one for each group", _each(gt(0))
@@ -104,17 +111,18 @@ def augmentations(settings: MultiCropViews.Settings, image_size: int) -> list[Au
         for field in attrs.fields(Augmentation)
         if field.name not in GROUPED
     }
+    common_size = Augmentation().view_size(image_size)
     made: list[Augmentation] = []
     for group in range(groups):
         own = {
             name: getattr(settings, name) if value is None else value[group]
             for name, value in values.items()
         }
-        count = own.pop("count")
-        one = Augmentation(**common, **own)
-        if one.size is None and made:
-            one = attrs.evolve(one, size=round(SMALL_SHARE * made[0].view_size(image_size)))
-        made += [one] * count
+        count, size = own.pop("count"), own.pop("size")
+        if isinstance(size, float):
+            whole = made[0].view_size(image_size) if made else common_size
+            size = max(1, round(size * whole))
+        made += [Augmentation(**common, **own, size=size)] * count
     return made
 
 

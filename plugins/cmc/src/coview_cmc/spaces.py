@@ -1,0 +1,100 @@
+"""What the channels of an image are turned into before they are split into groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+import torch
+from kornia.color import rgb_to_lab, rgb_to_ycbcr
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from coview.plan import Plan
+
+Range = tuple[tuple[float, ...], tuple[float, ...]]
+"""Middle and half-range (or mean and deviation) of each channel."""
+
+
+@attrs.frozen
+class Space:
+    """A way to look at an image.
+
+    Attributes:
+        convert: images (B, C, H, W) in [0, 1] -> (B, channels, H, W).
+        channels: how many it gives, from how many an image has.
+        scale: what its channels are standardised with.
+        takes: how many channels an image must have; None: any number.
+        groups: the views, where a user names none.
+    """
+
+    convert: Callable[[Tensor], Tensor]
+    channels: Callable[[int], int]
+    scale: Callable[[Plan], Range]
+    takes: int | None
+    groups: Callable[[int], tuple[tuple[int, ...], ...]]
+
+
+def lab(images: Tensor) -> Tensor:
+    """CIE Lab: L in [0, 100], a and b about [-108, 98] (sRGB, D65)."""
+    return rgb_to_lab(images.clamp(0, 1))
+
+
+def ycbcr(images: Tensor) -> Tensor:
+    """ITU-R BT.601 with 8 bits: Y in [16, 235], Cb and Cr in [16, 240]."""
+    values = rgb_to_ycbcr(images.clamp(0, 1))
+    span = values.new_tensor((219.0, 224.0, 224.0)).view(3, 1, 1)
+    return values * span + 16
+
+
+def frequencies(images: Tensor) -> Tensor:
+    """The image blurred, then what the blur took away: (B, C, ...) -> (B, 2 C, ...)."""
+    height, width = images.shape[-2:]
+    sigma = max(min(height, width) / 16, 1.0)
+    # Reflection needs an image that is larger than half the kernel.
+    taps = min(2 * round(2 * sigma) + 1, 2 * (min(height, width) - 1) + 1)
+    low = gaussian_blur2d(images, (taps, taps), (sigma, sigma))
+    return torch.cat([low, images - low], dim=1)
+
+
+def _of_data(plan: Plan) -> Range:
+    return plan.mean, plan.std
+
+
+def _of_frequencies(plan: Plan) -> Range:
+    # A blur keeps the mean; the rest has mean 0. A deviation each, about the image's own.
+    return (*plan.mean, *(0.0,) * plan.channels), (*plan.std, *plan.std)
+
+
+SPACES: Mapping[str, Space] = {
+    # Middle and half-range of Lab over the sRGB gamut (released code).
+    "lab": Space(
+        lab,
+        lambda channels: 3,
+        lambda plan: ((50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675)),
+        3,
+        lambda channels: ((0,), (1, 2)),
+    ),
+    # The released code's values for YCbCr.
+    "ycbcr": Space(
+        ycbcr,
+        lambda channels: 3,
+        lambda plan: ((116.151, 121.080, 132.342), (109.500, 111.855, 111.964)),
+        3,
+        lambda channels: ((0,), (1, 2)),
+    ),
+    "raw": Space(
+        lambda images: images,
+        lambda channels: channels,
+        _of_data,
+        None,
+        lambda channels: tuple((number,) for number in range(channels)),
+    ),
+    "frequencies": Space(
+        frequencies,
+        lambda channels: 2 * channels,
+        _of_frequencies,
+        None,
+        lambda channels: (tuple(range(channels)), tuple(range(channels, 2 * channels))),
+    ),
+}

@@ -1,0 +1,55 @@
+"""``coview attention``: pictures of where a transformer looks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("attention")
+@click.argument("weights", metavar="RUN_OR_WEIGHTS", type=click.Path(path_type=Path))
+@click.option("--data", required=True, help="SOURCE[:PATH], or the path of a folder of images.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A PNG file.")
+@click.option("--images", default=4, show_default=True, type=click.IntRange(1, 64))
+@click.option("--image-size", type=click.IntRange(1), help="Pixels a side; default: the data's.")
+@click.option(
+    "--keep",
+    default=0.6,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the attention that the mask holds.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def command(
+    weights: Path,
+    data: str,
+    out: Path,
+    images: int,
+    image_size: int | None,
+    keep: float,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Draw the last block's attention by head, and the mask it makes, for a few images."""
+    from coview.data.base import DataSettings
+    from coview.data.loader import fetched
+    from coview.data.sources import open_source
+    from coview.evaluation.exported import load_backbone
+    from coview.training.device import pick_device
+    from coview_dino.attention import draw_attention
+
+    exported = load_backbone(weights).to(pick_device(device))
+    settings = DataSettings(size=image_size, channels=exported.meta["channels"])
+    loaded = open_source(data).load(settings, 0)
+    count = min(images, len(loaded.train))
+    chosen = next(iter(fetched(loaded.train.images, [list(range(count))], 0)))
+    facts = draw_attention(exported, chosen, out, image_size, keep)
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "images": count, **facts}, indent=2))
+    else:
+        click.echo(
+            f"{count} images, the attention of {facts['heads']} heads and a mask of each in {out}"
+        )

@@ -1,0 +1,96 @@
+"""ResNets up to 152 layers and three times the width, with and without selective kernels.
+
+The form is the released code's (Chen et al. 2020, arXiv:2006.10029). Without
+selective kernels: the usual ResNet with its 7 x 7 stem, all widths multiplied.
+With them, always together with what is called ResNet-D: a stem of three 3 x 3
+convolutions, and shortcuts that average before a 1 x 1 convolution of stride 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models.resnet import Bottleneck, ResNet
+from timm.models.sknet import SelectiveKernelBottleneck
+from torch import nn
+
+from coview.backbones import BackboneSettings, Factory, first_layer, with_stem
+
+DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+SK_RATIO = 0.0625
+SK_LEAST = 32
+
+
+class SKBottleneck(SelectiveKernelBottleneck):  # type: ignore[misc]
+    """A bottleneck whose 3 x 3 convolution is two that are mixed (Li et al. 2019).
+
+    Both streams see all channels, both kernels are 3 x 3, and the layer that
+    weighs them has a sixteenth of their width, but at least 32 channels.
+    """
+
+    def __init__(self, inplanes: int, planes: int, *arguments: Any, **named: Any) -> None:
+        named["sk_kwargs"] = {
+            "kernel_size": [3, 3],
+            "split_input": False,
+            "rd_channels": middle_width(planes),
+        }
+        super().__init__(inplanes, planes, *arguments, **named)
+
+
+def middle_width(planes: int) -> int:
+    """Return the width of the layer that weighs two streams of ``planes`` channels."""
+    return max(int(planes * SK_RATIO), SK_LEAST)
+
+
+def resnet(
+    depth: int,
+    width: int,
+    selective: bool,
+    channels: int,
+    settings: BackboneSettings,
+) -> nn.Module:
+    """Return a network of 2048 x ``width`` features.
+
+    Args:
+        depth: 50, 101 or 152 layers.
+        width: what ResNet's widths are multiplied by.
+        selective: selective kernels and ResNet-D, or neither.
+        channels: of the images.
+        settings: stem, and whether residual branches start at zero.
+    """
+    net = ResNet(
+        SKBottleneck if selective else Bottleneck,
+        DEPTHS[depth],
+        num_classes=0,
+        in_chans=channels,
+        channels=tuple(width * planes for planes in (64, 128, 256, 512)),
+        # timm's plain stem has 64 channels whatever the width; its deep one is as wide as asked.
+        stem_type="deep",
+        stem_width=32 * width,
+        avg_down=selective,
+        zero_init_last=settings.zero_init_last,
+        drop_path_rate=settings.drop_path,
+    )
+    if settings.stem == "3x3":
+        return with_stem(net, "3x3")
+    if not selective:
+        net.conv1 = first_layer(channels, 64 * width, 7, stride=2)
+    return net
+
+
+def _variant(depth: int, width: int, selective: bool) -> Factory:
+    def build(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+        return resnet(depth, width, selective, channels, settings)
+
+    return build
+
+
+resnet50_1x, resnet50_1x_sk = _variant(50, 1, False), _variant(50, 1, True)
+resnet50_2x, resnet50_2x_sk = _variant(50, 2, False), _variant(50, 2, True)
+resnet50_3x, resnet50_3x_sk = _variant(50, 3, False), _variant(50, 3, True)
+resnet101_1x, resnet101_1x_sk = _variant(101, 1, False), _variant(101, 1, True)
+resnet101_2x, resnet101_2x_sk = _variant(101, 2, False), _variant(101, 2, True)
+resnet101_3x, resnet101_3x_sk = _variant(101, 3, False), _variant(101, 3, True)
+resnet152_1x, resnet152_1x_sk = _variant(152, 1, False), _variant(152, 1, True)
+resnet152_2x, resnet152_2x_sk = _variant(152, 2, False), _variant(152, 2, True)
+resnet152_3x, resnet152_3x_sk = _variant(152, 3, False), _variant(152, 3, True)
