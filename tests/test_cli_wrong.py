@@ -304,7 +304,7 @@ TOML = {
         ["loss has no setting 'temprature'. Did you mean 'temperature'?"],
     ),
     "a name that is no text": ('base = "moco"\nname = 3', ["name must be text, not 3."]),
-    "a base that is no text": ("base = 3", ["base must be text, not 3."]),
+    "a base that is no text": ("base = 3", ["base must be a method's name, not 3."]),
     "a wrong key in the small preset's place": (
         'base = "moco"\n[presets.small]\nlos = "nce"',
         ["There is no key called 'los'. Did you mean 'loss'?"],

@@ -186,9 +186,10 @@ def from_document(document: Mapping[str, Any]) -> Recipe:
 
 def _misshapen(document: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each key that is no text or no table where it must be one."""
+    texts = {**dict.fromkeys(TEXTS, "text"), "base": "a method's name"}
     problems = [
-        f"{key} must be text, not {document[key]!r}."
-        for key in (*TEXTS, "base")
+        f"{key} must be {what}, not {document[key]!r}."
+        for key, what in texts.items()
         if not isinstance(document.get(key, ""), str)
     ]
     presets = document.get("presets", {})
