@@ -61,7 +61,7 @@ def configure(
     layers.change(written, "file")
     if changes.image_size is not None:
         layers.set("data.size", changes.image_size, layer)
-    elif size is not None:
+    elif size is not None and source is not None:
         layers.set("data.size", size, "data")
     _lay(layers, changes, layer)
     return layers.resolve(preset)
@@ -70,7 +70,8 @@ def configure(
 def _image_size(
     source: Source | None, written: Any, recipe: Recipe, changes: Changes
 ) -> int | None:
-    given = (changes.image_size, changes.set.get("data.size"), written, recipe.data.get("size"))
+    own = None if _takes_small(source, recipe) else recipe.data.get("size")
+    given = (changes.image_size, changes.set.get("data.size"), written, own)
     asked = next((size for size in given if size is not None), None)
     if asked == "none":
         asked = None
@@ -80,6 +81,13 @@ def _image_size(
     if source is None:
         return settings.size  # type: ignore[no-any-return]
     return delivered_size(settings, source.native_size())
+
+
+def _takes_small(source: Source | None, recipe: Recipe) -> bool:
+    """Whether these images take the small preset at their own size: the recipe's is for larger."""
+    if source is None or "small" not in recipe.presets:
+        return False
+    return delivered_size(DataSettings(), source.native_size()) <= SMALL_IMAGE
 
 
 def _preset(layers: Layers, asked: str | None, size: int | None) -> str | None:

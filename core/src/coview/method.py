@@ -143,13 +143,23 @@ class Method(nn.Module):
         views: Views = self.components["views"].evaluation_views(images)  # type: ignore[operator]
         return views
 
-    def observe(self, observer: object, name: str) -> None:
-        """Register an observer: it watches or wraps hooks and fills no role."""
-        _refuse_misspelt(observer, f"observer {name!r}")
+    def observe(self, observer: object, name: str, package: str = "") -> None:
+        """Register an observer: it watches or wraps hooks and fills no role.
+
+        Args:
+            observer: an object with hook implementations.
+            name: what to call it.
+            package: the distribution it comes from, for messages.
+
+        Raises:
+            PluginError: it implements a hook, or takes an argument, that does not exist.
+        """
+        label = f"observer {name!r}" + (f" of package {package}" if package else "")
+        _refuse_misspelt(observer, label)
         try:
             self.manager.register(observer, name=f"observer:{name}")
         except pluggy.PluginValidationError as error:
-            raise PluginError(f"Observer {name!r}: {error}") from error
+            raise PluginError(f"{label} does not fit its hooks: {_first_line(error)}") from error
 
     def _keep(self, step: Step, records: tuple[Batch, Views, Encoded, Targets]) -> None:
         if not self.training:
@@ -203,7 +213,9 @@ def _construct(part: Part, plan: Plan) -> nn.Module:
         error.add_note(f"while building {part.table} {part.name!r} of package {part.package}")
         raise
     if not isinstance(module, nn.Module):
-        raise PluginError(f"{part.table} {part.name!r} of {part.package} is no torch.nn.Module.")
+        raise PluginError(
+            f"{part.table} {part.name!r} of package {part.package} is no torch.nn.Module."
+        )
     return module
 
 

@@ -37,7 +37,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    problems = clashes()
+    problems = [*clashes(), *_taken_commands()]
     packages: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         for entry in entries(kind):
@@ -58,6 +58,17 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "problems": problems,
     }
+
+
+def _taken_commands() -> list[str]:
+    from coview.cli.main import COMMANDS
+
+    return [
+        f"The packages coview and {entry.package} both claim the command {entry.name!r}. "
+        "coview's own is used."
+        for entry in entries("commands")
+        if entry.name in COMMANDS
+    ]
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from coview.data.base import Split
 from coview.data.loader import images_in_order
 from coview.errors import CoviewError
+from coview.evaluation.frozen import unmoved
 
 
-@torch.no_grad()
 def features(
     network: Callable[[Tensor], Tensor],
     split: Split,
@@ -29,25 +29,42 @@ def features(
         split: the images.
 
     Raises:
-        CoviewError: a feature is not finite; the sentence says how many.
+        CoviewError: a feature is not finite; the sentence says how many. Or the
+            network's parameters or statistics moved.
+    """
+    batches = feature_batches(network, split, batch_size=batch_size, device=device, workers=workers)
+    return torch.cat(list(batches))
+
+
+def feature_batches(
+    network: Callable[[Tensor], Tensor],
+    split: Split,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Iterator[Tensor]:
+    """Yield features (up to batch_size, D) float32 on the CPU; see :func:`features`.
+
+    Problems are raised after the last batch, when all of them are known.
     """
     module = network if isinstance(network, nn.Module) else None
     was_training = module.training if module else False
-    if module:
-        module.eval()
-    try:
-        rows = [
-            network(images.float() / 255).float().cpu()
-            for images in images_in_order(split, batch_size, device, workers)
-        ]
-    finally:
+    bad = 0
+    with unmoved(network):
         if module:
-            module.train(was_training)
-    joined = torch.cat(rows)
-    bad = int((~joined.isfinite()).any(dim=1).sum())
+            module.eval()
+        try:
+            for images in images_in_order(split, batch_size, device, workers):
+                with torch.no_grad():
+                    rows = network(images.float() / 255).float().cpu()
+                bad += int((~rows.isfinite()).any(dim=1).sum())
+                yield rows
+        finally:
+            if module:
+                module.train(was_training)
     if bad:
         raise CoviewError(
-            f"{bad} of {len(joined)} images have features that are not finite (NaN or infinite): "
+            f"{bad} of {len(split)} images have features that are not finite (NaN or infinite): "
             "the weights are damaged or the training diverged."
         )
-    return joined

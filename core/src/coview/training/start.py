@@ -119,12 +119,11 @@ def start(request: Request) -> Run:
     """
     join(request.device)
     quiet = () if is_first() else ("progress",)
-    observers = {
-        name: find("observers", name).load()() for name in request.observe if name not in quiet
-    }
+    entries = {name: find("observers", name) for name in request.observe if name not in quiet}
+    observers = {name: entry.load()() for name, entry in entries.items()}
     run = _new(request) if request.resume is None else _resumed(request)
     for name, observer in observers.items():
-        run.method.observe(observer, name)
+        run.method.observe(observer, name, entries[name].package)
     if request.resume is None and is_first():
         # Only now: a run that cannot start must not take the directory.
         write_start(run, list(request.command))

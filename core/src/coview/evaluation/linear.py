@@ -1,0 +1,146 @@
+"""Offline linear evaluation: a linear classifier on cached features of a frozen network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from coview.data.base import ImageData
+from coview.data.splits import hold_out
+from coview.errors import RequestError
+from coview.evaluation.features import features
+from coview.evaluation.knn import labelled_splits
+from coview.evaluation.metrics import accuracies, class_count
+from coview.evaluation.probe import Setting, Standard, best_head, train_heads
+
+LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
+WEIGHT_DECAYS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
+VALIDATION_SHARE = 0.1
+MOST_VALIDATION_IMAGES = 10_000
+
+
+@attrs.frozen
+class LinearResult:
+    """An accuracy with the protocol that gave it.
+
+    Attributes:
+        lr, weight_decay: chosen on the validation images.
+        validation_top1: of the chosen head, before it was trained on all images.
+        grid: every setting with its validation accuracy.
+    """
+
+    top1: float
+    top5: float
+    mean_per_class: float
+    lr: float
+    weight_decay: float
+    epochs: int
+    batch_size: int
+    seed: int
+    validation_top1: float | None
+    train_images: int
+    validation_images: int
+    test_images: int
+    classes: int
+    grid: tuple[dict[str, float], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, protocol named."""
+        return {"protocol": "linear, offline, frozen features", **attrs.asdict(self)}
+
+
+def evaluate_linear(
+    network: Callable[[Tensor], Tensor],
+    data: ImageData,
+    *,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    weight_decays: Sequence[float] = WEIGHT_DECAYS,
+    epochs: int = 100,
+    head_batch_size: int = 256,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> LinearResult:
+    """Return the accuracy of a linear classifier on the data's test split.
+
+    Features are computed once and standardised with the reference images'
+    statistics. A grid of learning rates and weight decays is trained at once;
+    the best on a stratified share of the reference split is trained again on
+    all of it. The test split is looked at once, at the end.
+
+    Raises:
+        RequestError: no labels, no test split, or too few images to choose by.
+        CoviewError: features are not finite, or the network moved.
+    """
+    reference, test = labelled_splits(data)
+    assert reference.labels is not None and test.labels is not None
+    labels, truth = reference.labels.to(device), test.labels
+    settings = [Setting(lr, wd) for lr, wd in product(learning_rates, weight_decays)]
+    fitting, validation = _split(reference.labels, choose=len(settings) > 1)
+
+    def of(split: Any) -> Tensor:
+        rows = features(network, split, batch_size=batch_size, device=device, workers=workers)
+        return rows.to(device)
+
+    rows = of(reference)
+    standard = Standard.of(rows)
+    rows = standard(rows)
+    classes = class_count(data, labels, truth)
+
+    def train(which: Tensor, settings: Sequence[Setting]) -> Any:
+        which = which.to(device)
+        return train_heads(
+            rows[which],
+            labels[which],
+            classes,
+            settings,
+            epochs=epochs,
+            batch_size=head_batch_size,
+            seed=seed,
+        )
+
+    chosen, shares, grid = 0, [None], []
+    if len(settings) > 1:
+        held = validation.to(device)
+        heads = train(fitting, settings)
+        chosen, shares, losses = best_head(heads, rows[held], labels[held])
+        grid = [
+            {**attrs.asdict(s), "validation_top1": share, "validation_loss": loss}
+            for s, share, loss in zip(settings, shares, losses, strict=True)
+        ]
+    final = train(torch.arange(len(rows)), [settings[chosen]])
+    scores = final.scores(standard(of(test)))[0].cpu()
+    return LinearResult(
+        **accuracies(scores, truth),
+        **attrs.asdict(settings[chosen]),
+        epochs=epochs,
+        batch_size=min(head_batch_size, len(rows)),
+        seed=seed,
+        validation_top1=shares[chosen],
+        train_images=len(rows),
+        validation_images=len(validation),
+        test_images=len(truth),
+        classes=classes,
+        grid=tuple(grid),
+    )
+
+
+def _split(labels: Tensor, choose: bool) -> tuple[Tensor, Tensor]:
+    """Return indices to fit and to choose with, both from the reference split."""
+    everything, none = torch.arange(len(labels)), torch.arange(0)
+    if not choose:
+        return everything, none
+    share = min(VALIDATION_SHARE, MOST_VALIDATION_IMAGES / len(labels))
+    fitting, validation = hold_out(len(labels), labels, share) if len(labels) > 1 else (None, none)
+    if fitting is None or not len(validation):
+        raise RequestError(
+            "There are too few images to choose a learning rate and weight decay by: no class has "
+            "two training images. Give one of each (--lr, --weight-decay)."
+        )
+    return fitting, validation

@@ -1,0 +1,45 @@
+"""Accuracies by torchmetrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_recall
+
+from coview.data.base import ImageData
+
+
+def accuracies(scores: Tensor, truth: Tensor) -> dict[str, float]:
+    """Return ``top1``, ``top5`` and ``mean_per_class`` as shares.
+
+    Args:
+        scores: (Q, classes), the largest wins.
+        truth: (Q,) int64.
+
+    The mean per class is over the classes that ``truth`` has: one without a
+    test image has no accuracy.
+    """
+    classes = scores.shape[1]
+
+    def top(n: int) -> float:
+        value = multiclass_accuracy(
+            scores, truth, num_classes=classes, top_k=min(n, classes), average="micro"
+        )
+        return float(value)
+
+    each = multiclass_recall(scores.argmax(dim=1), truth, num_classes=classes, average="none")
+    there = torch.bincount(truth, minlength=classes) > 0
+    return {"top1": top(1), "top5": top(5), "mean_per_class": float(each[there].mean())}
+
+
+def class_count(data: ImageData, *labels: Tensor) -> int:
+    """Return the number of classes: those named, and at least those that labels have."""
+    return max(len(data.classes), *(int(each.max()) + 1 for each in labels), 2)
+
+
+def percentages(values: dict[str, Any]) -> str:
+    """Write what :func:`accuracies` returned for people."""
+    names = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
+    return ", ".join(f"{name} {100 * values[key]:.1f} %" for key, name in names.items())
