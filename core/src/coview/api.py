@@ -128,7 +128,8 @@ def train(
         views: a kornia or torchvision transform, called on images in [0, 1],
             that makes each of two views.
         init: weights to start the backbone from: a run or a file of coview's.
-        resume: a run's directory to go on with; recipe, data and seed come from it.
+        resume: a run's directory to go on with; recipe, data and seed come from it
+            (data, backbone and views that were Python objects are given again).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         compile: compile the backbone.
@@ -151,23 +152,6 @@ def train(
     from coview.training.start import Request, start
 
     observe = (*(("progress",) if progress else ()), *observe)
-    if isinstance(resume, (str, Path)):
-        return _finished(
-            start(
-                Request(
-                    resume=Path(resume),
-                    device=device,
-                    compile=compile,
-                    workers=workers,
-                    max_steps=max_steps,
-                    save_every=save_every,
-                    evaluate_every=evaluate_every,
-                    evaluate=evaluate,
-                    log_every=log_every,
-                    observe=tuple(observe),
-                )
-            )
-        )
     name, module = (
         (backbone, None) if isinstance(backbone, str) or backbone is None else (None, backbone)
     )
@@ -189,6 +173,7 @@ def train(
         backbone=module,
         views=views,
         init=Path(init) if init else None,
+        resume=Path(resume) if resume else None,
         device=device,
         precision=precision,
         compile=compile,

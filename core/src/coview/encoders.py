@@ -179,8 +179,8 @@ def _local_groups(groups: int, plan: Plan) -> int:
     if plan.local_batch_size // local < 2:
         raise RequestError(
             f"encoder.norm_groups = {groups} leaves batch normalisation "
-            f"{plan.local_batch_size // local} image(s) of the {plan.local_batch_size} that meet; it needs "
-            "2: use fewer groups or a larger batch."
+            f"{plan.local_batch_size // local} image(s) of the {plan.local_batch_size} that meet; "
+            "it needs 2: use fewer groups or a larger batch."
         )
     return local
 

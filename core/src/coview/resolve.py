@@ -19,6 +19,13 @@ from coview.registry import Entry, find, kind_of_role, role_of
 from coview.settings import fields_of, ge, one_of, plain, setting, structure
 
 CORE = "coview"
+GIVEN = "python:"
+"""What the name of an object starts with that was given in Python."""
+
+
+@attrs.frozen
+class NoSettings:
+    """Of something that has none."""
 
 
 @attrs.frozen
@@ -267,6 +274,8 @@ def _role_or_none(word: str) -> str | None:
 
 def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
     """Return what a name means in a table: a factory, its settings class, its entry."""
+    if name.startswith(GIVEN):
+        return _given(table, name)
     if table == "backbone":
         from coview.backbones import BackboneSettings, find_backbone
 
@@ -289,6 +298,18 @@ def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
             "class called Settings inside it."
         )
     return factory, settings_class, entry
+
+
+def _given(table: str, name: str) -> tuple[Any, type, None]:
+    """Stand in for an object that was given in Python, and has to be given again."""
+
+    def refuse(*_: Any) -> Any:
+        raise RequestError(
+            f"This recipe's {table} was a Python object ({name.removeprefix(GIVEN)}): pass it "
+            f"again, coview.train(..., {table}=...)."
+        )
+
+    return refuse, NoSettings, None
 
 
 def _share(

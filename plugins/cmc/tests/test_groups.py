@@ -118,9 +118,7 @@ def test_all_views_are_of_one_crop() -> None:
 def test_frequencies_add_up_to_the_image() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, 16, 16, generator=generator)
-    low, high = (
-        component := views(plan_of(3), space="frequencies")
-    ).evaluation_views(images).crops
+    low, high = (component := views(plan_of(3), space="frequencies")).evaluation_views(images).crops
     torch.testing.assert_close(low + high, images)
     assert low.std() < images.std() and component.layout.channels == (3, 3)
 
@@ -135,9 +133,7 @@ def test_images_of_one_channel_have_frequencies_instead_and_the_run_says_so() ->
 @pytest.mark.parametrize("views_, full, core", [(2, 2, 2), (3, 6, 4), (4, 12, 6)])
 def test_full_graph_and_core_view(views_: int, full: int, core: int) -> None:
     everyone = range(views_)
-    assert set(pairs_of(everyone, "full")) == {
-        (a, b) for a in everyone for b in everyone if a != b
-    }
+    assert set(pairs_of(everyone, "full")) == {(a, b) for a in everyone for b in everyone if a != b}
     assert len(pairs_of(everyone, "full")) == full
     assert set(pairs_of(everyone, "core")) == {
         pair for j in range(1, views_) for pair in ((0, j), (j, 0))

@@ -65,7 +65,11 @@ def test_records() -> None:
 
 def test_a_deeper_head() -> None:
     network = encoder(1, 2, layers=2, hidden=32, dim=8)
-    widths = [m.out_features for m in network.encoders[0].projector.modules() if hasattr(m, "bias") and isinstance(m, nn.Linear)]
+    widths = [
+        m.out_features
+        for m in network.encoders[0].projector.modules()
+        if hasattr(m, "bias") and isinstance(m, nn.Linear)
+    ]
     assert widths == [32, 8]
 
 
@@ -74,7 +78,9 @@ def test_the_exported_backbone_joins_all_features() -> None:
     views = random_views(1, 2)
     joined = network.backbone()
     assert isinstance(joined, JoinedBackbones) and joined.num_features == 256
-    expected = torch.cat([e.trunk(c) for e, c in zip(network.encoders, views.crops, strict=True)], 1)
+    expected = torch.cat(
+        [e.trunk(c) for e, c in zip(network.encoders, views.crops, strict=True)], 1
+    )
     assert torch.equal(joined(*views.crops), expected)
 
 
@@ -112,7 +118,9 @@ def loss_of(name: str, parts: tuple[Any, Encoded, Batch, Plan], **settings: Any)
 
 
 @pytest.mark.parametrize("temperature, total", [(0.5, 0.880110), (0.1, 0.186377), (0.07, 0.097045)])
-def test_the_softmax_form(monkeypatch: pytest.MonkeyPatch, temperature: float, total: float) -> None:
+def test_the_softmax_form(
+    monkeypatch: pytest.MonkeyPatch, temperature: float, total: float
+) -> None:
     """T3.1: even the positive is the other view's row, as it was."""
     found = loss_of("non-parametric-softmax", example(monkeypatch), temperature=temperature)
     assert found == pytest.approx(total, abs=2e-6)

@@ -139,7 +139,9 @@ def test_four_directions_look_from_all_sides() -> None:
             )
             target_row, target_column = divmod(identity, columns)
             for position, gradient in enumerate(gradients):
-                allowed = sides[turns](*divmod(position, columns), target_row, target_column, offset)
+                allowed = sides[turns](
+                    *divmod(position, columns), target_row, target_column, offset
+                )
                 assert allowed or gradient.abs().sum() == 0
             assert sum(gradient.abs().sum() for gradient in gradients) > 0
 
@@ -319,8 +321,6 @@ def test_whole_image_views_are_refused() -> None:
     whole = Layout(((8, 8),) * 2, (1, 1), (0, 1), (0, 1), ((0, 1), (1, 0)))
     spec = BackboneSpec("corner", lambda channels, size, given: Corner())
     with pytest.raises(RequestError, match="use views that make a grid, such as patch-grid"):
-        AutoregressiveEncoder(
-            AutoregressiveEncoder.Settings(), Plan(layout=whole, backbone=spec)
-        )
+        AutoregressiveEncoder(AutoregressiveEncoder.Settings(), Plan(layout=whole, backbone=spec))
     with pytest.raises(RequestError, match="these views are whole images: use in-batch"):
         EveryPatch(EveryPatch.Settings(), Plan(layout=whole))

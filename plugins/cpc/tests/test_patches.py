@@ -85,7 +85,9 @@ def test_a_random_crop_is_a_window_of_the_padded_image() -> None:
     windows = {}
     for number in range(8):
         crops = made(component, images, number)
-        top = torch.cat([torch.cat([crops[0], crops[1]], -1), torch.cat([crops[2], crops[3]], -1)], -2)
+        top = torch.cat(
+            [torch.cat([crops[0], crops[1]], -1), torch.cat([crops[2], crops[3]], -1)], -2
+        )
         for row, image in enumerate(top * 0.5 + 0.25):
             found = [
                 (y, x)

@@ -107,7 +107,11 @@ def test_small_images_are_cut_at_their_own_size(method: str) -> None:
 
 @pytest.mark.parametrize(
     "name, blocks, width, millions",
-    [("cpc-resnet50", 13, 1024, None), ("cpc-resnet101", 30, 1024, None), ("cpc-resnet161", 53, 4096, 304)],
+    [
+        ("cpc-resnet50", 13, 1024, None),
+        ("cpc-resnet101", 30, 1024, None),
+        ("cpc-resnet161", 53, 4096, 304),
+    ],
 )
 def test_patch_encoders(name: str, blocks: int, width: int, millions: int | None) -> None:
     """ResNet-161: 46 blocks in its third stage, 0.3 G parameters."""
@@ -171,9 +175,7 @@ def test_weights_start_another_run(tmp_path: Path) -> None:
     first = trained(tmp_path / "a", max_steps=2, evaluate=False)
     from coview.training.start import Request, start
 
-    changes = Changes(
-        backbone="resnet10-quarter", image_size=16, batch_size=32, set=TINY, epochs=1
-    )
+    changes = Changes(backbone="resnet10-quarter", image_size=16, batch_size=32, set=TINY, epochs=1)
     second = start(
         Request(method="cpc", changes=changes, out=tmp_path / "b", init=first.path, seed=1)
     )

@@ -24,9 +24,12 @@ ACCEPTED = (
     "whose items are an image or (image, label)"
 )
 
+OBJECT = "array"
+"""What data are called that were given in Python."""
+
 
 def from_object(
-    data: object, settings: DataSettings, name: str = "array", workers: int = 0
+    data: object, settings: DataSettings, name: str = OBJECT, workers: int = 0
 ) -> ImageData:
     """Load data given as a Python object; a share is held out as for a folder.
 
@@ -48,7 +51,7 @@ def from_object(
 class Objects:
     """Serves a Python object as a :class:`coview.data.base.Source`."""
 
-    def __init__(self, data: Any, name: str = "array") -> None:
+    def __init__(self, data: Any, name: str = OBJECT) -> None:
         """Check what was given; see :func:`from_object`."""
         self.name, self._data, self._labels = name, data, None
         if isinstance(data, tuple):

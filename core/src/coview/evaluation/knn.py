@@ -1,93 +1,109 @@
-"""Weighted k-nearest-neighbour accuracy."""
+"""k-nearest-neighbour accuracy by cosine, with a weighted or a plain vote."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from coview.data.base import ImageData
 from coview.errors import RequestError
-from coview.evaluation.features import features
+from coview.evaluation.features import feature_batches, features
+from coview.evaluation.metrics import accuracies, class_count
+from coview.evaluation.neighbours import QUERIES, nearest
+from coview.evaluation.stored import InFile, InMemory, Rows
+
+VOTES = ("weighted", "plain")
+MOST_IN_MEMORY = 1 << 30
+"""Bytes of training features in float32 up to which they are kept in memory."""
 
 
 @attrs.frozen
 class KNNResult:
-    """An accuracy with the protocol that gave it."""
+    """An accuracy with the protocol that gave it; a plain vote has no temperature."""
 
     top1: float
     top5: float
     k: int
-    temperature: float
+    temperature: float | None
     train_images: int
     test_images: int
     classes: int
+    mean_per_class: float = float("nan")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, protocol named."""
-        return {"protocol": "weighted kNN, cosine", **attrs.asdict(self)}
+        vote = "plain" if self.temperature is None else "weighted"
+        return {"protocol": f"{vote} kNN, cosine", **attrs.asdict(self)}
 
 
 def vote(
-    train: Tensor,
+    train: Tensor | Rows,
     labels: Tensor,
     queries: Tensor,
     classes: int,
     k: int = 200,
-    temperature: float = 0.07,
-    chunk: int = 1024,
+    temperature: float | None = 0.07,
+    chunk: int = QUERIES,
 ) -> Tensor:
-    """Return class scores (Q, classes) by weighted vote (Wu et al. 2018, section 3.4).
+    """Return class scores (Q, classes) of the k training rows of largest cosine s.
 
-    Each of the k training rows of largest cosine s adds exp(s / temperature) to
-    its class. Queries are taken ``chunk`` at a time, so that memory is bounded
-    by chunk x N.
+    Weighted (Wu et al. 2018, section 3.4): each adds exp(s / temperature) to
+    its class. Plain (``temperature`` None): each adds 1, and of classes with
+    equally many the one whose neighbours are nearer together wins.
 
     Args:
         train: (N, D) float, any length.
         labels: (N,) int64.
         queries: (Q, D) float, any length.
+        classes: number of classes.
+        k: at most N.
+        temperature: see above.
+        chunk: queries that are compared at once.
     """
-    train = normalize(train, dim=1)
+    rows = InMemory(train) if isinstance(train, Tensor) else train
     scores = []
-    for part in normalize(queries, dim=1).split(chunk):
-        similarity, nearest = (part @ train.T).topk(k, dim=1)
-        # Subtracting the row's maximum changes no order and cannot overflow.
-        weight = ((similarity - similarity[:, :1]) / temperature).exp()
-        scores.append(part.new_zeros(len(part), classes).scatter_add_(1, labels[nearest], weight))
+    for similarity, places in nearest(rows, queries, k, queries_at_once=chunk):
+        if temperature is None:
+            # Cosines are at most 1: all of them together are worth less than half a vote.
+            weight = 1 + similarity / (4 * k)
+        else:
+            # Subtracting the row's maximum changes no order and cannot overflow.
+            weight = ((similarity - similarity[:, :1]) / temperature).exp()
+        found = labels.to(places.device)[places]
+        scores.append(weight.new_zeros(len(weight), classes).scatter_add_(1, found, weight))
     return torch.cat(scores)
 
 
 def accuracy(
-    train: Tensor,
+    train: Tensor | Rows,
     labels: Tensor,
     queries: Tensor,
     truth: Tensor,
     classes: int,
     *,
     k: int = 200,
-    temperature: float = 0.07,
+    temperature: float | None = 0.07,
 ) -> KNNResult:
     """Return top-1 and top-5 accuracy of ``queries`` by vote among ``train``.
 
     A k larger than the training set is the training set's size.
     """
     k = min(k, len(train))
-    scores = vote(train, labels, queries, classes, k, temperature)
-
-    def top(n: int) -> float:
-        return float(
-            multiclass_accuracy(
-                scores, truth, num_classes=classes, top_k=min(n, classes), average="micro"
-            )
-        )
-
-    return KNNResult(top(1), top(5), k, temperature, len(train), len(queries), classes)
+    scores = vote(train, labels, queries, classes, k, temperature).cpu()
+    return KNNResult(
+        **accuracies(scores, truth.cpu()),
+        k=k,
+        temperature=temperature,
+        train_images=len(train),
+        test_images=len(queries),
+        classes=classes,
+    )
 
 
 def evaluate_knn(
@@ -95,31 +111,41 @@ def evaluate_knn(
     data: ImageData,
     *,
     k: int = 200,
-    temperature: float = 0.07,
+    temperature: float | None = 0.07,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    most_in_memory: int = MOST_IN_MEMORY,
 ) -> KNNResult:
     """Return the kNN accuracy of a network's features on the data's test split.
 
+    Training features of more than ``most_in_memory`` bytes are written to a
+    temporary file in bfloat16 (``TMPDIR`` says where).
+
     Raises:
         RequestError: the data have no labels or no test split.
+        CoviewError: features are not finite, or the network moved.
     """
     reference, test = labelled_splits(data)
-
-    def of(split: Any) -> Tensor:
-        return features(network, split, batch_size=batch_size, device=device, workers=workers)
-
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
     assert reference.labels is not None and test.labels is not None
-    return accuracy(
-        of(reference),
-        reference.labels,
-        of(test),
-        test.labels,
-        max(len(data.classes), 1),
-        k=k,
-        temperature=temperature,
-    )
+    queries = features(network, test, **options)
+    with TemporaryDirectory(prefix="coview-") as folder:
+        rows: Tensor | Rows
+        if len(reference) * queries.shape[1] * 4 > most_in_memory:
+            path = Path(folder) / "features.bf16"
+            rows = InFile.write(path, feature_batches(network, reference, **options))
+        else:
+            rows = features(network, reference, **options)
+        return accuracy(
+            rows,
+            reference.labels,
+            queries.to(device),
+            test.labels,
+            class_count(data, reference.labels, test.labels),
+            k=k,
+            temperature=temperature,
+        )
 
 
 def labelled_splits(data: ImageData) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
@@ -47,7 +48,7 @@ class LinearResult:
     validation_images: int
     test_images: int
     classes: int
-    grid: tuple[dict[str, float], ...]
+    grid: tuple[dict[str, float | None], ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, protocol named."""
@@ -111,7 +112,11 @@ def evaluate_linear(
         heads = train(fitting, settings)
         chosen, shares, losses = best_head(heads, rows[held], labels[held])
         grid = [
-            {**attrs.asdict(s), "validation_top1": share, "validation_loss": loss}
+            {
+                **attrs.asdict(s),
+                "validation_top1": share,
+                "validation_loss": loss if math.isfinite(loss) else None,
+            }
             for s, share, loss in zip(settings, shares, losses, strict=True)
         ]
     final = train(torch.arange(len(rows)), [settings[chosen]])

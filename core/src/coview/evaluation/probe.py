@@ -135,5 +135,8 @@ def best_head(heads: Heads, rows: Tensor, labels: Tensor) -> tuple[int, list[flo
     finite = [math.isfinite(loss) for loss in losses]
     right = (scores.argmax(dim=-1) == labels).double().mean(dim=1).tolist()
     accuracy = [value if fine else 0.0 for value, fine in zip(right, finite, strict=True)]
-    order = [(a, -loss if fine else -math.inf) for a, loss, fine in zip(accuracy, losses, finite, strict=True)]
+    order = [
+        (a, -loss if fine else -math.inf)
+        for a, loss, fine in zip(accuracy, losses, finite, strict=True)
+    ]
     return max(range(len(order)), key=order.__getitem__), accuracy, losses

@@ -52,18 +52,16 @@ def rebuilt(parts: Mapping[str, Any], backbone: BackboneSpec) -> tuple[nn.Module
         CoviewError: it does not take these settings any more.
     """
     facts = parts["plan"]
-    known = {key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()}
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
     plan = Plan(**known, backbone=backbone)
     views = _make("views", parts["views"], plan)
     encoder = _make("encoder", parts["encoder"], attrs.evolve(plan, layout=views.layout))
-    module: nn.Module = encoder.backbone()  # type: ignore[operator]
-    return module, views
+    return encoder.backbone(), views
 
 
-def _make(role: str, part: Mapping[str, Any], plan: Plan) -> nn.Module:
+def _make(role: str, part: Mapping[str, Any], plan: Plan) -> Any:
     factory = find(kind_of_role(role), part["use"]).load()
     settings, problems = structure(factory.Settings, part["settings"], role)
     if problems:
         raise CoviewError("; ".join(problems))
-    module: nn.Module = factory(settings, plan)
-    return module
+    return factory(settings, plan)

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from coview.backbones import from_module
 from coview.configure import Changes, configure, run_table
+from coview.data.arrays import OBJECT
 from coview.data.base import ImageData, Source
 from coview.data.loader import Batches
 from coview.data.sources import open_source
@@ -25,7 +26,7 @@ from coview.method import Method, build_method
 from coview.plan import Plan
 from coview.recipes import Recipe, Use, find_recipe
 from coview.registry import find
-from coview.resolve import Resolved
+from coview.resolve import GIVEN, Resolved
 from coview.training import checkpoints
 from coview.training.device import autocasting, pick_device, pick_precision
 from coview.training.distributed import (
@@ -234,10 +235,10 @@ def _objects(request: Request, resolved: Resolved, plan: Plan) -> tuple[Resolved
     changes: dict[str, Any] = {}
     if request.views is not None:
         objects["views"] = TransformViews(request.views, plan)
-        changes["views"] = Use(f"python:{type(request.views).__name__}")
+        changes["views"] = Use(f"{GIVEN}{type(request.views).__name__}")
     if request.backbone is not None:
         objects["backbone"] = from_module(request.backbone, plan.channels, plan.image_size)
-        changes["backbone"] = Use(f"python:{type(request.backbone).__name__}")
+        changes["backbone"] = Use(f"{GIVEN}{type(request.backbone).__name__}")
     return attrs.evolve(resolved, recipe=attrs.evolve(resolved.recipe, **changes)), objects
 
 
@@ -272,15 +273,22 @@ def _backbone_meta(resolved: Resolved, plan: Plan, given: bool) -> dict[str, Any
 def _resumed(request: Request) -> Run:
     path = request.resume
     assert path is not None
+    _refuse_changes(request)
     if not (path / "run.json").is_file():
         raise RequestError(f"There is no run at {path} to resume.")
     state = checkpoints.read(path / "checkpoints" / "last.pt")
     recipe_file = path / "recipe.toml"
     facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    if request.data is None and facts["data"]["name"] == OBJECT:
+        raise RequestError(
+            "This run's data were a Python object: pass it again, "
+            "coview.train(resume=..., data=...)."
+        )
     again = attrs.evolve(
         request,
         method=attrs.evolve(find_recipe(recipe_file), name=facts["method"]),
-        data=facts["data"]["name"],
+        # A Python object cannot be named; the fingerprint tells whether it is the same.
+        data=request.data if request.data is not None else facts["data"]["name"],
         changes=Changes(preset="none"),
         seed=facts["seed"],
         precision=facts["precision"],
@@ -289,8 +297,19 @@ def _resumed(request: Request) -> Run:
     run = _assemble(again, resolved, source, options, path)
     checkpoints.same_run(state["identity"], run.identity)
     run.step = checkpoints.restore(state, run.method, run.optimizer, run.scaler)
-    run.metrics = cut_metrics(path, run.step)
+    if is_first():
+        run.metrics = cut_metrics(path, run.step)
     return run
+
+
+def _refuse_changes(request: Request) -> None:
+    fixed = ("changes", "out", "init", "precision", "seed")
+    plain = Request()
+    given = [name for name in fixed if getattr(request, name) != getattr(plain, name)]
+    if given:
+        raise RequestError(
+            f"A run is resumed as it was: {', '.join(given)} cannot be given beside resume."
+        )
 
 
 def _first(*values: Any) -> Any:

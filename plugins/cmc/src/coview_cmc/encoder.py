@@ -41,9 +41,7 @@ class PerViewEncoder(nn.Module):
             None, "width between the head's layers; none: the backbone's", gt(0)
         )
         norm: str = setting("none", "normalisation between the head's layers", one_of(*NORMS))
-        output_norm: str = setting(
-            "none", "normalisation of the embedding", one_of(*OUTPUT_NORMS)
-        )
+        output_norm: str = setting("none", "normalisation of the embedding", one_of(*OUTPUT_NORMS))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -58,7 +56,7 @@ class PerViewEncoder(nn.Module):
     @property
     def trunk(self) -> JoinedBackbones:
         """The backbones, shared, not copied."""
-        return JoinedBackbones([encoder.trunk for encoder in self.encoders])
+        return JoinedBackbones([self._of(view).trunk for view in self.views])
 
     def project(self, views: Views, which: Sequence[int]) -> tuple[ByView, ByView]:
         """Run each view through its own backbone and head.
@@ -124,7 +122,8 @@ class JoinedBackbones(nn.Module):
     def __init__(self, trunks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.trunks = nn.ModuleList(trunks)
-        self.num_features = sum(int(trunk.num_features) for trunk in trunks)  # type: ignore[arg-type]
+        widths = [int(trunk.num_features) for trunk in trunks]  # type: ignore[arg-type]
+        self.num_features = sum(widths)
 
     def compile(self, *arguments: Any, **named: Any) -> None:
         """Compile every backbone: training calls them one by one."""

@@ -51,7 +51,8 @@ class GroupViews(nn.Module):
             "raw channel by itself, low and high frequencies",
         )
         pairing: str = setting(
-            "full", "which views are compared: full (each with each) or core (the first with each)",
+            "full",
+            "which views are compared: full (each with each) or core (the first with each)",
             one_of("full", "core"),
         )
         crop_scale: tuple[float, float] = setting(

@@ -47,13 +47,9 @@ class PatchAugmentation:
         if self.jitter_p and channels == 3:
             operations.append(kornia.ColorJitter(*self.jitter, p=self.jitter_p))
         if self.affine_p:
-            operations.append(
-                kornia.RandomAffine(self.degrees, shear=self.shear, p=self.affine_p)
-            )
+            operations.append(kornia.RandomAffine(self.degrees, shear=self.shear, p=self.affine_p))
         if self.elastic_p:
-            operations.append(
-                kornia.RandomElasticTransform((15, 15), (4.0, 4.0), p=self.elastic_p)
-            )
+            operations.append(kornia.RandomElasticTransform((15, 15), (4.0, 4.0), p=self.elastic_p))
         if channels != 3 and (self.jitter_p or self.drop_colours_p):
             notice(f"images have {channels} channel(s): patches keep their colours")
         return Chain(operations)
@@ -86,7 +82,7 @@ class PatchAugmentation:
 
 
 def draw(step: Step, rows: int, *shape: int, high: int | None = None) -> Tensor:
-    """Draw for the global batch, return this process's rows: (rows, \\*shape).
+    """Draw for the global batch, return this process's rows, each of that shape.
 
     Args:
         step: its generator decides.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from timm.models.resnetv2 import ResNetStage, ResNetV2
+from timm.layers.norm_act import BatchNormAct2d
+from timm.models.resnetv2 import PreActBottleneck, ResNetStage, ResNetV2
 from torch import nn
 
 from coview.backbones import BackboneSettings
@@ -25,10 +26,17 @@ def resnet161(channels: int, image_size: int, settings: BackboneSettings) -> nn.
     """
     net = _three_stages((3, 4, 1), channels, settings)
     net.stages[2] = ResNetStage(
-        512, 4096, 2, 1, 46, bottle_ratio=0.125, act_layer=nn.ReLU, **_layers(net)
+        512,
+        4096,
+        stride=2,
+        dilation=1,
+        depth=46,
+        bottle_ratio=0.125,
+        conv_layer=_convolution,
+        norm_layer=BatchNormAct2d,
     )
     net.num_features = 4096
-    net.norm = type(net.norm)(4096)
+    net.norm = BatchNormAct2d(4096)
     return _initialised(net)
 
 
@@ -38,7 +46,7 @@ def _three_stages(depths: tuple[int, ...], channels: int, settings: BackboneSett
         channels=(256, 512, 1024),
         num_classes=0,
         in_chans=channels,
-        norm_layer="batchnorm2d",
+        norm_layer=BatchNormAct2d,
         conv_layer=_convolution,
         drop_path_rate=settings.drop_path,
     )
@@ -58,13 +66,9 @@ def _initialised(net: ResNetV2) -> ResNetV2:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
     for module in net.modules():
-        if hasattr(module, "zero_init_last"):
+        if isinstance(module, PreActBottleneck):
             module.zero_init_last()
     return net
-
-
-def _layers(net: ResNetV2) -> dict[str, object]:
-    return {"conv_layer": _convolution, "norm_layer": type(net.norm)}
 
 
 def _convolution(
@@ -72,5 +76,12 @@ def _convolution(
 ) -> nn.Conv2d:
     padding = (stride - 1 + dilation * (kernel_size - 1)) // 2
     return nn.Conv2d(
-        inputs, outputs, kernel_size, stride, padding, dilation, bias=False, **rest  # type: ignore[arg-type]
+        inputs,
+        outputs,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        bias=False,
+        **rest,  # type: ignore[arg-type]
     )

@@ -62,7 +62,9 @@ class AutoregressiveEncoder(Encoder):
         context: str = setting("masked-conv", "the autoregressive network", one_of(*CONTEXTS))
         context_hidden: int = setting(256, "width inside the autoregressive network", gt(0))
         context_layers: int = setting(5, "its residual units or recurrent layers", gt(0))
-        first: int = setting(1, "the nearest row that is predicted, counted from the last seen", ge(1))
+        first: int = setting(
+            1, "the nearest row that is predicted, counted from the last seen", ge(1)
+        )
         last: int = setting(5, "the farthest row that is predicted", ge(1))
         directions: int = setting(
             1, "quarter turns of the grid to predict in, a context network each", between(1, 4)
@@ -92,17 +94,14 @@ class AutoregressiveEncoder(Encoder):
         settings, offsets = self.settings, self.settings.last + 1 - self.settings.first
         make = CONTEXTS[settings.context]
         columns = [self.grid[1 - turns % 2] for turns in range(settings.directions)]
-        self.context = nn.ModuleList(
+        networks = [
             make(self.features, settings.context_hidden, settings.context_layers, width)
             for width in columns
-        )
-        self.predictors = nn.ModuleList(
-            nn.Linear(network.width, self.dim, bias=False)
-            for network in self.context
-            for _ in range(offsets)
-        )
-        for predictor in self.predictors:
-            nn.init.zeros_(predictor.weight)
+        ]
+        heads = [nn.Linear(c.width, self.dim, bias=False) for c in networks for _ in range(offsets)]
+        for head in heads:
+            nn.init.ones_(head.weight)
+        self.context, self.predictors = nn.ModuleList(networks), nn.ModuleList(heads)
 
     @hookimpl
     def encode(self, views: Views, batch: Batch) -> Encoded:
@@ -144,7 +143,8 @@ class AutoregressiveEncoder(Encoder):
 
     def _on_grid(self, by_view: ByView) -> Tensor:
         """Put what each piece gave, (B, d), in its place: (B, d, rows, columns)."""
-        return torch.stack([by_view[v] for v in sorted(by_view)], dim=2).unflatten(2, self.grid)
+        stacked = torch.stack([by_view[v] for v in sorted(by_view)], dim=2)
+        return stacked.view(*stacked.shape[:2], *self.grid)
 
 
 class MeanOverPatches(nn.Module):
@@ -163,7 +163,7 @@ class MeanOverPatches(nn.Module):
     def forward(self, *patches: Tensor) -> Tensor:
         """(B, C, p, p) each -> (B, D)."""
         features: Tensor = self.trunk(torch.cat(patches))
-        return features.unflatten(0, (len(patches), -1)).mean(dim=0)
+        return features.view(len(patches), -1, features.shape[1]).mean(dim=0)
 
 
 def _turned(grid: Tensor, turns: int) -> Tensor:

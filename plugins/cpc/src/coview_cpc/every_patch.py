@@ -52,7 +52,9 @@ class EveryPatch(nn.Module):
         slots = [key for _, key in encoded.pairs]
         if self.settings.draws == 0:
             return Negatives(dict.fromkeys(slots, every), dict.fromkeys(slots, whose))
-        drawn = {slot: self._draw(len(encoded.projections[slot]), len(every), step) for slot in slots}
+        drawn = {
+            slot: self._draw(len(encoded.projections[slot]), len(every), step) for slot in slots
+        }
         return Negatives(
             {slot: every[rows] for slot, rows in drawn.items()},
             {slot: whose[rows] for slot, rows in drawn.items()},

@@ -38,7 +38,9 @@ class PatchViews(nn.Module):
         size: int | None = setting(
             None, "pixels a side of the part of the image that is cut; none: all of it", gt(0)
         )
-        padding: int = setting(0, "pixels of the mean around the image before the random crop", ge(0))
+        padding: int = setting(
+            0, "pixels of the mean around the image before the random crop", ge(0)
+        )
         flip_p: float = setting(0.5, "probability of a horizontal flip", between(0, 1))
         grey: bool = setting(True, "turn the image grey: views have one channel")
         patch: int | None = setting(
@@ -47,9 +49,7 @@ class PatchViews(nn.Module):
         stride: int | None = setting(
             None, "pixels from one patch to the next; none: half a patch", gt(0)
         )
-        normalize: bool = setting(
-            True, "subtract the data set's mean and divide by its deviation"
-        )
+        normalize: bool = setting(True, "subtract the data set's mean and divide by its deviation")
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()

@@ -30,9 +30,9 @@ class MemoryBank(nn.Module):
     same ones for every view, and a view's bank takes in that view's features.
 
     Attributes:
-        rows: (n, d), with ``per_view`` (views, n, d). They start uniform in (-s, s), s = 1 / sqrt(d / 3), so
-            that their expected squared length is 1 (released code); a visited
-            row has unit length.
+        rows: (n, d), with ``per_view`` (views, n, d). They start uniform in
+            (-s, s), s = 1 / sqrt(d / 3), so that their expected squared length is 1
+            (released code); a visited row has unit length.
     """
 
     rows: Tensor

@@ -17,9 +17,7 @@ PARTS = {
     "loss": Use("info-nce", temperature=0.1),
     "backbone": Use("resnet152-3x-sk", zero_init_last=True),
     # 0.1 x the root of the batch: 6.4 at 4096. Warm-up is 5 % of the training.
-    "optimizer": Use(
-        "lars", lr=0.1, lr_rule="sqrt", momentum=0.9, weight_decay=1e-4, eta=1e-3
-    ),
+    "optimizer": Use("lars", lr=0.1, lr_rule="sqrt", momentum=0.9, weight_decay=1e-4, eta=1e-3),
     "schedule": Use("cosine", warmup_epochs=40),
     "epochs": 800,
     "batch_size": 4096,
@@ -36,9 +34,7 @@ SMALL = {
     "batch_size": 512,
 }
 
-recipe = Recipe(
-    summary=SUMMARY, negatives=Use("in-batch"), presets={"small": SMALL}, **PARTS
-)
+recipe = Recipe(summary=SUMMARY, negatives=Use("in-batch"), presets={"small": SMALL}, **PARTS)
 
 # The paper's memory (about one point better): keys of a slowly moving copy of the network,
 # as MoCo keeps them. Positives and in-batch negatives are that copy's keys too; the paper does

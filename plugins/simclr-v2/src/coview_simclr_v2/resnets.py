@@ -21,7 +21,7 @@ SK_RATIO = 0.0625
 SK_LEAST = 32
 
 
-class SKBottleneck(SelectiveKernelBottleneck):  # type: ignore[misc]
+class SKBottleneck(SelectiveKernelBottleneck):
     """A bottleneck whose 3 x 3 convolution is two that are mixed (Li et al. 2019).
 
     Both streams see all channels, both kernels are 3 x 3, and the layer that
@@ -59,7 +59,7 @@ def resnet(
         settings: stem, and whether residual branches start at zero.
     """
     net = ResNet(
-        SKBottleneck if selective else Bottleneck,
+        SKBottleneck if selective else Bottleneck,  # type: ignore[arg-type]
         DEPTHS[depth],
         num_classes=0,
         in_chans=channels,
@@ -74,7 +74,7 @@ def resnet(
     if settings.stem == "3x3":
         return with_stem(net, "3x3")
     if not selective:
-        net.conv1 = first_layer(channels, 64 * width, 7, stride=2)
+        net.conv1 = first_layer(channels, 64 * width, 7, stride=2)  # type: ignore[assignment]
     return net
 
 

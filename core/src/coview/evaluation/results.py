@@ -1,0 +1,104 @@
+"""The results of a run's evaluations, kept beside it, and the table of several runs."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from coview.errors import CoviewError, RequestError
+from coview.files import write_text
+
+FILE = "evaluations.jsonl"
+COLUMNS = (
+    *("run", "method", "trained_on", "trained_epochs", "train_seed"),
+    *("evaluation", "protocol", "data", "epochs", "seed"),
+    *("top1", "top5", "mean_per_class", "recall_at_1", "mean_average_precision", "command"),
+)
+SHARES = ("top1", "top5", "mean_per_class", "recall_at_1", "mean_average_precision")
+
+
+def remember(weights: Path, result: dict[str, Any], command: Sequence[str]) -> None:
+    """Add a result to a run's ``evaluations.jsonl``; weights that are no run keep none.
+
+    The file is replaced as a whole: it has the old lines, or those and the new one.
+    """
+    if not (weights / "run.json").is_file():
+        return
+    file = weights / FILE
+    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    line = json.dumps({**result, "command": list(command), "time": time})
+    write_text(file, f"{before}{line}\n")
+
+
+def rows(runs: Iterable[Path]) -> list[dict[str, Any]]:
+    """Return one row an evaluation: what was trained, how it was measured, by which command.
+
+    Raises:
+        RequestError: a path is no run.
+        CoviewError: a run's file of results is damaged.
+    """
+    return [row for run in runs for row in _of_run(run)]
+
+
+def _of_run(run: Path) -> list[dict[str, Any]]:
+    if not (run / "run.json").is_file():
+        raise RequestError(f"There is no run at {run}.")
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+    trained = {
+        "run": str(run),
+        "method": facts["method"],
+        "trained_on": facts["data"]["name"],
+        "trained_epochs": _epochs(run, recipe),
+        "train_seed": facts["seed"],
+    }
+    found = [
+        {
+            "evaluation": "knn",
+            "data": facts["data"]["name"],
+            **line["knn"],
+            "command": facts["command"],
+        }
+        for line in _lines(run / "metrics.jsonl")
+        if "knn" in line
+    ]
+    return [{**trained, **row} for row in (*found, *_lines(run / FILE))]
+
+
+def _epochs(run: Path, recipe: dict[str, Any]) -> float | None:
+    """Return the epochs that were trained, which an interrupted run has fewer of."""
+    done = [line["epoch"] for line in _lines(run / "metrics.jsonl") if "epoch" in line]
+    asked = recipe.get("training", recipe).get("epochs")
+    return done[-1] if done else asked
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except json.JSONDecodeError as error:
+        raise CoviewError(f"{file} is damaged: {error}.") from error
+
+
+def markdown(found: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table, of the columns that any row has."""
+    columns = [c for c in COLUMNS if any(row.get(c) is not None for row in found)]
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[_cell(column, row.get(column)) for column in columns] for row in found]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if column in SHARES:
+        return f"{100 * value:.1f} %"
+    if column == "command":
+        return f"`{' '.join(['coview', *value[1:]])}`".replace("|", "\\|")
+    return str(value).replace("|", "\\|")
