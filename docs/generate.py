@@ -14,6 +14,7 @@ import click
 from click.testing import CliRunner
 
 from coview.cli import main
+from coview.cli.evaluate import command as evaluate
 from coview.cli.main import COMMANDS
 from coview.hookspecs import HOOK_NAMES, LifeHooks, StepHooks
 
@@ -37,7 +38,8 @@ def hooks() -> str:
 def cli() -> str:
     """Return docs/cli.md: the help of every command that is coview's own."""
     parts = ["# Command line\n\nGenerated from `coview COMMAND --help`.\n"]
-    paths: list[list[str]] = [[], *([name] for name in COMMANDS), ["evaluate", "knn"]]
+    nested = (["evaluate", name] for name in evaluate.commands)
+    paths: list[list[str]] = [[], *([name] for name in COMMANDS), *nested]
     for path in paths:
         result = CliRunner().invoke(main, [*path, "--help"], prog_name="coview")
         text = "\n".join(line.rstrip() for line in result.output.splitlines())

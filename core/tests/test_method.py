@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from coview.encoders import Encoder, EncoderSettings
 from coview.errors import CoviewError, PluginError
 from coview.hookspecs import hookimpl
-from coview.method import Component, Method
+from coview.method import Method
 from coview.neutral import NoNegatives, Shared
 from coview.plan import Layout, Plan
 from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
+from coview.relay import Component
 
 
 class TwoViews(nn.Module):

@@ -8,9 +8,10 @@ import attrs
 import pytest
 
 from coview.errors import RequestError
+from coview.layers import Layers
 from coview.plan import Plan
 from coview.recipes import Recipe, Use, from_document, read_recipe, to_document, to_toml
-from coview.resolve import Layers
+from coview.resolve import resolve
 
 
 def a_recipe(**changes: object) -> Recipe:
@@ -127,7 +128,7 @@ def test_wrong_places_are_problems_with_the_nearest_name() -> None:
 def test_everything_wrong_is_told_at_once() -> None:
     recipe = a_recipe(optimizer=Use("sdg"), schedule=Use("constant", gamma=1), epochs=0)
     with pytest.raises(RequestError) as caught:
-        Layers(recipe).resolve()
+        resolve(Layers(recipe))
     text = str(caught.value)
     for said in ("some-views", "some-encoder", "some-loss", "Did you mean 'sgd'", "'gamma'"):
         assert said in text

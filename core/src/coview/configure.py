@@ -12,8 +12,9 @@ import attrs
 from coview.data.assemble import delivered_size
 from coview.data.base import SMALL_IMAGE, DataSettings, Source
 from coview.errors import RequestError, unknown
+from coview.layers import Layers
 from coview.recipes import Recipe, read_layers
-from coview.resolve import Layers, Resolved
+from coview.resolve import Resolved, resolve
 from coview.settings import literal, structure
 
 
@@ -64,7 +65,7 @@ def configure(
     elif size is not None and source is not None:
         layers.set("data.size", size, "data")
     _lay(layers, changes, layer)
-    return layers.resolve(preset)
+    return resolve(layers, preset)
 
 
 def _image_size(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from torch import nn
+import math
 
-NORMS = ("none", "batch", "layer")
-OUTPUT_NORMS = ("none", "batch", "batch-no-shift", "batch-plain", "layer")
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+NORMS = ("none", "batch", "layer", "group")
+OUTPUT_NORMS = ("none", "batch", "batch-no-shift", "batch-plain", "layer", "group")
+GROUPS = 16
 
 
 def norm(kind: str, width: int) -> nn.Module:
     """Return a normalisation of (N, width).
 
     ``batch`` has scale and shift; ``batch-no-shift`` keeps its shift at zero
-    and untrained (SimCLR's last layer); ``batch-plain`` has neither.
+    and untrained (SimCLR's last layer); ``batch-plain`` has neither. ``group``
+    normalises 16 groups of channels of each row apart.
     """
     if kind == "batch":
         return nn.BatchNorm1d(width)
@@ -24,7 +30,18 @@ def norm(kind: str, width: int) -> nn.Module:
         return layer
     if kind == "layer":
         return nn.LayerNorm(width)
+    if kind == "group":
+        return nn.GroupNorm(math.gcd(GROUPS, width), width)
     return nn.Identity()
+
+
+class StandardizedLinear(nn.Linear):
+    """A linear layer whose rows have mean 0 and deviation 1 (Qiao et al. 2019, arXiv:1903.10520)."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, inputs) -> (N, outputs)."""
+        deviation, mean = torch.std_mean(self.weight, dim=1, correction=0, keepdim=True)
+        return linear(rows, (self.weight - mean) / (deviation + 1e-5), self.bias)
 
 
 def mlp(
@@ -37,6 +54,7 @@ def mlp(
     output_norm: str = "none",
     hidden_bias: bool = True,
     output_bias: bool = True,
+    standardized: bool = False,
 ) -> nn.Sequential:
     """Return ``layers`` linear layers, with norm and ReLU between them.
 
@@ -48,18 +66,23 @@ def mlp(
         hidden: width between the layers.
         outputs: width of what comes out, (N, outputs).
         layers: number of linear layers; 1 is a linear head.
-        hidden_norm: ``"none"``, ``"batch"`` or ``"layer"``.
+        hidden_norm: one of :data:`NORMS`.
         output_norm: one of :data:`OUTPUT_NORMS`.
         hidden_bias, output_bias: whether linear layers have a bias.
+        standardized: whether their weights are standardised.
     """
+    layer = StandardizedLinear if standardized else nn.Linear
     blocks: list[nn.Module] = []
     width = inputs
     for _ in range(layers - 1):
-        linear = nn.Linear(width, hidden, bias=hidden_bias)
-        parts = [linear, norm(hidden_norm, hidden), nn.ReLU(inplace=True)]
+        parts = [
+            layer(width, hidden, bias=hidden_bias),
+            norm(hidden_norm, hidden),
+            nn.ReLU(inplace=True),
+        ]
         blocks.append(nn.Sequential(*_without_identities(parts)))
         width = hidden
-    last = [nn.Linear(width, outputs, bias=output_bias), norm(output_norm, outputs)]
+    last = [layer(width, outputs, bias=output_bias), norm(output_norm, outputs)]
     blocks.append(nn.Sequential(*_without_identities(last)))
     return nn.Sequential(*blocks)
 

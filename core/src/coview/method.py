@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -16,38 +13,12 @@ from torch import Tensor, nn
 
 from coview.backbones import BackboneSpec
 from coview.encoders import Encoder
-from coview.errors import CoviewError, PluginError, RequestError, nearest
-from coview.hookspecs import (
-    HOOK_NAMES,
-    OPEN_HOOKS,
-    PROJECT,
-    ROLE_HOOKS,
-    ROLES,
-    LifeHooks,
-    StepHooks,
-    hookimpl,
-)
+from coview.errors import CoviewError, PluginError, RequestError
+from coview.hookspecs import PROJECT, ROLES, LifeHooks, StepHooks
 from coview.plan import Plan
 from coview.records import Batch, Encoded, Step, Targets, Views, detached, joined
+from coview.relay import Component, check_roles, first_line, refuse_misspelt, register
 from coview.resolve import Part, Resolved
-
-_IMPL = f"{PROJECT}_impl"
-
-
-@attrs.frozen(eq=False)
-class Component:
-    """A built part: the module, the roles it fills, and who it is in messages."""
-
-    key: str
-    module: nn.Module
-    roles: tuple[str, ...]
-    name: str
-    package: str
-
-    @property
-    def label(self) -> str:
-        """For messages: ``negatives 'queue' of package coview-moco``."""
-        return f"{self.roles[0]} {self.name!r} of package {self.package}"
 
 
 class Method(nn.Module):
@@ -71,8 +42,8 @@ class Method(nn.Module):
         self._step_number = -1
         # pluggy calls the last registered first; the recipe's order is the first one first.
         for component in reversed(components):
-            _register(self.manager, component)
-        _check_roles(self.manager)
+            register(self.manager, component)
+        check_roles(self.manager)
 
     @property
     def encoder(self) -> Encoder:
@@ -155,11 +126,11 @@ class Method(nn.Module):
             PluginError: it implements a hook, or takes an argument, that does not exist.
         """
         label = f"observer {name!r}" + (f" of package {package}" if package else "")
-        _refuse_misspelt(observer, label)
+        refuse_misspelt(observer, label)
         try:
             self.manager.register(observer, name=f"observer:{name}")
         except pluggy.PluginValidationError as error:
-            raise PluginError(f"{label} does not fit its hooks: {_first_line(error)}") from error
+            raise PluginError(f"{label} does not fit its hooks: {first_line(error)}") from error
 
     def _keep(self, step: Step, records: tuple[Batch, Views, Encoded, Targets]) -> None:
         if not self.training:
@@ -225,68 +196,3 @@ def _learned(plan: Plan, role: str, module: Any) -> Plan:
     if role == "encoder":
         return attrs.evolve(plan, dim=module.dim, encoder=module)
     return plan
-
-
-def _register(manager: pluggy.PluginManager, component: Component) -> None:
-    _refuse_misspelt(component.module, component.label)
-    relay = SimpleNamespace()
-    for name in (*(ROLE_HOOKS[role] for role in component.roles), *OPEN_HOOKS):
-        implementation = getattr(component.module, name, None)
-        if implementation is not None and hasattr(implementation, _IMPL):
-            setattr(relay, name, _relay(implementation, component))
-        elif name not in OPEN_HOOKS:
-            role = next(role for role, hook in ROLE_HOOKS.items() if hook == name)
-            raise PluginError(f"{component.label} fills {role!r}, but has no @hookimpl {name}.")
-    try:
-        manager.register(relay, name=component.key)
-    except pluggy.PluginValidationError as error:
-        # pluggy 1.6 leaves the plugin half registered.
-        if manager.has_plugin(component.key):
-            manager.unregister(name=component.key)
-        raise PluginError(
-            f"{component.label} does not fit its hooks: {_first_line(error)}"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else repr(error)
-
-
-def _refuse_misspelt(component: object, label: str) -> None:
-    for name in dir(type(component)):
-        if hasattr(getattr(type(component), name, None), _IMPL) and name not in HOOK_NAMES:
-            raise PluginError(
-                f"{label} implements a hook {name!r} that does not exist."
-                f"{nearest(name, HOOK_NAMES)}"
-            )
-
-
-def _relay(implementation: Callable[..., Any], component: Component) -> Callable[..., Any]:
-    """Wrap a hook: its step has the component's own randomness, its errors say who failed."""
-    signature = inspect.signature(implementation)
-    names = list(signature.parameters)
-    position = names.index("step") if "step" in names else None
-
-    @functools.wraps(implementation)
-    def call(*arguments: Any) -> Any:
-        if position is not None:
-            step: Step = arguments[position]
-            given = list(arguments)
-            given[position] = step.within(component.key)
-            arguments = tuple(given)
-        try:
-            return implementation(*arguments)
-        except Exception as error:
-            error.add_note(f"in {component.label}")
-            raise
-
-    call.__signature__ = signature  # type: ignore[attr-defined]
-    return hookimpl(call)
-
-
-def _check_roles(manager: pluggy.PluginManager) -> None:
-    for role, hook in ROLE_HOOKS.items():
-        answering = len(getattr(manager.hook, hook).get_hookimpls())
-        if answering == 0 or (answering > 1 and role != "negatives"):
-            raise CoviewError(f"Role {role!r} needs exactly one component; {answering} fill it.")

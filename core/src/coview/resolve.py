@@ -1,21 +1,21 @@
 """From a recipe and what its user changed to settings that are known to be right.
 
-Layers lie over each other: the components' defaults, the recipe, a preset, the
-command line (or Python's arguments). Every value remembers the layer that set
-it, and every problem is reported at once.
+Below the layers of :mod:`coview.layers` lie the components' defaults. Every value
+remembers the layer that set it, and every problem is reported at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
 from coview.errors import CoviewError, RequestError, unknown
 from coview.hookspecs import ROLES
-from coview.recipes import SCALARS, TABLES, Recipe, Use
-from coview.registry import Entry, find, kind_of_role, role_of
+from coview.layers import Draft, Layers
+from coview.recipes import TABLES, Recipe, Use
+from coview.registry import Entry, find, kind_of_role
 from coview.settings import fields_of, ge, one_of, plain, setting, structure
 
 CORE = "coview"
@@ -91,185 +91,63 @@ class Resolved:
         return self.parts[table][0]
 
 
-@attrs.define(eq=False)
-class _Draft:
-    """A name with settings while layers are laid over it."""
+def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = ()) -> Resolved:
+    """Import what is named and check every value.
 
-    name: str
-    layer: str
-    settings: dict[str, Any] = attrs.field(factory=dict)
-    origins: dict[str, str] = attrs.field(factory=dict)
+    Raises:
+        RequestError: with every problem found.
+        PluginError: a named component cannot be loaded.
+    """
+    problems = layers.problems
+    training, wrong = structure(TrainingSettings, layers.scalars, "the recipe")
+    problems += wrong
+    parts = {table: _parts(table, layers.tables[table], problems) for table in TABLES}
+    data = _data(layers.data, problems)
+    _share(parts, layers.tables, problems)
+    problems += _unmet_needs(parts)
+    if problems:
+        raise RequestError(*problems)
+    return Resolved(
+        recipe=_written_out(layers.recipe, parts, training, data),
+        training=training,
+        origins=layers.origins,
+        parts=parts,
+        data=data,
+        data_origins=_origins(type(data), layers.data.origins),
+        preset=preset,
+        notices=(*notices, *_unused(parts)),
+    )
 
-    def put(self, settings: Mapping[str, Any], layer: str) -> None:
-        self.settings |= settings
-        self.origins |= dict.fromkeys(settings, layer)
+
+def _parts(table: str, drafts: Iterable[Draft], problems: list[str]) -> tuple[Part, ...]:
+    made = (_part(table, draft, problems) for draft in drafts)
+    return tuple(part for part in made if part is not None)
 
 
-class Layers:
-    """A recipe with changes laid over it; collects problems instead of raising."""
+def _part(table: str, draft: Draft, problems: list[str]) -> Part | None:
+    try:
+        factory, settings_class, entry = _look_up(table, draft.name)
+    except RequestError as error:
+        problems.extend(error.problems)
+        return None
+    settings, wrong = structure(settings_class, draft.settings, table)
+    problems += wrong
+    package = entry.package if entry else CORE
+    version = entry.version if entry else ""
+    origins = _origins(settings_class, draft.origins)
+    return Part(table, draft.name, package, version, factory, settings, origins)
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.problems: list[str] = []
-        self.scalars = {key: getattr(recipe, key) for key in SCALARS}
-        self.origins = dict.fromkeys(SCALARS, "recipe")
-        self.data = _Draft("data", "recipe")
-        self.data.put(recipe.data, "recipe")
-        self.tables: dict[str, list[_Draft]] = {}
-        for table in TABLES:
-            self.tables[table] = []
-            for use in recipe.uses(table):
-                self._add(table, use, "recipe")
 
-    def _add(self, table: str, use: Use, layer: str) -> None:
-        draft = _Draft(use.name, layer)
-        draft.put(use.settings, layer)
-        self.tables[table].append(draft)
+def _data(draft: Draft, problems: list[str]) -> Any:
+    from coview.data.base import DataSettings
 
-    def change(self, changes: Mapping[str, Any], layer: str) -> None:
-        """Lay a preset's (or Python's) nested changes over the recipe."""
-        for key, value in changes.items():
-            if key in SCALARS:
-                self.scalar(key, value, layer)
-            elif key == "data":
-                if isinstance(value, Mapping):
-                    self.data.put(value, layer)
-                else:
-                    self.problems.append(f"data must be a table, not {value!r}.")
-            elif key not in TABLES:
-                self.problems.append(unknown("key", key, (*SCALARS, "data", *TABLES)))
-            else:
-                self._change_table(key, value, layer)
-
-    def _change_table(self, table: str, value: Any, layer: str) -> None:
-        if isinstance(value, Mapping) and "use" not in value:
-            for key, item in value.items():
-                self.set(f"{table}.{key}", item, layer)
-            return
-        several = value if isinstance(value, (list, tuple)) else [value]
-        present = [draft.name for draft in self.tables[table]]
-        for position, item in enumerate(several):
-            if isinstance(item, Mapping) and "use" not in item and position >= len(present):
-                self.problems.append(f"{table} must name what it uses: use = NAME.")
-                return
-        uses = [_as_use(item, present[p : p + 1]) for p, item in enumerate(several)]
-        self.use(table, [use.name for use in uses], layer)
-        for draft, use in zip(self.tables[table], uses, strict=True):
-            draft.put(use.settings, layer)
-
-    def scalar(self, key: str, value: Any, layer: str) -> None:
-        """Set one of the recipe's own numbers."""
-        self.scalars[key] = value
-        self.origins[key] = layer
-
-    def use(self, table: str, names: Sequence[str], layer: str) -> None:
-        """Let a table use other components; one already there keeps its settings."""
-        if table not in TABLES:
-            try:
-                table = role_of(table)
-            except RequestError as error:
-                self.problems.extend(error.problems)
-                return
-        if len(names) > 1 and table != "negatives":
-            self.problems.append(f"{table} takes one component, not {len(names)}.")
-            return
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            self.problems += [f"{table} names {name!r} twice." for name in twice]
-            return
-        before = {draft.name: draft for draft in self.tables[table]}
-        self.tables[table] = [before.get(name) or _Draft(name, layer) for name in names]
-
-    def set(self, path: str, value: Any, layer: str) -> None:
-        """Set ``ROLE.KEY`` (or ``negatives.NAME.KEY`` where there are several sources)."""
-        if path in SCALARS:
-            self.scalar(path, value, layer)
-            return
-        head, _, key = path.partition(".")
-        if head == "data" and key:
-            self.data.put({key: value}, layer)
-            return
-        table = head if head in TABLES else _role_or_none(head)
-        if table is None or not key:
-            valid = [*SCALARS, "data.KEY", *(f"{name}.KEY" for name in TABLES)]
-            self.problems.append(unknown("setting", path, valid))
-            return
-        drafts = self.tables[table]
-        name, _, short = key.rpartition(".")
-        chosen = [d for d in drafts if name in ("", d.name)]
-        if len(chosen) != 1:
-            listed = ", ".join(f"{table}.{draft.name}.{short}" for draft in drafts)
-            self.problems.append(f"{path} is not one setting; write one of: {listed}.")
-            return
-        chosen[0].put({short: value}, layer)
-
-    def resolve(self, preset: str | None = None, notices: Iterable[str] = ()) -> Resolved:
-        """Import what is named and check every value.
-
-        Raises:
-            RequestError: with every problem found.
-            PluginError: a named component cannot be loaded.
-        """
-        training, problems = structure(TrainingSettings, self.scalars, "the recipe")
-        self.problems += problems
-        parts = {table: self._parts(table) for table in TABLES}
-        data = self._data()
-        _share(parts, self.tables, self.problems)
-        self.problems += _unmet_needs(parts)
-        if self.problems:
-            raise RequestError(*self.problems)
-        return Resolved(
-            recipe=_written_out(self.recipe, parts, training, data),
-            training=training,
-            origins=self.origins,
-            parts=parts,
-            data=data,
-            data_origins=_origins(type(data), self.data.origins),
-            preset=preset,
-            notices=(*notices, *_unused(parts)),
-        )
-
-    def _parts(self, table: str) -> tuple[Part, ...]:
-        made = (self._part(table, draft) for draft in self.tables[table])
-        return tuple(part for part in made if part is not None)
-
-    def _part(self, table: str, draft: _Draft) -> Part | None:
-        try:
-            factory, settings_class, entry = _look_up(table, draft.name)
-        except RequestError as error:
-            self.problems.extend(error.problems)
-            return None
-        settings, problems = structure(settings_class, draft.settings, table)
-        self.problems += problems
-        package = entry.package if entry else CORE
-        version = entry.version if entry else ""
-        origins = _origins(settings_class, draft.origins)
-        return Part(table, draft.name, package, version, factory, settings, origins)
-
-    def _data(self) -> Any:
-        from coview.data.base import DataSettings
-
-        data, problems = structure(DataSettings, self.data.settings, "data")
-        self.problems += problems
-        return data
+    data, wrong = structure(DataSettings, draft.settings, "data")
+    problems += wrong
+    return data
 
 
 def _origins(settings_class: type, set_by: Mapping[str, str]) -> dict[str, str]:
     return {field.name: set_by.get(field.name, "default") for field in fields_of(settings_class)}
-
-
-def _as_use(value: Any, present: Sequence[str]) -> Use:
-    """Return a use; a table that names nothing means what is at its place."""
-    if isinstance(value, Mapping):
-        name = value["use"] if "use" in value else present[0]
-        return Use(str(name), **{k: v for k, v in value.items() if k != "use"})
-    return value if isinstance(value, Use) else Use(str(value))
-
-
-def _role_or_none(word: str) -> str | None:
-    try:
-        return role_of(word)
-    except RequestError:
-        return None
 
 
 def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
@@ -313,7 +191,7 @@ def _given(table: str, name: str) -> tuple[Any, type, None]:
 
 
 def _share(
-    parts: dict[str, tuple[Part, ...]], drafts: Mapping[str, list[_Draft]], problems: list[str]
+    parts: dict[str, tuple[Part, ...]], drafts: Mapping[str, list[Draft]], problems: list[str]
 ) -> None:
     """Let a class that is named for two roles be one component, with the first's settings."""
     first: dict[Any, Part] = {}

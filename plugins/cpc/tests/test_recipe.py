@@ -91,6 +91,21 @@ def test_what_the_second_paper_changes() -> None:
     )
 
 
+def test_the_recipe_for_sound() -> None:
+    has(
+        resolved("cpc-audio"),
+        views="frames",
+        views__window=20480,
+        encoder__context="gru",
+        encoder__context_hidden=256,
+        encoder__first=1,
+        encoder__last=12,
+        backbone="cpc-audio",
+        optimizer__lr=2e-4,
+        training__batch_size=64,
+    )
+
+
 @pytest.mark.parametrize("method", ["cpc", "cpc-v2"])
 def test_small_images_are_cut_at_their_own_size(method: str) -> None:
     has(

@@ -115,6 +115,7 @@ def test_prototypes_rest_for_the_first_steps(chosen: dict[str, Any], optimizer: 
         weights = torch.linspace(-1, 1, 44).view(4, 11)
         torch.stack([(q * weights).sum() for q in encoded.queries.values()]).sum().backward()
         made.gradients_ready(step)
+        assert (made.predictor.weight.grad is None) is (number < 3)
         moves.step()
         made.update_target()
         moves.zero_grad()

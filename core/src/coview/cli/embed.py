@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coview.cli.common import data_help, device_option, json_option, print_json
-from coview.cli.evaluate import data_of, load_like
+from coview.cli.weights import data_of, load_like
 from coview.errors import CoviewError, RequestError, unknown
 
 if TYPE_CHECKING:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from coview.cli.common import data_help, device_option, json_option, percent, print_json
+from coview.cli.common import percent
+from coview.cli.finetune import finetune
+from coview.cli.linear import linear
+from coview.cli.retrieval import retrieval
+from coview.cli.table import table
+from coview.cli.weights import data_option, measuring, opened, weights_argument
 from coview.errors import RequestError
 
 
@@ -18,71 +22,62 @@ def command() -> None:
 
 
 @command.command("knn")
-@click.argument("weights", metavar="RUN_OR_WEIGHTS", type=click.Path(path_type=Path))
-@click.option("--data", help=f"{data_help} Default: the run's own.")
+@weights_argument
+@data_option
 @click.option("-k", default=200, show_default=True, type=click.IntRange(min=1), help="Neighbours.")
+@click.option(
+    "--vote",
+    type=click.Choice(["weighted", "plain"]),
+    default="weighted",
+    show_default=True,
+    help="Whether nearer neighbours count more.",
+)
 @click.option("--temperature", default=0.07, show_default=True, help="Of the votes' weights.")
-@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1))
-@click.option("--workers", default=0, type=click.IntRange(min=0))
-@device_option
-@json_option
+@measuring
+@click.pass_context
 def knn(
+    ctx: click.Context,
+    /,
     weights: Path,
     data: str | None,
     k: int,
+    vote: str,
     temperature: float,
     batch_size: int,
     workers: int,
     device: str,
     as_json: bool,
 ) -> None:
-    """Top-1 by weighted vote of the nearest training images."""
+    """Top-1 by vote of the nearest training images."""
     if temperature <= 0:
         raise RequestError(f"--temperature must be > 0: {temperature}")
-    from coview.evaluation.exported import load_backbone
+    given = ctx.get_parameter_source("temperature") is not click.core.ParameterSource.DEFAULT
+    if vote == "plain" and given:
+        raise RequestError("A plain vote has no temperature: leave out --temperature.")
     from coview.evaluation.knn import evaluate_knn
-    from coview.training.device import pick_device
 
-    place = pick_device(device)
-    backbone = load_backbone(weights).to(place)
-    loaded = load_like(data or data_of(weights), backbone.meta, workers)
+    found = opened(weights, data, device, workers)
     result = evaluate_knn(
-        backbone,
-        loaded,
+        found.backbone,
+        found.data,
         k=k,
-        temperature=temperature,
+        temperature=temperature if vote == "weighted" else None,
         batch_size=batch_size,
-        device=place,
+        device=found.device,
         workers=workers,
     ).as_dict()
-    document = {"weights": str(weights), "data": loaded.name, **result}
-    if as_json:
-        print_json(document)
-        return
-    click.echo(
-        f"kNN top-1 {percent(result['top1'])}, top-5 {percent(result['top5'])} on {loaded.name} "
-        f"({result['protocol']}, k = {result['k']}, temperature {temperature}, "
+    found.answer("knn", result, as_json, lambda: _sentence(result, found.data.name))
+
+
+def _sentence(result: dict[str, Any], data: str) -> str:
+    temperature = result["temperature"]
+    warmth = "" if temperature is None else f", temperature {temperature}"
+    return (
+        f"kNN top-1 {percent(result['top1'])}, top-5 {percent(result['top5'])} on {data} "
+        f"({result['protocol']}, k = {result['k']}{warmth}, "
         f"{result['train_images']} training and {result['test_images']} test images)"
     )
 
 
-def data_of(weights: Path) -> str:
-    """Return the data that a run was trained on.
-
-    Raises:
-        RequestError: ``weights`` is no run's directory.
-    """
-    facts = weights / "run.json"
-    if not facts.is_file():
-        raise RequestError("--data is needed: only a run's directory says what it trained on.")
-    name: str = json.loads(facts.read_text(encoding="utf-8"))["data"]["name"]
-    return name
-
-
-def load_like(data: str, meta: dict[str, Any], workers: int) -> Any:
-    """Load data at the size and with the channels that a backbone was trained with."""
-    from coview.data.base import DataSettings
-    from coview.data.sources import open_source
-
-    settings = DataSettings(size=meta["image_size"], channels=meta["channels"])
-    return open_source(data).load(settings, workers)
+for subcommand in (linear, finetune, retrieval, table):
+    command.add_command(subcommand)

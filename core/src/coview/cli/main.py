@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "coview.cli.train",
     "evaluate": "coview.cli.evaluate",
     "embed": "coview.cli.embed",
+    "export": "coview.cli.export",
     "views": "coview.cli.views",
     "doctor": "coview.cli.doctor",
 }

@@ -112,7 +112,11 @@ class ImageData:
 
 
 class Source(Protocol):
-    """A data set by name; what the entry points of ``coview.datasets`` name."""
+    """A data set by name; what the entry points of ``coview.datasets`` name.
+
+    One of one-dimensional signals has an attribute ``signals = True``: it gives
+    (N, C, T) float, T in place of the pixels a side, for views that say likewise.
+    """
 
     def __init__(self, path: str | None, download: bool = False) -> None:
         """Remember where the data are.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from coview.data import bands
 from coview.data.assemble import assemble, common_size, delivered_size
 from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
 from coview.data.decode import Files
-from coview.data.listing import Listing, list_images
+from coview.data.listing import SUFFIXES, Listing, list_images
 from coview.data.splits import digest, evenly_spaced
 from coview.errors import CoviewError, RequestError
 
@@ -30,6 +30,7 @@ class Folder:
 
     kind: ClassVar[str] = "folder"
     held: ClassVar[tuple[str, ...]] = ("test", "val")
+    suffixes: ClassVar[Set[str]] = SUFFIXES
 
     def __init__(self, path: str | None = None, download: bool = False) -> None:
         """List the images below ``path``; ``download`` means nothing here."""
@@ -49,11 +50,12 @@ class Folder:
         others = [p for p in self.root.iterdir() if p.is_dir() and p != train and p.name[0] != "."]
         # A folder train beside others may be a class: of vehicles, say.
         if not train.is_dir() or (others and not held):
-            return list_images(self.root, self.root), None
-        tests = [list_images(folder, self.root) for folder in held]
+            return list_images(self.root, self.root, self.suffixes), None
+        tests = [list_images(folder, self.root, self.suffixes) for folder in held]
         # ImageNet's test images have no labels; val is then what can be measured on.
         labelled = (listing for listing in tests if listing.classes is not None)
-        return list_images(train, self.root), next(labelled, tests[0] if tests else None)
+        listing = list_images(train, self.root, self.suffixes)
+        return listing, next(labelled, tests[0] if tests else None)
 
     def native_size(self) -> int:
         """Return the short side that a sample of images shares if up to 64, else 256."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path, PurePath
 
 import attrs
@@ -32,18 +32,26 @@ class Listing:
     loose: int = 0
 
 
-def list_images(folder: Path, root: Path) -> Listing:
+def list_images(folder: Path, root: Path, suffixes: Set[str] = SUFFIXES) -> Listing:
     """List the images of ``folder``, at any depth, with names relative to ``root``.
+
+    Args:
+        folder: where they are.
+        root: the data set's.
+        suffixes: what their names end in, in lower case.
 
     Raises:
         RequestError: there are none, or a folder cannot be read.
     """
     try:
-        found = [(PurePath(entry.path), entry.stat().st_size) for entry in _walk(str(folder), ())]
+        found = [
+            (PurePath(entry.path), entry.stat().st_size)
+            for entry in _walk(str(folder), (), suffixes)
+        ]
     except OSError as error:
         raise RequestError(f"{error.filename} cannot be read: {error.strerror}.") from error
     if not found:
-        kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+        kinds = ", ".join(sorted(suffix[1:] for suffix in suffixes))
         raise RequestError(f"The folder {folder} holds no images ({kinds}).")
     within = [(path, size) for path, size in found if path.parent != folder]
     kept = within or found
@@ -55,7 +63,7 @@ def list_images(folder: Path, root: Path) -> Listing:
     )
 
 
-def _walk(folder: str, above: tuple[str, ...]) -> Iterator[os.DirEntry[str]]:
+def _walk(folder: str, above: tuple[str, ...], suffixes: Set[str]) -> Iterator[os.DirEntry[str]]:
     """Yield image files in sorted order; a link to a folder above is not followed."""
     here = os.path.realpath(folder)
     if here in above:
@@ -65,6 +73,6 @@ def _walk(folder: str, above: tuple[str, ...]) -> Iterator[os.DirEntry[str]]:
         visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     for entry in visible:
         if entry.is_dir():
-            yield from _walk(entry.path, (*above, here))
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+            yield from _walk(entry.path, (*above, here), suffixes)
+        elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():
             yield entry

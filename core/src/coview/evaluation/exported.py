@@ -27,6 +27,7 @@ from coview.evaluation.rebuilt import rebuilt
 from coview.files import replacing
 from coview.settings import structure
 from coview.training.sync_norm import localise
+from coview.views import unit_interval
 
 if TYPE_CHECKING:
     from coview.method import Method
@@ -140,6 +141,19 @@ def save_backbone(exported: ExportedBackbone, path: Path) -> None:
         save_file(tensors, temporary, metadata={"coview": json.dumps(exported.meta)})
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file is there that coview did not write: another program's weights."""
+    if not path.is_file():
+        return False
+    if path.suffix != ".safetensors":
+        return True
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return "coview" not in (opened.metadata() or {})
+    except SafetensorError:
+        return False
+
+
 def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> ExportedBackbone:
     """Load the exported backbone of a run, or a file of one.
 
@@ -213,7 +227,7 @@ def calibrated(exported: ExportedBackbone, batches: Iterable[Tensor]) -> Exporte
         layer.momentum = None  # a plain average over the batches
         layer.train()
     for images in batches:
-        network(images.float() / 255)
+        network(unit_interval(images))
     return network.eval()
 
 

@@ -11,6 +11,7 @@ from coview.data.base import Split
 from coview.data.loader import images_in_order
 from coview.errors import CoviewError
 from coview.evaluation.frozen import unmoved
+from coview.views import unit_interval
 
 
 def features(
@@ -57,7 +58,7 @@ def feature_batches(
         try:
             for images in images_in_order(split, batch_size, device, workers):
                 with torch.no_grad():
-                    rows = network(images.float() / 255).float().cpu()
+                    rows = network(unit_interval(images)).float().cpu()
                 bad += int((~rows.isfinite()).any(dim=1).sum())
                 yield rows
         finally:

@@ -106,7 +106,7 @@ def evaluate_linear(
             seed=seed,
         )
 
-    chosen, shares, grid = 0, [None], []
+    chosen, shares, grid = 0, [0.0], []
     if len(settings) > 1:
         held = validation.to(device)
         heads = train(fitting, settings)
@@ -127,7 +127,7 @@ def evaluate_linear(
         epochs=epochs,
         batch_size=min(head_batch_size, len(rows)),
         seed=seed,
-        validation_top1=shares[chosen],
+        validation_top1=shares[chosen] if grid else None,
         train_images=len(rows),
         validation_images=len(validation),
         test_images=len(truth),

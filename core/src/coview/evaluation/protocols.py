@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from coview.errors import RequestError, unknown
@@ -82,6 +84,15 @@ FINETUNES = {
     "swav-1%": attrs.evolve(SWAV, lr=0.02, head_lr=5.0),
 }
 """Fine-tuning by who published it; ``-1%``: with one image label in a hundred."""
+
+
+def changed(protocol: Protocol, **values: Any) -> Protocol:
+    """Return a protocol with the values that are not None, its source saying so."""
+    given = {key: value for key, value in values.items() if value is not None}
+    if not given:
+        return protocol
+    listed = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in given.items())
+    return attrs.evolve(protocol, source=f"{protocol.source}, but {listed}", **given)
 
 
 def find_probe(name: str, method: str) -> Protocol:

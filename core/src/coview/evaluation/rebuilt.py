@@ -54,12 +54,13 @@ def rebuilt(parts: Mapping[str, Any], backbone: BackboneSpec) -> tuple[nn.Module
     facts = parts["plan"]
     known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
     plan = Plan(**known, backbone=backbone)
-    views = _make("views", parts["views"], plan)
-    encoder = _make("encoder", parts["encoder"], attrs.evolve(plan, layout=views.layout))
+    views = build_part("views", parts["views"], plan)
+    encoder = build_part("encoder", parts["encoder"], attrs.evolve(plan, layout=views.layout))
     return encoder.backbone(), views
 
 
-def _make(role: str, part: Mapping[str, Any], plan: Plan) -> Any:
+def build_part(role: str, part: Mapping[str, Any], plan: Plan) -> Any:
+    """Build one component as :func:`parts_of` described it."""
     factory = find(kind_of_role(role), part["use"]).load()
     settings, problems = structure(factory.Settings, part["settings"], role)
     if problems:

@@ -70,7 +70,7 @@ def _of_run(run: Path) -> list[dict[str, Any]]:
     return [{**trained, **row} for row in (*found, *_lines(run / FILE))]
 
 
-def _epochs(run: Path, recipe: dict[str, Any]) -> float | None:
+def _epochs(run: Path, recipe: dict[str, Any]) -> Any:
     """Return the epochs that were trained, which an interrupted run has fewer of."""
     done = [line["epoch"] for line in _lines(run / "metrics.jsonl") if "epoch" in line]
     asked = recipe.get("training", recipe).get("epochs")

@@ -109,7 +109,8 @@ def train_classifier(
             step += 1
         if not math.isfinite(float(loss.detach())):
             raise CoviewError(
-                f"The classifier's loss is not finite after epoch {epoch + 1}: a smaller --lr may help."
+                f"The classifier's loss is not finite after epoch {epoch + 1}: a smaller --lr "
+                "may help."
             )
     return step
 

@@ -20,7 +20,8 @@ from coview.data.base import ImageData, Source
 from coview.data.loader import Batches
 from coview.data.sources import open_source
 from coview.errors import RequestError
-from coview.evaluation.exported import load_backbone, refuse_other_heads
+from coview.evaluation.exported import is_foreign, load_backbone, refuse_other_heads
+from coview.evaluation.layouts import load_into, match, read_tensors
 from coview.evaluation.rebuilt import parts_of
 from coview.method import Method, build_method
 from coview.plan import Plan
@@ -97,6 +98,7 @@ def prepare(request: Request) -> tuple[Resolved, Source, Options]:
         # A run's recipe is resolved already; a preset would be laid over it twice.
         changes = attrs.evolve(changes, preset="none")
     resolved = configure(request.method, source, changes, request.layer)
+    _same_kind(resolved, source)
     options = Options(
         seed=_first(request.seed, table.get("seed"), 0),
         device=device,
@@ -110,6 +112,18 @@ def prepare(request: Request) -> tuple[Resolved, Source, Options]:
         compile=request.compile,
     )
     return resolved, source, options
+
+
+def _same_kind(resolved: Resolved, source: Source) -> None:
+    """Refuse signals where views take images, and images where they take signals."""
+    views = resolved.part("views")
+    takes, given = getattr(views.factory, "signals", False), getattr(source, "signals", False)
+    if takes != given:
+        kinds = {True: "signals", False: "images"}
+        raise RequestError(
+            f"views {views.name!r} take {kinds[takes]}, but the data are {kinds[given]}: use "
+            f"{'--data wav:FOLDER' if takes else 'a data set of images, or the method cpc-audio'}."
+        )
 
 
 def start(request: Request) -> Run:
@@ -163,7 +177,7 @@ def _assemble(
     torch.manual_seed(options.seed)
     resolved, objects = _objects(request, resolved, plan)
     method = build_method(resolved, plan, objects)
-    _initialise(method, request.init)
+    _initialise(method, request.init, notices.append)
     method.to(options.device)
     synchronise(method)
     method.autocast = autocasting(options.precision, options.device)
@@ -242,8 +256,15 @@ def _objects(request: Request, resolved: Resolved, plan: Plan) -> tuple[Resolved
     return attrs.evolve(resolved, recipe=attrs.evolve(resolved.recipe, **changes)), objects
 
 
-def _initialise(method: Method, weights: Path | None) -> None:
+def _initialise(method: Method, weights: Path | None, notice: Callable[[str], None]) -> None:
     if weights is None:
+        return
+    if is_foreign(weights):
+        backbone = method.encoder.backbone()
+        matched = match(read_tensors(weights), backbone, weights)
+        load_into(backbone, matched)
+        _share(method, backbone.state_dict())
+        notice(matched.report(weights))
         return
     exported = load_backbone(weights)
     refuse_other_heads(exported.meta, method.encoder.trunk, weights)
@@ -252,9 +273,13 @@ def _initialise(method: Method, weights: Path | None) -> None:
         method.encoder.backbone().load_state_dict(loaded)
     except RuntimeError as error:
         raise RequestError(f"--init {weights} does not fit this backbone: {error}") from error
+    _share(method, loaded)
+
+
+def _share(method: Method, backbone: dict[str, Any]) -> None:
     target = method.components["target"]
     if hasattr(target, "backbone"):
-        target.backbone().load_state_dict(loaded)  # type: ignore[operator]
+        target.backbone().load_state_dict(backbone)  # type: ignore[operator]
 
 
 def _backbone_meta(resolved: Resolved, plan: Plan, given: bool) -> dict[str, Any]:

@@ -28,6 +28,12 @@ recipe = Recipe(
     epochs=1000,
     batch_size=4096,
     presets={
+        # Richemond et al. 2020, arXiv:2010.10241: group normalisation with weight
+        # standardisation everywhere, and no statistic of the batch anywhere.
+        "no-batch-statistics": {
+            "backbone": Use("resnet50-gn-ws"),
+            "encoder": {"norm": "group", "standardized": True},
+        },
         # solo-learn's published CIFAR recipe, which has no blur.
         "small": {
             "backbone": Use("resnet18", stem="3x3"),

@@ -37,6 +37,9 @@ class PredictorEncoder(Encoder):
         predictor_output_norm: str = setting(
             "none", "normalisation of the prediction", one_of(*OUTPUT_NORMS)
         )
+        standardized: bool = setting(
+            False, "whether the linear layers' weights are standardised (goes with norm = group)"
+        )
         predictor_fixed_rate: bool = setting(
             False, "whether the predictor keeps the peak learning rate throughout (SimSiam)"
         )
@@ -53,6 +56,7 @@ class PredictorEncoder(Encoder):
             output_norm=settings.output_norm,
             hidden_bias=settings.hidden_bias,
             output_bias=False,
+            standardized=settings.standardized,
         )
         if settings.predictor:
             self.predictor = mlp(
@@ -63,6 +67,7 @@ class PredictorEncoder(Encoder):
                 hidden_bias=settings.hidden_bias,
                 output_norm=settings.predictor_output_norm,
                 output_bias=settings.predictor_output_bias,
+                standardized=settings.standardized,
             )
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:

@@ -2,7 +2,7 @@
 
 from coview import Recipe, Use
 
-__all__ = ["recipe", "recipe_v2"]
+__all__ = ["recipe", "recipe_audio", "recipe_v2"]
 
 # Released small-image settings (the STL-10 baseline of Löwe et al. 2019, arXiv:1905.11786):
 # 7 x 7 patches of a quarter of the image, three stages of ResNet-v2-50, prediction from two
@@ -78,4 +78,30 @@ recipe_v2 = Recipe(
             "epochs": 500,
         },
     },
+)
+
+recipe_audio = Recipe(
+    summary="predict the next 12 frames of sound, 10 ms each, from those so far",
+    paper="arXiv:1807.03748",
+    # Windows of 20480 samples (1.28 s at 16 kHz), at random from 2.56 s of a recording.
+    views=Use("frames", window=20480, frame=465, hop=160),
+    encoder=Use(
+        "autoregressive",
+        context="gru",
+        context_hidden=256,
+        context_layers=1,
+        norm="none",
+        first=1,
+        last=12,
+    ),
+    # The frames of all 64 windows; in the paper, of the 8 windows of a GPU.
+    negatives=Use("patches"),
+    loss=Use("info-nce", cosine=False, temperature=1.0),
+    backbone=Use("cpc-audio"),
+    optimizer=Use("adamw", lr=2e-4, weight_decay=0.0),
+    schedule=Use("constant"),
+    data={"size": 40960},
+    # About 300,000 updates in the paper; epochs of LibriSpeech's 28,539 recordings.
+    epochs=670,
+    batch_size=64,
 )

@@ -84,7 +84,8 @@ class Recurrent(nn.Module):
         batch, columns = len(grid), grid.shape[3]
         sequences = self.along(grid).permute(0, 3, 2, 1).flatten(0, 1)
         states, _ = self.cell(sequences)
-        return states.reshape(batch, columns, *states.shape[1:]).permute(0, 3, 2, 1)
+        by_column: Tensor = states.reshape(batch, columns, *states.shape[1:])
+        return by_column.permute(0, 3, 2, 1)
 
 
 Context = MaskedConvolutions | Recurrent

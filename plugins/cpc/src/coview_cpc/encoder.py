@@ -100,7 +100,7 @@ class AutoregressiveEncoder(Encoder):
         ]
         heads = [nn.Linear(c.width, self.dim, bias=False) for c in networks for _ in range(offsets)]
         for head in heads:
-            nn.init.ones_(head.weight)
+            nn.init.zeros_(head.weight)
         self.context, self.predictors = nn.ModuleList(networks), nn.ModuleList(heads)
 
     @hookimpl

@@ -1,0 +1,111 @@
+"""``coview evaluate finetune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from coview.cli.linear import sentence
+from coview.cli.weights import data_option, measuring, opened, weights_argument
+
+
+@click.command("finetune")
+@weights_argument
+@data_option
+@click.option(
+    "--labels",
+    default="100%",
+    show_default=True,
+    metavar="SHARE",
+    help="1%, 10%, ..., or N-per-class: how many training labels are used.",
+)
+@click.option(
+    "--from",
+    "start",
+    default="head.0",
+    show_default=True,
+    metavar="head.N",
+    help="Keep the first N layers of the run's projection head; 0: the backbone alone.",
+)
+@click.option(
+    "--protocol",
+    default="simclr",
+    show_default=True,
+    metavar="NAME",
+    help="Published settings: simclr or swav.",
+)
+@click.option(
+    "--lr", type=click.FloatRange(min=0, min_open=True), help="At a batch of 256, of all layers."
+)
+@click.option(
+    "--head-lr",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of the new classifier, if another.",
+)
+@click.option(
+    "--layer-decay",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="A layer's learning rate is this times that of the layer above.",
+)
+@click.option("--weight-decay", type=click.FloatRange(min=0), help="Default: as published.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Default: as published.")
+@click.option(
+    "--train-batch-size",
+    type=click.IntRange(min=1),
+    help="Images a step. Default: as published.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the subset and all else random.")
+@measuring
+def finetune(
+    weights: Path,
+    data: str | None,
+    labels: str,
+    start: str,
+    protocol: str,
+    lr: float | None,
+    head_lr: float | None,
+    layer_decay: float,
+    weight_decay: float | None,
+    epochs: int | None,
+    train_batch_size: int | None,
+    seed: int,
+    batch_size: int,
+    workers: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Top-1 of the whole network, trained on with a part of the labels."""
+    from coview.evaluation.finetune import finetune as fit
+    from coview.evaluation.finetune import published, starting_network
+    from coview.evaluation.protocols import changed
+
+    chosen = changed(
+        published(protocol, labels),
+        lr=lr,
+        head_lr=head_lr,
+        weight_decay=weight_decay,
+        epochs=epochs,
+        batch_size=train_batch_size,
+    )
+    found = opened(weights, data, device, workers)
+    head, width = starting_network(weights, found.backbone, start)
+    result = fit(
+        found.backbone,
+        head,
+        width,
+        found.data,
+        chosen,
+        labels=labels,
+        start=start,
+        layer_decay=layer_decay,
+        seed=seed,
+        batch_size=batch_size,
+        device=found.device,
+        workers=workers,
+    ).as_dict()
+    found.answer(
+        "finetune", result, as_json, lambda: sentence("Fine-tuned", result, found.data.name)
+    )

@@ -1,0 +1,128 @@
+"""``coview evaluate linear``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coview.cli.weights import Opened, data_option, measuring, opened, weights_argument
+from coview.errors import RequestError
+
+
+@click.command("linear")
+@weights_argument
+@data_option
+@click.option(
+    "--protocol",
+    default="grid",
+    show_default=True,
+    metavar="NAME",
+    help="grid: on features computed once; paper: the published probe of the run's method; "
+    "or a method's name for its probe.",
+)
+@click.option(
+    "--lr",
+    "rates",
+    multiple=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="At a batch of 256. Repeatable with grid.",
+)
+@click.option(
+    "--weight-decay",
+    "decays",
+    multiple=True,
+    type=click.FloatRange(min=0),
+    help="Repeatable with grid.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Default: 100, or as published.")
+@click.option(
+    "--head-batch-size",
+    type=click.IntRange(min=1),
+    help="Images a step of the classifier. Default: 256, or as published.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@measuring
+def linear(
+    weights: Path,
+    data: str | None,
+    protocol: str,
+    rates: tuple[float, ...],
+    decays: tuple[float, ...],
+    epochs: int | None,
+    head_batch_size: int | None,
+    seed: int,
+    batch_size: int,
+    workers: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Top-1 of a linear classifier on the frozen backbone, trained offline.
+
+    By default features are computed once, and learning rate and weight decay
+    are chosen from a grid on a tenth of the training images.
+    """
+    if protocol != "grid" and max(len(rates), len(decays)) > 1:
+        raise RequestError("Only --protocol grid chooses among several --lr or --weight-decay.")
+    found = opened(weights, data, device, workers)
+    common: dict[str, Any] = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": found.device,
+        "workers": workers,
+    }
+    if protocol == "grid":
+        result = _grid(found, rates, decays, epochs, head_batch_size, common)
+    else:
+        changes = {
+            "lr": next(iter(rates), None),
+            "weight_decay": next(iter(decays), None),
+            "epochs": epochs,
+            "batch_size": head_batch_size,
+        }
+        result = _published(found, protocol, changes, common)
+    found.answer("linear", result, as_json, lambda: sentence("Linear", result, found.data.name))
+
+
+def _grid(
+    found: Opened,
+    rates: tuple[float, ...],
+    decays: tuple[float, ...],
+    epochs: int | None,
+    head_batch_size: int | None,
+    common: dict[str, Any],
+) -> dict[str, Any]:
+    from coview.evaluation.linear import LEARNING_RATES, WEIGHT_DECAYS, evaluate_linear
+
+    return evaluate_linear(
+        found.backbone,
+        found.data,
+        learning_rates=rates or LEARNING_RATES,
+        weight_decays=decays or WEIGHT_DECAYS,
+        epochs=epochs or 100,
+        head_batch_size=head_batch_size or 256,
+        **common,
+    ).as_dict()
+
+
+def _published(
+    found: Opened, name: str, changes: dict[str, Any], common: dict[str, Any]
+) -> dict[str, Any]:
+    from coview.evaluation.probed import evaluate_probe
+    from coview.evaluation.protocols import changed, find_probe
+
+    probe = changed(find_probe(name, found.backbone.meta["method"]), **changes)
+    return evaluate_probe(found.backbone, found.data, probe, **common).as_dict()
+
+
+def sentence(what: str, result: dict[str, Any], data: str) -> str:
+    """Write an accuracy with its protocol for people."""
+    from coview.evaluation.metrics import percentages
+
+    return (
+        f"{what} {percentages(result)} on {data} ({result['protocol']}, lr {result['lr']:g}, "
+        f"weight decay {result['weight_decay']:g}, {result['epochs']} epochs, batch "
+        f"{result['batch_size']}, {result['train_images']} training and "
+        f"{result['test_images']} test images)"
+    )

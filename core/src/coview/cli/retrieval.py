@@ -1,0 +1,97 @@
+"""``coview evaluate retrieval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coview.cli.common import data_help, percent
+from coview.cli.weights import load_like, measuring, opened, weights_argument
+from coview.errors import RequestError
+
+
+@click.command("retrieval")
+@weights_argument
+@click.option("--data", help=f"{data_help} Its test images are searched for in its training ones.")
+@click.option("--query", metavar="DATA", help="All images of this, searched for in --gallery.")
+@click.option("--gallery", metavar="DATA", help="All images of this; may be the same as --query.")
+@click.option(
+    "--match",
+    type=click.Choice(["label", "name"]),
+    default="label",
+    show_default=True,
+    help="What makes two images belong together: class, or file name without folder and ending.",
+)
+@click.option(
+    "-k",
+    "ks",
+    multiple=True,
+    default=(1, 5, 10),
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Of recall@k; repeatable.",
+)
+@measuring
+def retrieval(
+    weights: Path,
+    data: str | None,
+    query: str | None,
+    gallery: str | None,
+    match: str,
+    ks: tuple[int, ...],
+    batch_size: int,
+    workers: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Recall@k and mean average precision of nearest-image search, by cosine."""
+    if (query is None) != (gallery is None):
+        raise RequestError("--query and --gallery are given together, or neither.")
+    if query is not None and data is not None:
+        raise RequestError("--data is what is searched where --query and --gallery are not given.")
+    import torch
+
+    from coview.evaluation.embeddings import embed
+    from coview.evaluation.retrieval import identities, retrieve
+
+    found = opened(weights, query or data, device, workers)
+    other = found.data
+    if gallery is not None and gallery != query:
+        other = load_like(gallery, found.backbone.meta, workers)
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "device": found.device,
+        "workers": workers,
+    }
+    parts = ("all", "all") if query is not None else ("test", "train")
+    queries, searched = (
+        embed(found.backbone, each, which, **options)
+        for each, which in zip((found.data, other), parts, strict=True)
+    )
+    result = retrieve(
+        torch.from_numpy(queries["embeddings"]).to(found.device),
+        torch.from_numpy(searched["embeddings"]).to(found.device),
+        identities(queries, found.data, match),
+        identities(searched, other, match),
+        match=match,
+        ks=tuple(dict.fromkeys(ks)),
+        same=query is not None and gallery == query,
+    ).as_dict()
+    if gallery is not None:
+        result["gallery_data"] = other.name
+    found.answer("retrieval", result, as_json, lambda: _sentence(result))
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    recall = ", ".join(
+        f"recall@{key.rpartition('_')[2]} {percent(value)}"
+        for key, value in result.items()
+        if key.startswith("recall_at_")
+    )
+    return (
+        f"{recall}, mean average precision {percent(result['mean_average_precision'])} "
+        f"({result['protocol']}, {result['queries']} queries, {result['without_match']} more "
+        f"without a match, {result['gallery']} images searched)"
+    )

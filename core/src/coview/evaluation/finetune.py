@@ -1,0 +1,212 @@
+"""Fine-tuning with few labels, from the backbone or from inside the projection head."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+from torch import Tensor, nn
+
+from coview.data.base import ImageData
+from coview.data.splits import part
+from coview.errors import RequestError
+from coview.evaluation.exported import ExportedBackbone
+from coview.evaluation.knn import labelled_splits
+from coview.evaluation.metrics import accuracies, class_count
+from coview.evaluation.protocols import FINETUNES, Protocol
+from coview.evaluation.subsets import labelled_subset
+from coview.evaluation.supervised import (
+    augmentation_for,
+    classifier,
+    optimizer_of,
+    scores_of,
+    train_classifier,
+)
+from coview.evaluation.trained import cut, load_encoder
+
+
+@attrs.frozen
+class FinetuneResult:
+    """An accuracy with the protocol and the images that gave it.
+
+    Attributes:
+        start: where the classifier sits: ``head.0`` on the backbone, ``head.1``
+            after the projection head's first layer.
+        images: places in the reference split of the images whose labels were used.
+        names: their files, where they have any.
+    """
+
+    top1: float
+    top5: float
+    mean_per_class: float
+    source: str
+    labels: str
+    start: str
+    lr: float
+    head_lr: float
+    layer_decay: float
+    weight_decay: float
+    schedule: str
+    epochs: int
+    batch_size: int
+    seed: int
+    train_images: int
+    test_images: int
+    classes: int
+    images: tuple[int, ...]
+    names: tuple[str, ...] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, protocol named."""
+        values = attrs.asdict(self)
+        return {"protocol": f"fine-tuned, {self.labels} of the labels", **values}
+
+
+class Classifier(nn.Module):
+    """Backbone, perhaps layers of the projection head, and a linear classifier."""
+
+    def __init__(self, network: ExportedBackbone, head: nn.Module, last: nn.Linear) -> None:
+        super().__init__()
+        self.network, self.head, self.last = network, head, last
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) float in [0, 1] -> (B, K)."""
+        scores: Tensor = self.last(self.head(self.network(images)))
+        return scores
+
+
+def starting_network(weights: Path, network: ExportedBackbone, start: str) -> tuple[nn.Module, int]:
+    """Return the head layers to start from and their width.
+
+    ``head.N`` with N > 0 puts the checkpoint's online backbone into
+    ``network`` too, which the head was trained on.
+
+    Raises:
+        RequestError: ``start`` is not ``head.N``, or there is no such layer.
+    """
+    found = re.fullmatch(r"head\.(\d+)", start)
+    if found is None:
+        raise RequestError(f"--from must be head.0 (the backbone), head.1, ...: {start!r}")
+    if int(found[1]) == 0:
+        return nn.Identity(), network.width
+    encoder = load_encoder(weights, network.meta)
+    layers, width = cut(encoder, int(found[1]))
+    network.backbone.load_state_dict(encoder.backbone().state_dict())
+    return layers, width
+
+
+def published(name: str, labels: str) -> Protocol:
+    """Return a fine-tuning protocol; with 1 % of the labels, that for 1 %.
+
+    Raises:
+        RequestError: there is none by that name.
+    """
+    names = [name for name in FINETUNES if not name.endswith("%")]
+    if name not in names:
+        raise RequestError(f"There is no fine-tuning protocol {name!r}: choose {', '.join(names)}.")
+    few = FINETUNES.get(f"{name}-1%")
+    return few if few is not None and labels == "1%" else FINETUNES[name]
+
+
+def finetune(
+    network: ExportedBackbone,
+    head: nn.Module,
+    width: int,
+    data: ImageData,
+    protocol: Protocol,
+    *,
+    labels: str,
+    start: str = "head.0",
+    layer_decay: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> FinetuneResult:
+    """Train the whole network on a part of the labels; return its accuracy on the test split.
+
+    Args:
+        network: trained in place, batch norms included.
+        head: layers between backbone and classifier, as :func:`starting_network` gives them.
+        width: what they give.
+        data: with labels.
+        protocol: see :mod:`coview.evaluation.protocols`.
+        labels: see :func:`coview.evaluation.subsets.labelled_subset`.
+        start: for the result.
+        layer_decay: each layer's rate is this times that of the next; 1: all alike.
+        seed: of the subset, the classifier, the order and the augmentation.
+        batch_size: in evaluation.
+        device: where to compute.
+        workers: processes that decode.
+
+    Raises:
+        RequestError: no labels, no test split, or layers that timm cannot order.
+        CoviewError: the loss is not finite.
+    """
+    reference, test = labelled_splits(data)
+    kept = labelled_subset(reference.labels, labels, seed)
+    few = part(reference, kept)
+    classes = class_count(data, reference.labels, test.labels)
+    model = Classifier(network, head, classifier(width, classes, protocol.init_std, seed))
+    model.to(device).requires_grad_(True).train()
+    head_lr = protocol.lr if protocol.head_lr is None else protocol.head_lr
+    groups = _backbone_groups(network.backbone, protocol, layer_decay)
+    groups.append({"params": list(model.head.parameters()), "peak": protocol.lr})
+    groups.append({"params": list(model.last.parameters()), "peak": head_lr})
+    train_classifier(
+        model,
+        optimizer_of([group for group in groups if group["params"]], protocol),
+        few,
+        protocol,
+        augmentation_for(network),
+        seed=seed,
+        device=device,
+        workers=workers,
+    )
+    scores = scores_of(model.eval(), test, batch_size, device, workers)
+    return FinetuneResult(
+        **accuracies(scores, test.labels),
+        source=protocol.source,
+        labels=labels,
+        start=start,
+        lr=protocol.lr,
+        head_lr=head_lr,
+        layer_decay=layer_decay,
+        weight_decay=protocol.weight_decay,
+        schedule=protocol.schedule,
+        epochs=protocol.epochs,
+        batch_size=min(protocol.batch_size, len(few)),
+        seed=seed,
+        train_images=len(few),
+        test_images=len(test),
+        classes=classes,
+        images=tuple(kept.tolist()),
+        names=few.names,
+    )
+
+
+def _backbone_groups(
+    backbone: nn.Module, protocol: Protocol, layer_decay: float
+) -> list[dict[str, Any]]:
+    if layer_decay == 1:
+        return [{"params": list(backbone.parameters()), "peak": protocol.lr}]
+    if not hasattr(backbone, "group_matcher"):
+        raise RequestError(
+            f"--layer-decay needs a backbone whose layers timm can order; "
+            f"{type(backbone).__name__} is none."
+        )
+    groups = param_groups_layer_decay(
+        backbone, weight_decay=protocol.weight_decay, layer_decay=layer_decay
+    )
+    return [
+        {
+            "params": group["params"],
+            "peak": protocol.lr * group["lr_scale"],
+            "weight_decay": group["weight_decay"],
+        }
+        for group in groups
+    ]

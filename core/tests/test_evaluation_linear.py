@@ -1,0 +1,295 @@
+"""Linear evaluation against scikit-learn, the published probes, and a network that moves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from coview.data.base import DataSettings, ImageData, Split
+from coview.data.digits import Digits
+from coview.errors import CoviewError, RequestError
+from coview.evaluation.exported import ExportedBackbone
+from coview.evaluation.features import features
+from coview.evaluation.frozen import state_hash
+from coview.evaluation.linear import evaluate_linear
+from coview.evaluation.metrics import accuracies
+from coview.evaluation.probe import Setting, best_head, train_heads
+from coview.evaluation.probed import evaluate_probe
+from coview.evaluation.protocols import PROBES, Protocol, find_probe
+from coview.evaluation.supervised import classifier, optimizer_of, train_classifier
+
+
+class RandomFeatures(nn.Module):
+    """Fixed random directions and a ReLU: an encoder that was never trained."""
+
+    num_features = 64
+
+    def __init__(self, pixels: int = 1024, channels: int = 1) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(pixels, 64, generator=generator) / math.sqrt(pixels)
+        self.register_buffer("weights", weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return ((images.flatten(1) - 0.3) @ self.weights).relu()
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return Digits().load(DataSettings())
+
+
+def standardised(data: ImageData) -> tuple[np.ndarray, np.ndarray]:
+    """Return training and test features in float64, by the training set's statistics."""
+    network = RandomFeatures()
+    train = network(data.train.images.float() / 255).double().numpy()
+    test = network(data.test.images.float() / 255).double().numpy()
+    mean, deviation = train.mean(0), train.std(0)
+    return (train - mean) / deviation, (test - mean) / deviation
+
+
+@pytest.mark.parametrize("weight_decay", [1e-2, 1e-3])
+def test_agrees_with_converged_logistic_regression(digits: ImageData, weight_decay: float) -> None:
+    train, test = standardised(digits)
+    # scikit-learn minimises C x sum of losses + |w|^2 / 2.
+    reference = LogisticRegression(C=1 / (weight_decay * len(train)), max_iter=5000, tol=1e-8)
+    reference.fit(train, digits.train.labels.numpy())
+    right = (reference.predict(test) == digits.test.labels.numpy()).sum()
+    result = evaluate_linear(
+        RandomFeatures(), digits, learning_rates=[0.1], weight_decays=[weight_decay], epochs=100
+    )
+    assert abs(result.top1 * len(test) - right) <= 3
+    assert right > 0.85 * len(test), "the comparison must not be about guesses"
+    assert (result.validation_images, result.validation_top1, result.grid) == (0, None, ())
+
+
+def slow_head(
+    rows: np.ndarray, labels: np.ndarray, setting: Setting, epochs: int, size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nesterov's SGD on softmax regression, an image, a class and a weight at a time."""
+    count, width = rows.shape
+    classes = labels.max() + 1
+    weights, velocity = np.zeros((width + 1, classes)), np.zeros((width + 1, classes))
+    generator = torch.Generator().manual_seed(seed)
+    steps, step = count // size, 0
+    for _ in range(epochs):
+        order = torch.randperm(count, generator=generator).tolist()
+        for start in range(0, steps * size, size):
+            slope = np.zeros_like(weights)
+            for row in order[start : start + size]:
+                extended = np.append(rows[row], 1.0)
+                powers = np.exp(extended @ weights)
+                for label in range(classes):
+                    wrong = powers[label] / powers.sum() - (labels[row] == label)
+                    slope[:, label] += wrong * extended / size
+            slope[:-1] += setting.weight_decay * weights[:-1]
+            rate = setting.lr * size / 256 * (1 + math.cos(math.pi * step / (epochs * steps))) / 2
+            velocity = 0.9 * velocity + slope
+            weights = weights - rate * (slope + 0.9 * velocity)
+            step += 1
+    return weights[:-1], weights[-1]
+
+
+def test_every_head_of_a_grid_is_what_it_would_be_alone() -> None:
+    random = np.random.RandomState(0)
+    rows, labels = random.randn(23, 4), np.arange(23) % 3
+    settings = [Setting(1.0, 0.0), Setting(30.0, 0.1), Setting(5.0, 0.01)]
+    heads = train_heads(
+        torch.from_numpy(rows),
+        torch.from_numpy(labels),
+        3,
+        settings,
+        epochs=3,
+        batch_size=5,
+        seed=7,
+    )
+    for number, setting in enumerate(settings):
+        weights, biases = slow_head(rows, labels, setting, 3, 5, 7)
+        np.testing.assert_allclose(heads.weights[number].numpy(), weights, atol=1e-12)
+        np.testing.assert_allclose(heads.biases[number].numpy(), biases, atol=1e-12)
+
+
+def test_a_head_that_diverged_cannot_be_chosen() -> None:
+    rows = torch.tensor([[1.0], [-1.0]])
+    labels = torch.tensor([0, 1])
+    heads = train_heads(rows, labels, 2, [Setting(0.1, 0.0), Setting(1.0, 0.0)], epochs=5)
+    broken = attrs.evolve(heads, weights=heads.weights.clone())
+    broken.weights[1] = float("nan")
+    chosen, shares, _ = best_head(broken, rows, labels)
+    assert (chosen, shares) == (0, [1.0, 0.0])
+    assert best_head(heads, rows, labels)[0] == 1, "of equal accuracies the smaller loss"
+
+
+def test_the_choice_never_sees_the_test_split(digits: ImageData) -> None:
+    options: dict[str, Any] = {"learning_rates": [1e-6, 0.1], "weight_decays": [0.0], "epochs": 3}
+    own = evaluate_linear(RandomFeatures(), digits, **options)
+    assert (own.lr, own.weight_decay, own.validation_images) == (0.1, 0.0, 144)
+    assert len(own.grid) == 2 and own.train_images == len(digits.train)
+    assert own.as_dict()["protocol"] == "linear, offline, frozen features"
+    shuffled = attrs.evolve(
+        digits, test=attrs.evolve(digits.test, labels=digits.test.labels.roll(1))
+    )
+    other = evaluate_linear(RandomFeatures(), shuffled, **options)
+    assert other.grid == own.grid and other.top1 < 0.3 < own.top1
+
+
+class Moving(RandomFeatures):
+    """Counts its calls in a buffer, as a batch norm in training mode would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(images)
+
+
+def test_a_backbone_that_moves_is_refused(digits: ImageData) -> None:
+    with pytest.raises(CoviewError, match="statistics moved"):
+        features(Moving(), digits.test)
+    with pytest.raises(CoviewError, match="statistics moved"):
+        evaluate_linear(Moving(), digits, epochs=1)
+    with pytest.raises(CoviewError, match="statistics moved"):
+        evaluate_probe(exported(Moving()), digits, Protocol("test", 0.1, 1, 512))
+
+
+def test_the_hash_sees_every_parameter_and_buffer() -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).to(torch.bfloat16)
+    before = state_hash(network)
+    assert state_hash(network) == before
+    for tensor in network.state_dict().values():
+        kept = tensor.clone()
+        tensor.copy_(tensor + 1)
+        assert state_hash(network) != before
+        tensor.copy_(kept)
+    assert state_hash(network) == before
+
+
+def exported(network: nn.Module) -> ExportedBackbone:
+    meta = {"mean": [0.0], "std": [1.0], "size": 32, "image_size": 32, "channels": 1}
+    return ExportedBackbone(network, {**meta, "method": "simclr", "backbone": "random"})
+
+
+def test_a_published_probe_learns_and_leaves_the_backbone(digits: ImageData) -> None:
+    network = exported(RandomFeatures()).train()
+    protocol = Protocol("test", 3.0, 4, batch_size=128, drops=(0.5,))
+    result = evaluate_probe(network, digits, protocol, seed=1)
+    assert result.top1 > 0.3 and result.schedule == "x 0.1 after 50 %"
+    assert network.training, "it is left in the mode it was in"
+    assert evaluate_probe(network, digits, protocol, seed=1) == result
+    assert evaluate_probe(network, digits, protocol, seed=2).top1 != result.top1
+
+
+@pytest.mark.parametrize("name", ["moco", "byol", "simsiam"])
+def test_learning_rates_of_a_probe_follow_its_schedule(name: str) -> None:
+    protocol = attrs.evolve(PROBES[name], epochs=10, batch_size=4)
+    images = torch.zeros(8, 1, 2, 2, dtype=torch.uint8)
+    head = classifier(4, 2, 0.01, seed=0)
+    optimizer = optimizer_of([{"params": list(head.parameters()), "peak": protocol.lr}], protocol)
+    seen: list[float] = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append(optimizer.param_groups[0]["lr"]))
+    steps = train_classifier(
+        lambda rows: head(rows.flatten(1)),
+        optimizer,
+        Split(images, torch.arange(8) % 2),
+        protocol,
+        lambda rows, seed: rows,
+        seed=0,
+        device="cpu",
+    )
+    peak = protocol.lr * 4 / 256
+    if name == "moco":
+        expected = [peak * 0.1 ** ((step // 2 >= 6) + (step // 2 >= 8)) for step in range(20)]
+    else:
+        expected = [peak * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(20)]
+    assert steps == 20
+    assert seen == pytest.approx(expected)
+
+
+def test_a_probe_that_diverges_says_so(digits: ImageData) -> None:
+    class Huge(RandomFeatures):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * 1e20
+
+    with pytest.raises(CoviewError, match="not finite after epoch 1: a smaller --lr"):
+        evaluate_probe(exported(Huge()), digits, Protocol("test", 1e20, 1, 256))
+
+
+def test_paper_is_the_probe_of_the_weights_method() -> None:
+    assert find_probe("paper", "moco") is PROBES["moco"]
+    assert find_probe("byol", "moco") is PROBES["byol"]
+    with pytest.raises(RequestError, match="No published linear probe is known for 'mine'"):
+        find_probe("paper", "mine")
+    with pytest.raises(RequestError, match="no protocol called 'mocco'. Did you mean 'moco'"):
+        find_probe("mocco", "moco")
+
+
+def tiny(train: list[int], test: list[int] | None, names: tuple[str, ...] = ()) -> ImageData:
+    """Images of which a pixel tells the class."""
+
+    def split(labels: list[int]) -> Split:
+        images = torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8)
+        for row, label in enumerate(labels):
+            images[row, 0, label // 4, label % 4] = 200 + row % 3
+        return Split(images, torch.tensor(labels))
+
+    reference = split(train)
+    held = None if test is None else split(test)
+    return ImageData("tiny", reference, held, reference, names, 1, 4, (0.0,), (1.0,), "x")
+
+
+class Pixels(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+def test_a_label_of_the_test_split_only_is_always_wrong() -> None:
+    data = tiny([0, 1] * 20, [0, 1, 2, 2], ("a", "b", "c"))
+    result = evaluate_linear(Pixels(), data, epochs=40)
+    assert (result.top1, result.classes) == (0.5, 3)
+    assert result.mean_per_class == pytest.approx(2 / 3)
+    # Without names the number of classes is what the labels say.
+    assert evaluate_linear(Pixels(), attrs.evolve(data, classes=()), epochs=40).classes == 3
+
+
+def test_a_class_with_one_image_is_trained_on() -> None:
+    data = tiny([0, 1] * 10 + [2], [0, 1, 2], ("a", "b", "c"))
+    result = evaluate_linear(Pixels(), data, learning_rates=[1.0], epochs=200)
+    assert result.top1 == 1.0
+
+
+def test_too_few_images_to_choose_by() -> None:
+    data = tiny([0, 1], [0, 1], ("a", "b"))
+    with pytest.raises(RequestError, match="no class has two training images"):
+        evaluate_linear(Pixels(), data)
+    alone = evaluate_linear(Pixels(), data, learning_rates=[10.0], weight_decays=[0.0])
+    assert alone.top1 == 1.0
+
+
+def test_without_labels_or_test_split() -> None:
+    with pytest.raises(RequestError, match="tiny has no labels"):
+        evaluate_linear(Pixels(), tiny([0, 1], None))
+
+
+def test_nan_features() -> None:
+    class Broken(Pixels):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) / images.flatten(1).sum(1, keepdim=True).mul(0)
+
+    with pytest.raises(CoviewError, match="4 of 4 images have features that are not finite"):
+        evaluate_linear(Broken(), tiny([0, 1, 0, 1], [0, 1]))
+
+
+def test_mean_per_class_is_over_the_classes_that_are_there() -> None:
+    scores = torch.eye(4)[[0, 0, 0, 3, 1]]
+    found = accuracies(scores, torch.tensor([0, 0, 0, 1, 1]))
+    assert found["top1"] == pytest.approx(4 / 5)
+    assert found["mean_per_class"] == pytest.approx((1 + 1 / 2) / 2)

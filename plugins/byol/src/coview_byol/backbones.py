@@ -1,0 +1,61 @@
+"""ResNets without batch statistics.
+
+Group normalisation with weight standardisation (Richemond et al. 2020,
+arXiv:2010.10241): rows of a batch do not meet before the loss.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import timm
+from timm.layers import GroupNorm, StdConv2d
+from torch import nn
+
+from coview.backbones import BackboneSettings
+
+GROUPS = 16
+
+
+def resnet18(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+    """ResNet-18: (B, C, H, W) -> (B, 512)."""
+    return _build("resnet18", channels, settings)
+
+
+def resnet50(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+    """ResNet-50: (B, C, H, W) -> (B, 2048)."""
+    return _build("resnet50", channels, settings)
+
+
+def _build(name: str, channels: int, settings: BackboneSettings) -> nn.Module:
+    """Return timm's network, its parameter names kept, other norms and convolutions in place."""
+    network: nn.Module = timm.create_model(
+        name,
+        num_classes=0,
+        in_chans=channels,
+        norm_layer=partial(GroupNorm, num_groups=GROUPS),
+        zero_init_last=settings.zero_init_last,
+        drop_path_rate=settings.drop_path,
+    )
+    if settings.stem == "3x3":
+        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    _standardize(network)
+    return network
+
+
+def _standardize(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            setattr(module, name, _standardized(child))
+        else:
+            _standardize(child)
+
+
+def _standardized(old: Any) -> nn.Module:
+    new = StdConv2d(
+        old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=False
+    )
+    new.weight = old.weight
+    return new

@@ -1,0 +1,144 @@
+"""A folder of WAV files as a data set of signals."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from coview.data.base import DataSettings, ImageData, Split
+from coview.data.decode import decode_all
+from coview.data.folder import Folder
+from coview.data.listing import Listing
+from coview.data.splits import digest, hold_out, part
+from coview.errors import CoviewError, RequestError
+
+CLIP = 40960
+"""Samples of a recording that are kept where the recipe does not say: 2.56 s at 16 kHz."""
+
+
+class Waves(Folder):
+    """WAV files below a folder (PCM of 8 to 32 bits, any rate, channels averaged).
+
+    Folders are read as those of images are: ``train`` and ``test`` (or ``val``)
+    are splits, the folders one level down are classes. Every recording is
+    brought to ``data.size`` samples: the middle of a longer one, zeros around a
+    shorter one. Nothing is resampled; files of several rates are refused.
+    """
+
+    kind: ClassVar[str] = "wav"
+    suffixes: ClassVar[frozenset[str]] = frozenset({".wav"})
+    signals: ClassVar[bool] = True
+
+    def native_size(self) -> int:
+        """Return the samples of a clip."""
+        return CLIP
+
+    def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
+        """Load, split and describe: (1, T) float in [-1, 1] each."""
+        listings = [self.train] if self.test is None else [self.train, self.test]
+        classes = tuple(sorted({name for listing in listings for name in listing.classes or ()}))
+        samples = settings.size or CLIP
+        self._check_rates(listings)
+        splits = [self._recordings(listing, classes, samples) for listing in listings]
+        notes: tuple[str, ...] = ()
+        if len(splits) == 1:
+            kept, held = hold_out(len(splits[0]), splits[0].labels, settings.holdout)
+            notes = (f"{len(held)} of {len(splits[0])} recordings are held out for testing.",)
+            splits = [part(splits[0], rows) for rows in (kept, held) if len(rows)]
+        resident = sum(map(len, splits)) * samples * 4 <= settings.resident_mib << 20
+        if resident:
+            splits = [attrs.evolve(s, images=decode_all(s.images, workers)) for s in splits]  # type: ignore[arg-type]
+        return ImageData(
+            name=self.name,
+            train=splits[0],
+            test=splits[1] if len(splits) > 1 else None,
+            reference=splits[0],
+            classes=classes if len(classes) > 1 else (),
+            channels=1,
+            size=samples,
+            mean=(0.0,),
+            std=(1.0,),
+            fingerprint=digest(*(str(text) for s in listings for text in (*s.names, *s.bytes))),
+            notes=notes,
+        )
+
+    def _recordings(self, listing: Listing, classes: tuple[str, ...], samples: int) -> Split:
+        labels = None
+        if listing.classes is not None and len(classes) > 1:
+            labels = torch.tensor([classes.index(name) for name in listing.classes])
+        paths = tuple(str(self.root / name) for name in listing.names)
+        return Split(Clips(paths, samples), labels, listing.names)
+
+    def _check_rates(self, listings: list[Listing]) -> None:
+        rates = {rate_of(self.root / name) for listing in listings for name in listing.names}
+        if len(rates) > 1:
+            raise RequestError(
+                f"The recordings below {self.root} have several rates ({sorted(rates)} Hz): "
+                "resample them to one, 16000 say."
+            )
+
+
+@attrs.frozen(eq=False)
+class Clips(Dataset[Tensor]):
+    """Recordings, read when asked: one (1, samples) float tensor an index."""
+
+    paths: tuple[str, ...]
+    samples: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        signal = read(self.paths[index])
+        extra = len(signal) - self.samples
+        if extra >= 0:
+            return signal[extra // 2 :][: self.samples][None].clone()
+        clip = torch.zeros(1, self.samples)
+        clip[0, -extra // 2 :][: len(signal)] = signal
+        return clip
+
+
+def rate_of(path: Path) -> int:
+    """Return a recording's samples a second."""
+    try:
+        with wave.open(str(path)) as file:
+            return file.getframerate()
+    except (wave.Error, EOFError, OSError) as error:
+        raise CoviewError(
+            f"The recording {path} cannot be read: {error or 'it ends early'}."
+        ) from error
+
+
+def read(path: str) -> Tensor:
+    """Return a recording, (T,) float32 in [-1, 1], its channels averaged.
+
+    Raises:
+        CoviewError: it cannot be read.
+    """
+    try:
+        with wave.open(path) as file:
+            width, channels = file.getsampwidth(), file.getnchannels()
+            data = file.readframes(file.getnframes())
+    except (wave.Error, EOFError, OSError) as error:
+        raise CoviewError(
+            f"The recording {path} cannot be read: {error or 'it ends early'}."
+        ) from error
+    values = _samples(data[: len(data) // (width * channels) * width * channels], width)
+    return torch.from_numpy(values.reshape(-1, channels).mean(axis=1).astype(np.float32))
+
+
+def _samples(data: bytes, width: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Decode little-endian PCM; one byte is unsigned, more are signed."""
+    if width == 1:
+        return np.frombuffer(data, np.uint8).astype(np.float64) / 128 - 1
+    # Widened to four bytes by zeros below: three have no type of their own.
+    wide = np.zeros((len(data) // width, 4), np.uint8)
+    wide[:, 4 - width :] = np.frombuffer(data, np.uint8).reshape(-1, width)
+    return wide.view("<i4")[:, 0].astype(np.float64) / 2**31
