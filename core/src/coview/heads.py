@@ -36,7 +36,7 @@ def norm(kind: str, width: int) -> nn.Module:
 
 
 class StandardizedLinear(nn.Linear):
-    """A linear layer whose rows have mean 0 and deviation 1 (Qiao et al. 2019, arXiv:1903.10520)."""
+    """A linear layer whose rows have mean 0 and deviation 1 (Qiao et al., arXiv:1903.10520)."""
 
     def forward(self, rows: Tensor) -> Tensor:
         """(N, inputs) -> (N, outputs)."""

@@ -109,7 +109,7 @@ def rate_of(path: Path) -> int:
     """Return a recording's samples a second."""
     try:
         with wave.open(str(path)) as file:
-            return file.getframerate()
+            return int(file.getframerate())
     except (wave.Error, EOFError, OSError) as error:
         raise CoviewError(
             f"The recording {path} cannot be read: {error or 'it ends early'}."
