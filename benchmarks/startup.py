@@ -1,6 +1,6 @@
 """What `coview --help` costs over an interpreter that does nothing: alternated, medians.
 
-    python benchmarks/startup.py [--rounds 15]      writes results/startup.json
+python benchmarks/startup.py [--rounds 15]      writes results/startup.json
 """
 
 from __future__ import annotations

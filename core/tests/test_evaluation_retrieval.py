@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coview.data.base import ImageData, Split
@@ -37,6 +37,7 @@ def by_hand(
 
 
 @pytest.mark.parametrize("same", [False, True])
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), k=st.integers(1, 20))
 def test_against_loops(same: bool, seed: int, k: int) -> None:
     random = np.random.RandomState(seed)
@@ -62,7 +63,9 @@ def test_against_loops(same: bool, seed: int, k: int) -> None:
 def test_worked_average_precision() -> None:
     # Ranked: match, no, match, no: (1/1 + 2/3) / 2.
     angles = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    gallery = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([[1.0], [9], [5], [2]])
+    gallery = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor(
+        [[1.0], [9], [5], [2]]
+    )
     result = retrieve(
         torch.tensor([[3.0, 0.0]]), gallery, ["x"], ["x", "y", "x", "y"], match="name", ks=(1, 9)
     )

@@ -104,12 +104,13 @@ def test_torch_export_takes_any_number_of_images(tmp_path: Path) -> None:
     module = torch.export.load(path).module()
     for count in (1, 3):
         pictures = images(channels=1)[:count]
-        same(own, module(pictures).detach(), pictures) if count > 1 else None
-        assert module(pictures).shape == (count, 128)
+        same(own, module(pictures).detach(), pictures)
 
 
 @pytest.mark.skipif(not HAS_ONNX, reason="an optional extra")
-@pytest.mark.parametrize("name", ["resnet10-quarter", "test_vit"])
+@pytest.mark.parametrize(
+    "name", ["resnet10-quarter", pytest.param("test_vit", marks=pytest.mark.slow)]
+)
 def test_onnx_under_onnxruntime(tmp_path: Path, name: str) -> None:
     import onnxruntime
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from coview.backbones import is_convolutional
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
-from coview.plan import Plan
+from coview.plan import Layout, Plan
 from coview.records import Batch, Encoded, Views
 from coview.settings import ge, one_of, setting
 
@@ -73,6 +73,7 @@ class Encoder(nn.Module):
         self.trunk = plan.backbone.build(
             plan.layout.channels[0], max(max(size) for size in plan.layout.sizes)
         )
+        _refuse_broken_patches(self.trunk, plan.layout)
         self.features = int(self.trunk.num_features)  # type: ignore[arg-type]
         self.predictor = None
         self.channels_last = is_convolutional(self.trunk)
@@ -166,6 +167,19 @@ class Encoder(nn.Module):
         return {
             v: pieces[0] if len(pieces) == 1 else torch.cat(pieces) for v, pieces in parts.items()
         }
+
+
+def _refuse_broken_patches(trunk: nn.Module, layout: Layout) -> None:
+    """Say it before the first step where a transformer would have to cut a patch in two."""
+    patches = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
+    sizes = {layout.sizes[view] for view in (*layout.queries, *layout.keys)}
+    broken = [s for s in sizes if patches and any(a % b for a, b in zip(s, patches, strict=True))]
+    if patches and broken:
+        raise RequestError(
+            f"The backbone cuts views into whole patches of {patches[0]} pixels, and there are "
+            f"views of {sorted(size[0] for size in broken)}: set views.size to multiples of it, or "
+            "backbone.patch."
+        )
 
 
 def _local_groups(groups: int, plan: Plan) -> int:

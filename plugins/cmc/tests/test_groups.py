@@ -160,3 +160,17 @@ def test_full_graph_and_core_view(views_: int, full: int, core: int) -> None:
 def test_views_that_cannot_be(channels: int, settings: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         views(plan_of(channels), **settings)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pictures_show_each_channel_between_its_limits(space: str, normalize: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    component = views(space=space, normalize=normalize)
+    images = torch.rand(4, 3, 16, 16, generator=generator)
+    crops = component.evaluation_views(images).crops
+    pictures = torch.cat([component.pictured(v, crop) for v, crop in enumerate(crops)], dim=1)
+    assert pictures.min() >= -0.01 and pictures.max() <= 1.01
+    values, limits = SPACES[space].convert(images), SPACES[space].limits(pictures.shape[1])
+    low, high = (torch.tensor(limit).view(-1, 1, 1) for limit in limits)
+    torch.testing.assert_close(pictures, (values - low) / (high - low), atol=1e-5, rtol=1e-4)

@@ -66,6 +66,15 @@ def test_floats_are_taken_as_they_are() -> None:
         assert torch.equal(a, b)
 
 
+def test_pictures_of_patches_are_the_pixels_again() -> None:
+    images = numbered()
+    plain, component = views(), views(normalize=True)
+    seen = component.evaluation_views(images).crops[8]
+    torch.testing.assert_close(
+        component.pictured(8, seen), plain.evaluation_views(images).crops[8], atol=1e-6, rtol=1e-5
+    )
+
+
 def test_pairs_are_patches_and_those_below_them() -> None:
     layout = views().layout
     places = {v: divmod(v, 7) for v in range(49)}

@@ -9,7 +9,7 @@ import torch
 from timm.layers.drop import DropPath
 
 import coview
-from coview import Batch, Plan, Step
+from coview import Batch, Plan, RequestError, Step
 from coview.backbones import BackboneSettings, BackboneSpec, find_backbone
 from coview.configure import Changes, configure
 from coview.method import build_method
@@ -245,3 +245,8 @@ def test_a_short_run_evaluates_the_teacher(tmp_path: Any, backbone: str) -> None
     student = run.method.encoder.trunk.state_dict()
     assert all(torch.equal(exported[name], value) for name, value in teacher.items())
     assert any(not torch.equal(exported[name], value) for name, value in student.items())
+
+
+def test_views_that_are_no_whole_patches_are_refused_when_the_method_is_built() -> None:
+    with pytest.raises(RequestError, match=r"patches of 8 pixels, and there are views of \[12\]"):
+        method(**{"views.size": [32, 32, 12]})

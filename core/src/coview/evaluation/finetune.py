@@ -202,10 +202,11 @@ def _backbone_groups(
     groups = param_groups_layer_decay(
         backbone, weight_decay=protocol.weight_decay, layer_decay=layer_decay
     )
+    # timm gives the backbone's last layer the full rate; here the classifier is above it.
     return [
         {
             "params": group["params"],
-            "peak": protocol.lr * group["lr_scale"],
+            "peak": protocol.lr * layer_decay * group["lr_scale"],
             "weight_decay": group["weight_decay"],
         }
         for group in groups

@@ -67,8 +67,8 @@ LAYOUTS = (
     Layout("SimSiam", r"module\.encoder\."),
     Layout("VISSL", r"(module\.)?(trunk\.)?(base_model\.)?_feature_blocks\."),
     Layout("DINO", r"(module\.)?backbone\.", sign=r"(module\.)?head\.last_layer"),
-    Layout("lightly", r"(module\.)?backbone\.", _numbered),
     Layout("solo-learn", r"(backbone|encoder)\."),
+    Layout("lightly", r"(module\.)?backbone\.", _numbered),
     Layout("SwAV", r"module\."),
     Layout("timm or torchvision", r""),
 )
@@ -121,11 +121,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, problem: str) -> str:
-    found = re.search(r"(?:GLOBAL|global|class) ([\w.]+\.[\w.]+)", problem)
+    found = re.search(r"GLOBAL ([\w.]+)", problem)
     if found is None:
-        return (
-            f"{path} cannot be read as weights: {problem.splitlines()[0] if problem else 'empty'}"
-        )
+        return f"{path} cannot be read as weights: {problem.partition(chr(10))[0]}"
     return (
         f"{path} holds more than data (an object of {found[1]}), and coview executes nothing that "
         "a file brings: save its state_dict alone with torch.save, or as safetensors."

@@ -106,9 +106,12 @@ def retrieve(
                 others = torch.arange(len(scores)) != row
                 scores, relevant = scores[others], relevant[others]
             if relevant.any():
-                precisions.append(float(retrieval_average_precision(scores, relevant)))
-                tops = (min(k, len(scores)) for k in ks)
-                hits.append([float(retrieval_hit_rate(scores, relevant, top_k=k)) for k in tops])
+                relevant = relevant[scores.argsort(descending=True)]
+                # torchmetrics takes what scores 0 or less as not found; ranks are above 0.
+                ranks = torch.arange(len(relevant), 0, -1, dtype=torch.float32)
+                precisions.append(float(retrieval_average_precision(ranks, relevant)))
+                tops = (min(k, len(ranks)) for k in ks)
+                hits.append([float(retrieval_hit_rate(ranks, relevant, top_k=k)) for k in tops])
     if not hits:
         raise RequestError(f"No query has a match in the gallery, by {match}.")
     shares = np.mean(hits, axis=0).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torchvision.utils import make_grid, save_image
 
 from coview.data.base import ImageData
 from coview.data.loader import fetched
-from coview.errors import CoviewError
+from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 from coview.plan import Plan
 from coview.records import Batch, Step
@@ -48,12 +49,14 @@ def draw_views(
     count = min(images, len(data.train))
     indices = list(range(count))
     chosen = next(iter(fetched(data.train.images, [indices], 0)))
+    if chosen.ndim != 4:
+        raise RequestError("Views of signals cannot be drawn; those of images can.")
     batch = Batch(chosen, torch.arange(count))
     columns = [chosen.float() / 255]
     for number in range(draws):
         step = Step(number=number, total_steps=draws, seed=seed, component="views")
         crops = views.generate_views(batch=batch, step=step).crops
-        columns += [_shown(crop, *_normalization(views, crop.shape[1])) for crop in crops]
+        columns += [_pictured(views, view, crop) for view, crop in enumerate(crops)]
     cells = torch.stack([_cell(column) for column in columns], dim=1).flatten(0, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -66,12 +69,16 @@ def draw_views(
     return len(columns)
 
 
-def _normalization(views: object, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return getattr(views, "normalization", ((0.0,) * channels, (1.0,) * channels))
+def _pictured(views: Any, view: int, crop: Tensor) -> Tensor:
+    """Return a crop as people see it, in [0, 1]: by the views' own ``pictured``, if they have it.
 
-
-def _shown(crop: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Undo the standardisation."""
+    Else the standardisation is undone.
+    """
+    if hasattr(views, "pictured"):
+        seen: Tensor = views.pictured(view, crop)
+        return seen
+    channels = crop.shape[1]
+    mean, std = getattr(views, "normalization", ((0.0,) * channels, (1.0,) * channels))
     return crop * crop.new_tensor(std).view(-1, 1, 1) + crop.new_tensor(mean).view(-1, 1, 1)
 
 

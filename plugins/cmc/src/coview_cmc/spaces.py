@@ -24,6 +24,7 @@ class Space:
         convert: images (B, C, H, W) in [0, 1] -> (B, channels, H, W).
         channels: how many it gives, from how many an image has.
         scale: what its channels are standardised with.
+        limits: the least and greatest value of each of so many channels.
         takes: how many channels an image must have; None: any number.
         groups: the views, where a user names none.
     """
@@ -31,6 +32,7 @@ class Space:
     convert: Callable[[Tensor], Tensor]
     channels: Callable[[int], int]
     scale: Callable[[Plan], Range]
+    limits: Callable[[int], Range]
     takes: int | None
     groups: Callable[[int], tuple[tuple[int, ...], ...]]
 
@@ -72,6 +74,7 @@ SPACES: Mapping[str, Space] = {
         lab,
         lambda channels: 3,
         lambda plan: ((50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675)),
+        lambda channels: ((0.0, -86.183, -107.857), (100.0, 98.233, 94.478)),
         3,
         lambda channels: ((0,), (1, 2)),
     ),
@@ -80,6 +83,7 @@ SPACES: Mapping[str, Space] = {
         ycbcr,
         lambda channels: 3,
         lambda plan: ((116.151, 121.080, 132.342), (109.500, 111.855, 111.964)),
+        lambda channels: ((16.0, 16.0, 16.0), (235.0, 240.0, 240.0)),
         3,
         lambda channels: ((0,), (1, 2)),
     ),
@@ -87,6 +91,7 @@ SPACES: Mapping[str, Space] = {
         lambda images: images,
         lambda channels: channels,
         _of_data,
+        lambda channels: ((0.0,) * channels, (1.0,) * channels),
         None,
         lambda channels: tuple((number,) for number in range(channels)),
     ),
@@ -94,6 +99,11 @@ SPACES: Mapping[str, Space] = {
         frequencies,
         lambda channels: 2 * channels,
         _of_frequencies,
+        # The blurred image, then differences either way.
+        lambda channels: (
+            (0.0,) * (channels // 2) + (-1.0,) * (channels // 2),
+            (1.0,) * channels,
+        ),
         None,
         lambda channels: (tuple(range(channels)), tuple(range(channels, 2 * channels))),
     ),

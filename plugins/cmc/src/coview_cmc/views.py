@@ -80,8 +80,8 @@ class GroupViews(nn.Module):
             keys=everyone,
             pairs=pairs_of(everyone, settings.pairing),
         )
-        mean, std = self.space.scale(plan)
-        self.mean, self.std = (mean, std) if settings.normalize else ((0.0,), (1.0,))
+        self.channels = channels
+        self.scale = self.space.scale(plan) if settings.normalize else ((0.0,), (1.0,))
         self.chain = settings.chain(size, plan.channels, _clamped)
 
     @hookimpl
@@ -94,9 +94,19 @@ class GroupViews(nn.Module):
         """Return the same groups of the centre of images (B, C, H, W)."""
         return self._split(center_crop(unit_interval(images), list(self.layout.sizes[0])))
 
+    def pictured(self, view: int, crop: Tensor) -> Tensor:
+        """Return a view for people to look at: each channel's range brought to [0, 1]."""
+        group = list(self.groups[view])
+        shift, scale = (crop.new_tensor(v).expand(self.channels)[group] for v in self.scale)
+        values = crop * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+        low, high = (
+            crop.new_tensor(v)[group].view(-1, 1, 1) for v in self.space.limits(self.channels)
+        )
+        return (values - low) / (high - low)
+
     def _split(self, images: Tensor) -> Views:
         values = self.space.convert(images)
-        shift, scale = (values.new_tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
+        shift, scale = (values.new_tensor(v).view(-1, 1, 1) for v in self.scale)
         values = (values - shift) / scale
         crops = tuple(values[:, list(group)] for group in self.groups)
         return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)

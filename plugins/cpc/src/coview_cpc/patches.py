@@ -86,6 +86,11 @@ class PatchViews(nn.Module):
         centre = center_crop(unit_interval(images), [self.size, self.size])
         return self._views(self.cut(self.normalize(self._grey(centre))))
 
+    def pictured(self, view: int, crop: Tensor) -> Tensor:
+        """Return a patch for people to look at: the standardisation undone."""
+        shift, scale = self.normalize.mean, self.normalize.std
+        return crop * crop.new_tensor(scale).view(-1, 1, 1) + crop.new_tensor(shift).view(-1, 1, 1)
+
     def cut(self, images: Tensor) -> Tensor:
         """Cut images (B, C, size, size) into patches (B, rows x columns, C, patch, patch).
 
