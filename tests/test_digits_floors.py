@@ -15,7 +15,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = {"byol": 0.0, "instdisc": 0.0, "moco": 0.0, "moco-v2": 0.0, "simclr": 0.0}
+FLOORS = {"byol": 0.92, "instdisc": 0.93, "moco": 0.92, "moco-v2": 0.92, "simclr": 0.92}
+"""The methods that the ordinary tests train; the others are trained by the slow session."""
 
 
 @pytest.fixture(scope="module")

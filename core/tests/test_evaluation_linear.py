@@ -23,7 +23,12 @@ from coview.evaluation.metrics import accuracies
 from coview.evaluation.probe import Setting, best_head, train_heads
 from coview.evaluation.probed import evaluate_probe
 from coview.evaluation.protocols import PROBES, Protocol, find_probe
-from coview.evaluation.supervised import classifier, optimizer_of, train_classifier
+from coview.evaluation.supervised import (
+    by_labels,
+    classifier,
+    optimizer_of,
+    train_classifier,
+)
 
 
 class RandomFeatures(nn.Module):
@@ -197,7 +202,7 @@ def test_learning_rates_of_a_probe_follow_its_schedule(name: str) -> None:
     seen: list[float] = []
     optimizer.register_step_pre_hook(lambda *_: seen.append(optimizer.param_groups[0]["lr"]))
     steps = train_classifier(
-        lambda rows: head(rows.flatten(1)),
+        by_labels(lambda rows: head(rows.flatten(1)), torch.arange(8) % 2),
         optimizer,
         Split(images, torch.arange(8) % 2),
         protocol,

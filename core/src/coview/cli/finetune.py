@@ -57,6 +57,12 @@ from coview.cli.weights import data_option, measuring, opened, weights_argument
     type=click.IntRange(min=1),
     help="Images a step. Default: as published.",
 )
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the classifier, as a teacher for distillation.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the subset and all else random.")
 @measuring
 def finetune(
@@ -71,6 +77,7 @@ def finetune(
     weight_decay: float | None,
     epochs: int | None,
     train_batch_size: int | None,
+    save: Path | None,
     seed: int,
     batch_size: int,
     workers: int,
@@ -105,6 +112,7 @@ def finetune(
         batch_size=batch_size,
         device=found.device,
         workers=workers,
+        save=save,
     ).as_dict()
     found.answer(
         "finetune", result, as_json, lambda: sentence("Fine-tuned", result, found.data.name)

@@ -198,6 +198,11 @@ def _build(meta: dict[str, Any], given: nn.Module | None) -> tuple[nn.Module, nn
     return spec.build(meta["channels"], meta["size"]), None
 
 
+def build_backbone(meta: dict[str, Any]) -> nn.Module:
+    """Return a fresh backbone of the kind that a file's facts name."""
+    return _spec(meta, None).build(meta["channels"], meta["size"])
+
+
 def _spec(meta: dict[str, Any], given: nn.Module | None) -> BackboneSpec:
     if given is not None:
         return from_module(given, meta["channels"], meta["size"])

@@ -9,11 +9,12 @@ from typing import Any
 import attrs
 import torch
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
-from torch import Tensor, nn
+from torch import nn
 
 from coview.data.base import ImageData
 from coview.data.splits import part
 from coview.errors import RequestError
+from coview.evaluation.classifiers import Classifier, save_classifier
 from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.knn import labelled_splits
 from coview.evaluation.metrics import accuracies, class_count
@@ -21,6 +22,7 @@ from coview.evaluation.protocols import FINETUNES, Protocol
 from coview.evaluation.subsets import labelled_subset
 from coview.evaluation.supervised import (
     augmentation_for,
+    by_labels,
     classifier,
     optimizer_of,
     scores_of,
@@ -64,19 +66,6 @@ class FinetuneResult:
         """Return plain values, protocol named."""
         values = attrs.asdict(self)
         return {"protocol": f"fine-tuned, {self.labels} of the labels", **values}
-
-
-class Classifier(nn.Module):
-    """Backbone, perhaps layers of the projection head, and a linear classifier."""
-
-    def __init__(self, network: ExportedBackbone, head: nn.Module, last: nn.Linear) -> None:
-        super().__init__()
-        self.network, self.head, self.last = network, head, last
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) float in [0, 1] -> (B, K)."""
-        scores: Tensor = self.last(self.head(self.network(images)))
-        return scores
 
 
 def starting_network(weights: Path, network: ExportedBackbone, start: str) -> tuple[nn.Module, int]:
@@ -126,6 +115,7 @@ def finetune(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    save: Path | None = None,
 ) -> FinetuneResult:
     """Train the whole network on a part of the labels; return its accuracy on the test split.
 
@@ -142,6 +132,7 @@ def finetune(
         batch_size: in evaluation.
         device: where to compute.
         workers: processes that decode.
+        save: where to write the classifier, a teacher for distillation.
 
     Raises:
         RequestError: no labels, no test split, or layers that timm cannot order.
@@ -158,7 +149,7 @@ def finetune(
     groups.append({"params": list(model.head.parameters()), "peak": protocol.lr})
     groups.append({"params": list(model.last.parameters()), "peak": head_lr})
     train_classifier(
-        model,
+        by_labels(model, few.labels),
         optimizer_of([group for group in groups if group["params"]], protocol),
         few,
         protocol,
@@ -167,6 +158,8 @@ def finetune(
         device=device,
         workers=workers,
     )
+    if save is not None:
+        save_classifier(model, save)
     scores = scores_of(model.eval(), test, batch_size, device, workers)
     return FinetuneResult(
         **accuracies(scores, test.labels),

@@ -16,6 +16,7 @@ from coview.evaluation.metrics import accuracies, class_count
 from coview.evaluation.protocols import Protocol
 from coview.evaluation.supervised import (
     augmentation_for,
+    by_labels,
     classifier,
     optimizer_of,
     scores_of,
@@ -79,7 +80,7 @@ def evaluate_probe(
     with unmoved(network):
         network.eval()
         train_classifier(
-            forward,
+            by_labels(forward, reference.labels),
             optimizer,
             reference,
             protocol,

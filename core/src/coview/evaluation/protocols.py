@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -26,6 +27,8 @@ class Protocol:
         factor: see above.
         init_std: deviation of the classifier's first weights; its bias starts at 0.
         lars: layer-wise adaptation of the rate (LARS, eta 0.001), weights only.
+        sqrt_rule: ``lr`` is multiplied with the root of the batch instead.
+        warmup: share of the training in which the rate rises, before a cosine.
     """
 
     source: str
@@ -39,12 +42,18 @@ class Protocol:
     factor: float = 0.1
     init_std: float = 0.01
     lars: bool = False
+    sqrt_rule: bool = False
+    warmup: float = 0.0
+
+    def scale(self, batch_size: int) -> float:
+        """Return what the learning rate is multiplied with at a batch size."""
+        return math.sqrt(batch_size) if self.sqrt_rule else batch_size / 256
 
     @property
     def schedule(self) -> str:
         """The schedule in words."""
         if not self.drops:
-            return "cosine"
+            return f"warm-up {100 * self.warmup:.4g} %, cosine" if self.warmup else "cosine"
         return f"x {self.factor} after {', '.join(f'{100 * d:.4g} %' for d in self.drops)}"
 
 

@@ -22,6 +22,7 @@ from coview.views.augmentation import Augmentation, Normalize
 
 MOMENTUM = 0.9
 Forward = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def crop_and_flip(meta: dict[str, Any], simple: bool) -> Callable[[Tensor, int], Tensor]:
@@ -61,11 +62,24 @@ def optimizer_of(groups: Sequence[dict[str, Any]], protocol: Protocol) -> Optimi
         for group in full
         for adapted in (True, False)
     ]
+    for group in split:
+        # Biases and normalisation layers are neither adapted nor decayed.
+        group["weight_decay"] *= group["adapted"]
     return LARS(split, momentum=MOMENTUM)
 
 
+def by_labels(forward: Forward, labels: Tensor | None) -> Loss:
+    """Return the cross-entropy of ``forward``'s scores; ``labels`` (N,) int64 of the split."""
+    assert labels is not None
+
+    def loss(images: Tensor, rows: Tensor) -> Tensor:
+        return cross_entropy(forward(images), labels.to(rows.device)[rows])
+
+    return loss
+
+
 def train_classifier(
-    forward: Forward,
+    loss_of: Loss,
     optimizer: Optimizer,
     split: Split,
     protocol: Protocol,
@@ -78,31 +92,30 @@ def train_classifier(
     """Train in place; return the number of steps.
 
     Args:
-        forward: images (B, C, H, W) float in [0, 1] -> scores (B, K).
+        loss_of: augmented images (B, C, H, W) float in [0, 1] and their places in
+            the split, (B,) int64 -> a scalar with gradient.
         optimizer: its groups have a ``peak`` learning rate at a batch of 256.
-        split: images with labels.
+        split: images.
         protocol: epochs, batch size and schedule.
         augment: images and a seed -> images.
         seed: of the order and the augmentation.
-        device: where ``forward`` computes.
+        device: where ``loss_of`` computes.
         workers: processes that decode.
 
     Raises:
         CoviewError: the loss is not finite any more.
     """
-    assert split.labels is not None
     batch_size = min(protocol.batch_size, len(split))
     batches = Batches(split, batch_size, seed, device, workers)
-    labels = split.labels.to(device)
     total = protocol.epochs * batches.steps_per_epoch
     step, loss = 0, torch.zeros(())
     for epoch in range(protocol.epochs):
         for batch in batches.epoch(epoch):
-            share = _rate(protocol, step / total) * batch_size / 256
+            share = _rate(protocol, step / total) * protocol.scale(batch_size)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * share
             images = augment(batch.images.float() / 255, _seed(seed, step))
-            loss = cross_entropy(forward(images), labels[batch.indices])
+            loss = loss_of(images, batch.indices)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -119,7 +132,9 @@ def _rate(protocol: Protocol, done: float) -> float:
     if protocol.drops:
         # Shares of whole epochs, met exactly: 60 of 100 must not miss 0.6 by rounding.
         return float(protocol.factor ** sum(done >= drop - 1e-9 for drop in protocol.drops))
-    return 0.5 * (1 + math.cos(math.pi * done))
+    if done < protocol.warmup:
+        return done / protocol.warmup
+    return 0.5 * (1 + math.cos(math.pi * (done - protocol.warmup) / (1 - protocol.warmup)))
 
 
 def _seed(seed: int, step: int) -> int:

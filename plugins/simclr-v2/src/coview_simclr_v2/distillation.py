@@ -1,0 +1,174 @@
+"""SimCLR v2's third stage: a student learns a teacher's opinion of images (section 2, eq. 2 and 3).
+
+Teacher and student see the same random crop. The student is a plain network
+with a linear classifier; the layers of the projection head that the teacher
+kept are part of the teacher.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax, softmax
+
+from coview.data.base import ImageData, Split
+from coview.evaluation.classifiers import Classifier
+from coview.evaluation.frozen import unmoved
+from coview.evaluation.knn import labelled_splits
+from coview.evaluation.metrics import accuracies
+from coview.evaluation.protocols import Protocol
+from coview.evaluation.subsets import labelled_subset
+from coview.evaluation.supervised import (
+    Loss,
+    augmentation_for,
+    optimizer_of,
+    scores_of,
+    train_classifier,
+)
+
+# As the first stage: LARS, 0.1 x the root of the batch, 5 % warm-up.
+PAPER = Protocol(
+    "arXiv:2006.10029, appendix B",
+    lr=0.1,
+    sqrt_rule=True,
+    epochs=400,
+    batch_size=4096,
+    weight_decay=1e-4,
+    lars=True,
+    warmup=0.05,
+)
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return the mean over rows of -sum_y P_T(y) log P_S(y), P = softmax(logits / temperature).
+
+    Args:
+        student: (B, K) logits; gradient flows.
+        teacher: (B, K) logits; no gradient.
+        temperature: of both.
+    """
+    opinion = softmax(teacher.detach() / temperature, dim=1)
+    return -(opinion * log_softmax(student / temperature, dim=1)).sum(dim=1).mean()
+
+
+@attrs.frozen
+class DistillationResult:
+    """The student's accuracy beside the teacher's, with the protocol.
+
+    Attributes:
+        distill_weight: alpha; 1: labels are not used.
+        labels: how many of the training labels are used, None where none are.
+    """
+
+    top1: float
+    top5: float
+    mean_per_class: float
+    teacher_top1: float
+    student: str
+    source: str
+    temperature: float
+    distill_weight: float
+    labels: str | None
+    labelled_images: int
+    lr: float
+    weight_decay: float
+    epochs: int
+    batch_size: int
+    schedule: str
+    seed: int
+    train_images: int
+    test_images: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, protocol named."""
+        return {"protocol": "distilled", **attrs.asdict(self)}
+
+
+def distill(
+    teacher: Classifier,
+    student: Classifier,
+    data: ImageData,
+    protocol: Protocol = PAPER,
+    *,
+    temperature: float,
+    distill_weight: float = 1.0,
+    labels: str | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> DistillationResult:
+    """Train ``student`` in place on the training images, by the teacher's logits.
+
+    With labels (eq. 3) the loss is alpha x distillation over the batch + (1 -
+    alpha) x cross-entropy over the labelled images in it; a batch without any
+    has the first part only.
+
+    Raises:
+        RequestError: there is no labelled test split to measure on.
+        CoviewError: the loss is not finite, or the teacher moved.
+    """
+    reference, test = labelled_splits(data)
+    # Of a set whose training images have no labels, all of them are learned from.
+    train = reference if labels is not None else data.train
+    kept = torch.arange(0) if labels is None else labelled_subset(reference.labels, labels, seed)
+    teacher, student = teacher.to(device).eval(), student.to(device).train()
+    with unmoved(teacher):
+        train_classifier(
+            _loss(teacher, student, train, kept, temperature, distill_weight, device),
+            optimizer_of([{"params": list(student.parameters()), "peak": protocol.lr}], protocol),
+            train,
+            protocol,
+            augmentation_for(student.network),
+            seed=seed,
+            device=device,
+            workers=workers,
+        )
+        known = accuracies(scores_of(teacher, test, 256, device, workers), test.labels)
+    return DistillationResult(
+        **accuracies(scores_of(student.eval(), test, 256, device, workers), test.labels),
+        teacher_top1=known["top1"],
+        student=student.network.meta["backbone"],
+        source=protocol.source,
+        temperature=temperature,
+        distill_weight=distill_weight,
+        labels=labels,
+        labelled_images=len(kept),
+        lr=protocol.lr,
+        weight_decay=protocol.weight_decay,
+        epochs=protocol.epochs,
+        batch_size=min(protocol.batch_size, len(train)),
+        schedule=protocol.schedule,
+        seed=seed,
+        train_images=len(train),
+        test_images=len(test),
+    )
+
+
+def _loss(
+    teacher: Classifier,
+    student: Classifier,
+    train: Split,
+    kept: Tensor,
+    temperature: float,
+    weight: float,
+    device: torch.device | str,
+) -> Loss:
+    labelled = torch.zeros(len(train), dtype=torch.bool)
+    labelled[kept] = True
+    labelled = labelled.to(device)
+    labels = None if train.labels is None else train.labels.to(device)
+
+    def loss(images: Tensor, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            opinion = teacher(images)
+        scores = student(images)
+        total = weight * distillation_loss(scores, opinion, temperature)
+        own = labelled[rows]
+        if labels is not None and own.any():
+            total = total + (1 - weight) * cross_entropy(scores[own], labels[rows][own])
+        return total
+
+    return loss
