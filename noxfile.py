@@ -17,7 +17,12 @@ import nox
 
 ROOT = Path(__file__).parent
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/[!_]*/pyproject.toml"))
-TOOLS = ("pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "hatchling", "editables")
+TOOLS = (
+    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"),
+    *("ruff>=0.9", "mypy>=1.14", "hatchling", "editables"),
+)
+# A worker a core, within reason: each imports torch.
+WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
 SHARED = ROOT / ".nox" / "shared"
 
 nox.options.sessions = ["tests"]
@@ -62,7 +67,8 @@ def tests(session: nox.Session) -> None:
     python = python_with_everything(session)
     if not session.posargs:
         check(session, python)
-    session.run(python, "-m", "pytest", "-m", "not slow", *session.posargs, external=True)
+    arguments = session.posargs or WORKERS
+    session.run(python, "-m", "pytest", "-m", "not slow", *arguments, external=True)
 
 
 @nox.session(venv_backend="none")

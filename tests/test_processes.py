@@ -136,6 +136,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("name", METHODS)
 def test_two_processes_equal_one(name: str, two_processes: Path) -> None:
     whole = train(name, 0, 1)

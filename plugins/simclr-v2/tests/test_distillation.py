@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from coview_simclr_v2.distillation import PAPER, distill, distillation_loss
 from torch import nn
 
 from coview.backbones import BackboneSettings, find_backbone
@@ -27,6 +26,7 @@ from coview.evaluation.classifiers import (
 from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.frozen import state_hash
 from coview.evaluation.protocols import Protocol
+from coview_simclr_v2.distillation import PAPER, distill, distillation_loss
 
 
 @pytest.mark.parametrize(
