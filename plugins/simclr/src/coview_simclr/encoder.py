@@ -16,7 +16,8 @@ class ProjectionEncoder(Encoder):
 
     The defaults are the first released code's: two layers without biases, their
     weights from a normal distribution of deviation 0.01, batch norm after both,
-    the last one without a shift, and one batch norm over both views. (The paper's text has no batch norm in the head.)
+    the last one without a shift, and one batch norm over both views.
+    (The paper's text has no batch norm in the head.)
     """
 
     @attrs.frozen
