@@ -68,7 +68,7 @@ class Commands(click.Group):
         """Run a command; end with 2 for a wrong request, 1 for failed work."""
         try:
             return super().invoke(ctx)
-        except (click.exceptions.Exit, click.Abort, click.ClickException):
+        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)

@@ -39,7 +39,7 @@ def command(
     source = open_source(data)
     changes = changes_from(uses, settings, **shortcuts)
     resolved = configure(method, source, changes, "command line")
-    columns = draw_views(resolved, source.load(resolved.data), out, images, draws, seed)
+    images, columns = draw_views(resolved, source.load(resolved.data), out, images, draws, seed)
     if as_json:
         print_json({"out": str(out), "images": images, "columns": columns})
     else:

@@ -24,7 +24,7 @@ CELL = 96
 
 def draw_views(
     resolved: Resolved, data: ImageData, path: Path, images: int = 8, draws: int = 2, seed: int = 0
-) -> int:
+) -> tuple[int, int]:
     """Write a PNG: a row an image, the image first, then its views.
 
     Args:
@@ -35,7 +35,7 @@ def draw_views(
         seed: of the randomness.
 
     Returns:
-        The number of columns.
+        The numbers of images (a small set has fewer than asked for) and of columns.
     """
     plan = Plan(
         dataset_size=len(data.train),
@@ -66,7 +66,7 @@ def draw_views(
             )
     except ValueError as error:
         raise CoviewError(f"{path} could not be written: {error}") from error
-    return len(columns)
+    return count, len(columns)
 
 
 def _pictured(views: Any, view: int, crop: Tensor) -> Tensor:
