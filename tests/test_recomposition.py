@@ -9,8 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
+
+import coview
+from coview.configure import Changes, configure
 
 Run = Callable[..., Any]
 BYOL = ("--set", "encoder.hidden=32", "--set", "encoder.predictor_hidden=32")
@@ -217,3 +221,12 @@ def test_negatives_that_are_kept_for_nothing_are_said_so(
     options = ("--data", f"idx:{idx}", *tiny, "--dry-run")
     text = run("train", "byol", *options, "--use", "negatives=queue").stdout
     assert "note: loss 'regression' makes no use of negatives: queue is kept for nothing." in text
+
+
+def test_a_recipe_made_from_another_takes_the_presets_that_still_fit() -> None:
+    """The preset's temperature is InfoNCE's; a loss of another name is not given it."""
+    own = attrs.evolve(coview.recipe("simclr"), loss=coview.Use("regression"))
+    resolved = configure(own, None, Changes(preset="small"), "test")
+    assert resolved.part("loss").name == "regression"
+    assert resolved.part("backbone").name == "resnet18"
+    assert resolved.part("views").settings.blur_p == 0

@@ -13,7 +13,7 @@ from coview.data.assemble import delivered_size
 from coview.data.base import SMALL_IMAGE, DataSettings, Source
 from coview.errors import RequestError, unknown
 from coview.layers import Layers
-from coview.recipes import Recipe, read_layers
+from coview.recipes import TABLES, Recipe, find_recipe, method_names, read_layers
 from coview.resolve import Resolved, resolve
 from coview.settings import literal, structure
 
@@ -58,7 +58,7 @@ def configure(
     size = _image_size(source, written.get("data", {}).get("size"), recipe, changes)
     preset = _preset(layers, changes.preset, size)
     if preset is not None:
-        layers.change(recipe.presets[preset], f"preset {preset}")
+        layers.change(_fitting(recipe, recipe.presets[preset]), f"preset {preset}")
     layers.change(written, "file")
     if changes.image_size is not None:
         layers.set("data.size", changes.image_size, layer)
@@ -100,6 +100,25 @@ def _preset(layers: Layers, asked: str | None, size: int | None) -> str | None:
         return None
     small = size is not None and size <= SMALL_IMAGE
     return "small" if small and "small" in presets else None
+
+
+def _fitting(recipe: Recipe, preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out a preset's settings for components that the recipe has replaced.
+
+    A recipe made from an installed one (``attrs.evolve(recipe, loss=Use("mine"))``)
+    keeps its presets, whose settings are for the components they were written for.
+    """
+    if recipe.name not in method_names():
+        return preset
+    written_for = find_recipe(recipe.name)
+
+    def fits(table: str, value: Any) -> bool:
+        if table not in TABLES or not isinstance(value, Mapping) or "use" in value:
+            return True
+        now, then = recipe.uses(table), written_for.uses(table)
+        return [use.name for use in now] == [use.name for use in then]
+
+    return {table: value for table, value in preset.items() if fits(table, value)}
 
 
 def _lay(layers: Layers, changes: Changes, layer: str) -> None:
