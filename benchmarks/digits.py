@@ -66,7 +66,7 @@ OWN: dict[str, dict[str, Any]] = {
         "encoder.predictor_hidden": 128,
         "encoder.dim": 512,
         "encoder.layers": 2,
-        "optimizer.lr": 2.0,
+        "optimizer.lr": 1.0,
         "optimizer.weight_decay": 5e-4,
         "views.blur_p": 0.0,
     },
