@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {"byol": 0.92, "instdisc": 0.93, "moco": 0.92, "moco-v2": 0.92, "simclr": 0.92}
 """Of the methods that the ordinary tests train."""
-SLOW = {"dino": 0.92, "moco-v3": 0.93, "simclr-v2": 0.90, "simsiam": 0.92, "swav": 0.92}
+SLOW = {"dino": 0.92, "moco-v3": 0.93, "simclr-v2": 0.93, "simsiam": 0.908, "swav": 0.92}
 """Of those that the slow session trains."""
 
 

@@ -92,6 +92,14 @@ def test_the_whole_network_learns_from_the_listed_images() -> None:
     assert result.as_dict()["protocol"] == "fine-tuned, 50% of the labels"
 
 
+def test_batch_norms_learn_too() -> None:
+    own = network()
+    before = own.backbone.bn1.running_mean.clone()
+    finetune(own, nn.Identity(), 128, data(), Protocol("test", 1e-9, 1), labels="100%")
+    assert (own.backbone.bn1.running_mean - before).abs().max() > 1e-3
+    assert not own.training, "it is measured in evaluation mode"
+
+
 def test_layers_move_at_their_own_rates() -> None:
     """After one step, tensors have moved in proportion to their learning rates."""
     moved = {}

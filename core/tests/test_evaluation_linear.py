@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.digits import Digits
+from coview.data.idx import Idx
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.features import features
@@ -53,7 +56,7 @@ def digits() -> ImageData:
 
 def standardised(data: ImageData) -> tuple[np.ndarray, np.ndarray]:
     """Return training and test features in float64, by the training set's statistics."""
-    network = RandomFeatures()
+    network = RandomFeatures(data.channels * data.size**2)
     train = network(data.train.images.float() / 255).double().numpy()
     test = network(data.test.images.float() / 255).double().numpy()
     mean, deviation = train.mean(0), train.std(0)
@@ -73,6 +76,24 @@ def test_agrees_with_converged_logistic_regression(digits: ImageData, weight_dec
     assert abs(result.top1 * len(test) - right) <= 3
     assert right > 0.85 * len(test), "the comparison must not be about guesses"
     assert (result.validation_images, result.validation_top1, result.grid) == (0, None, ())
+
+
+FASHION = Path(os.environ.get("COVIEW_FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FASHION.is_dir(), reason="Fashion-MNIST is not there")
+@pytest.mark.parametrize("weight_decay", [1e-2, 1e-4])
+def test_agrees_with_logistic_regression_on_fashion_mnist(weight_decay: float) -> None:
+    data = Idx(str(FASHION)).load(DataSettings())
+    train, test = standardised(data)
+    reference = LogisticRegression(C=1 / (weight_decay * len(train)), max_iter=3000, tol=1e-6)
+    reference.fit(train, data.train.labels.numpy())
+    expected = reference.score(test, data.test.labels.numpy())
+    result = evaluate_linear(
+        RandomFeatures(784), data, learning_rates=[0.1], weight_decays=[weight_decay], epochs=30
+    )
+    assert result.top1 == pytest.approx(expected, abs=0.01) and expected > 0.7
 
 
 def slow_head(
