@@ -319,3 +319,14 @@ def test_mean_per_class_is_over_the_classes_that_are_there() -> None:
     found = accuracies(scores, torch.tensor([0, 0, 0, 1, 1]))
     assert found["top1"] == pytest.approx(4 / 5)
     assert found["mean_per_class"] == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_layer_wise_rates_leave_biases_alone() -> None:
+    head = classifier(4, 2, 0.1, seed=0)
+    protocol = Protocol("test", 1.0, 1, weight_decay=0.5, lars=True)
+    groups = optimizer_of([{"params": list(head.parameters()), "peak": 1.0}], protocol).param_groups
+    found = [
+        ([id(p) for p in group["params"]], group["adapted"], group["weight_decay"])
+        for group in groups
+    ]
+    assert found == [([id(head.weight)], True, 0.5), ([id(head.bias)], False, 0.0)]

@@ -146,7 +146,7 @@ def _check(
     if space.takes is not None and plan.channels != space.takes:
         raise RequestError(
             f"views.space = {settings.space} needs RGB images; these have {plan.channels} "
-            "channels: use views.space = raw with views.groups, or data.channels = 3."
+            "channels: use views.space = raw, and views.groups for which channels make a view."
         )
     if len(groups) < 2 or not all(groups):
         raise RequestError(
