@@ -111,7 +111,7 @@ def test_stl10_trains_on_all_and_compares_with_the_labelled(tmp_path: Path) -> N
 @pytest.mark.usefixtures("unchecked")
 def test_stl10_enlarged_is_not_kept_in_memory(tmp_path: Path) -> None:
     write_stl10(tmp_path)
-    data = named.STL10(str(tmp_path)).load(DataSettings(resident_mib=1))
+    data = named.STL10(str(tmp_path)).load(DataSettings(size=256, resident_mib=1))
     assert data.size == 256 and data.train.resident is None and len(data.train) == 10
     assert data.train.images[9].shape == (3, 256, 256)
 
