@@ -33,16 +33,7 @@ def losses(out: Path) -> list[float]:
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     one = run([], tmp_path / "one")
-    launcher = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-addr",
-        "127.0.0.1",
-        "--master-port",
-        "0",
-    ]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     two = run(launcher, tmp_path / "two")
     assert two["steps"] == one["steps"] == 4
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
