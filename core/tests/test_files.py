@@ -64,9 +64,11 @@ def test_missing_damaged_and_foreign_checkpoints(tmp_path: Path) -> None:
 
 
 def test_another_run_is_refused_with_every_difference() -> None:
-    before = {"seed": 0, "data": "x", "world_size": 1}
+    before = {"recipe": "loss.temperature = 0.1", "seed": 0, "data": "x", "world_size": 1}
     same_run(before, dict(before))
     with pytest.raises(RequestError) as caught:
         same_run(before, {**before, "seed": 1, "data": "y"})
     assert len(caught.value.problems) == 2
+    with pytest.raises(RequestError, match="loss.temperature was 0.1 and is now 0.2"):
+        same_run(before, {**before, "recipe": "loss.temperature = 0.2"})
     assert "seed was 0 and is now 1" in str(caught.value)

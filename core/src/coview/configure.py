@@ -13,7 +13,7 @@ from coview.data.assemble import delivered_size
 from coview.data.base import SMALL_IMAGE, DataSettings, Source
 from coview.errors import RequestError, unknown
 from coview.layers import Layers
-from coview.recipes import TABLES, Recipe, find_recipe, method_names, read_layers
+from coview.recipes import TABLES, Recipe, find_recipe, read_layers
 from coview.resolve import Resolved, resolve
 from coview.settings import literal, structure
 
@@ -58,7 +58,10 @@ def configure(
     size = _image_size(source, written.get("data", {}).get("size"), recipe, changes)
     preset = _preset(layers, changes.preset, size)
     if preset is not None:
-        layers.change(_fitting(recipe, recipe.presets[preset]), f"preset {preset}")
+        laid = recipe.presets[preset]
+        if isinstance(method, Recipe):
+            laid = _fitting(recipe, laid)
+        layers.change(laid, f"preset {preset}")
     layers.change(written, "file")
     if changes.image_size is not None:
         layers.set("data.size", changes.image_size, layer)
@@ -108,9 +111,10 @@ def _fitting(recipe: Recipe, preset: Mapping[str, Any]) -> Mapping[str, Any]:
     A recipe made from an installed one (``attrs.evolve(recipe, loss=Use("mine"))``)
     keeps its presets, whose settings are for the components they were written for.
     """
-    if recipe.name not in method_names():
-        return preset
-    written_for = find_recipe(recipe.name)
+    try:
+        written_for = find_recipe(recipe.name)
+    except RequestError:
+        return preset  # a recipe of one's own, or a name that two packages claim
 
     def fits(table: str, value: Any) -> bool:
         if table not in TABLES or not isinstance(value, Mapping) or "use" in value:
