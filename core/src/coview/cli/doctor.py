@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from coview.cli.common import json_option, print_json, print_table
+from coview.commands.options import json_option, print_json, print_table
 from coview.errors import PluginError
 from coview.registry import KINDS, clashes, entries
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coview.cli.common import data_help, device_option, json_option, print_json
-from coview.cli.weights import data_of, load_like
+from coview.commands.options import data_help, device_option, json_option, print_json
+from coview.commands.weights import data_of, load_like
 from coview.errors import CoviewError, RequestError, unknown
 
 if TYPE_CHECKING:

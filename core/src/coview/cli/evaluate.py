@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from coview.cli.common import percent
 from coview.cli.finetune import finetune
 from coview.cli.linear import linear
 from coview.cli.retrieval import retrieval
 from coview.cli.table import table
-from coview.cli.weights import data_option, measuring, opened, weights_argument
+from coview.commands.options import percent
+from coview.commands.weights import data_option, measuring, opened, weights_argument
 from coview.errors import RequestError
 
 

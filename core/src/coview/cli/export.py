@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coview.cli.common import json_option, print_json
+from coview.commands.options import json_option, print_json
 from coview.errors import RequestError
 
 

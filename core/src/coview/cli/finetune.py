@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from coview.cli.linear import sentence
-from coview.cli.weights import data_option, measuring, opened, weights_argument
+from coview.commands.weights import data_option, measuring, opened, weights_argument
 
 
 @click.command("finetune")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from coview.cli.common import json_option, print_json, print_table
+from coview.commands.options import json_option, print_json, print_table
 from coview.errors import CoviewError
 from coview.hookspecs import ROLES
 from coview.recipes import Recipe, find_recipe

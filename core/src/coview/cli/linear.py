@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from coview.cli.weights import Opened, data_option, measuring, opened, weights_argument
+from coview.commands.weights import Opened, data_option, measuring, opened, weights_argument
 from coview.errors import RequestError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from coview.cli.common import json_option, print_json, print_table
+from coview.commands.options import json_option, print_json, print_table
 from coview.registry import KINDS, entries, kind_of
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from coview.cli.common import data_help, percent
-from coview.cli.weights import load_like, measuring, opened, weights_argument
+from coview.commands.options import data_help, percent
+from coview.commands.weights import load_like, measuring, opened, weights_argument
 from coview.errors import RequestError
 
 

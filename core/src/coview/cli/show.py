@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coview.cli.common import changes_from, json_option, print_json, recipe_options
+from coview.commands.options import changes_from, json_option, print_json, recipe_options
 
 if TYPE_CHECKING:
     from coview.resolve import Part, Resolved

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coview.cli.common import (
+from coview.commands.options import (
     changes_from,
     data_help,
     device_option,

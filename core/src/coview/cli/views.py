@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from coview.cli.common import changes_from, data_help, json_option, print_json, recipe_options
+from coview.commands.options import changes_from, data_help, json_option, print_json, recipe_options
 
 
 @click.command("views")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from coview.commands.options import device_option, json_option, print_json
 
 
 @click.command("attention")
@@ -21,8 +22,8 @@ import click
     type=click.FloatRange(0, 1, min_open=True),
     help="Share of the attention that the mask holds.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@device_option
+@json_option
 def command(
     weights: Path,
     data: str,
@@ -48,7 +49,7 @@ def command(
     chosen = next(iter(fetched(loaded.train.images, [list(range(count))], 0)))
     facts = draw_attention(exported, chosen, out, image_size, keep)
     if as_json:
-        click.echo(json.dumps({"out": str(out), "images": count, **facts}, indent=2))
+        print_json({"out": str(out), "images": count, **facts})
     else:
         click.echo(
             f"{count} images, the attention of {facts['heads']} heads and a mask of each in {out}"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from coview.cli.common import percent, print_json
-from coview.cli.weights import load_like, measuring
+from coview.commands.options import percent, print_json
+from coview.commands.weights import load_like, measuring
 from coview.errors import RequestError
 
 

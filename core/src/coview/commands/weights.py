@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from coview.cli.common import AnyCommand, data_help, device_option, json_option, print_json
+from coview.commands.options import AnyCommand, data_help, device_option, json_option, print_json
 from coview.errors import RequestError
 
 if TYPE_CHECKING:
