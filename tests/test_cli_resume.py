@@ -18,6 +18,7 @@ import torch
 
 from coview import hookimpl
 from coview.configure import Changes
+from coview.testing import same
 from coview.training.loop import fit
 from coview.training.start import Request, start
 
@@ -59,17 +60,6 @@ def metrics(path: str | Path) -> list[dict[str, Any]]:
     for entry in timeless:
         entry.pop("images_per_second", None)
     return timeless
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether two nested states are equal to the last bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return bool(first == second)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -15,6 +15,7 @@ import torch
 
 import coview
 from coview.recipes import method_names
+from coview.testing import same
 
 STEPS = 9
 METHODS = sorted(name for name in method_names() if not name.endswith("-audio"))
@@ -96,16 +97,6 @@ def end(path: Path) -> dict[str, Any]:
     timeless = [{k: v for k, v in li.items() if k != "images_per_second"} for li in lines]
     state = torch.load(path / "checkpoints" / "last.pt", weights_only=True)
     return {"method": state["method"], "optimizer": state["optimizer"], "metrics": timeless}
-
-
-def same(first: Any, second: Any) -> bool:
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return bool(first == second)
 
 
 def kill_and_resume(method: str, kill: int, folder: Path, reference: dict[str, Any]) -> None:

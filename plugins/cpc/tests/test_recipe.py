@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import coview
+from coview import testing
 from coview.backbones import find_backbone
-from coview.configure import Changes, configure
+from coview.configure import Changes
 from coview.resolve import Resolved
+from coview.testing import has
 from coview_cpc.norms import normalized
 
 TINY = {
@@ -25,21 +27,7 @@ TINY = {
 
 
 def resolved(method: str = "cpc", preset: str = "none") -> Resolved:
-    return configure(coview.recipe(method), None, Changes(preset=preset), "test")
-
-
-def has(found: Resolved, **expected: Any) -> None:
-    """Compare settings, ``table__key=value``, and names, ``table=name``."""
-    for path, value in expected.items():
-        table, _, key = path.partition("__")
-        if table == "training":
-            assert getattr(found.training, key) == value, path
-        elif table == "data":
-            assert getattr(found.data, key) == value, path
-        elif key:
-            assert getattr(found.part(table).settings, key) == value, path
-        else:
-            assert [part.name for part in found.parts[table]] == [value], path
+    return testing.resolved(method, preset)
 
 
 def test_the_imagenet_recipe() -> None:

@@ -10,25 +10,14 @@ import pytest
 import torch
 
 import coview
-from coview import Batch, Plan, Step, Use
+from coview import Batch, Plan, Step, Use, testing
 from coview.configure import Changes, configure
 from coview.resolve import Resolved
+from coview.testing import has
 
 
 def resolved(preset: str = "none") -> Resolved:
-    return configure(coview.recipe("moco-v2"), None, Changes(preset=preset), "test")
-
-
-def has(found: Resolved, **expected: Any) -> None:
-    """Compare settings, ``table__key=value``, and names, ``table=name``."""
-    for path, value in expected.items():
-        table, _, key = path.partition("__")
-        if table == "training":
-            assert getattr(found.training, key) == value, path
-        elif key:
-            assert getattr(found.part(table).settings, key) == value, path
-        else:
-            assert [part.name for part in found.parts[table]] == [value], path
+    return testing.resolved("moco-v2", preset)
 
 
 def test_the_imagenet_recipe() -> None:

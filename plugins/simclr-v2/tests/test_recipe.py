@@ -7,28 +7,16 @@ import pytest
 import torch
 
 import coview
-from coview import Encoded, Plan, Step
-from coview.configure import Changes, configure
+from coview import Encoded, Plan, Step, testing
 from coview.resolve import Resolved
+from coview.testing import has
 from coview.training.rates import Cosine
 
 IMAGENET = 1_281_167
 
 
 def resolved(method: str = "simclr-v2", preset: str = "none") -> Resolved:
-    return configure(coview.recipe(method), None, Changes(preset=preset), "test")
-
-
-def has(found: Resolved, **expected: Any) -> None:
-    """Compare settings, ``table__key=value``, and names, ``table=name``."""
-    for path, value in expected.items():
-        table, _, key = path.partition("__")
-        if table == "training":
-            assert getattr(found.training, key) == value, path
-        elif key:
-            assert getattr(found.part(table).settings, key) == value, path
-        else:
-            assert ",".join(part.name for part in found.parts[table]) == value, path
+    return testing.resolved(method, preset)
 
 
 def test_the_imagenet_recipe() -> None:

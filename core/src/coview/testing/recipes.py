@@ -1,0 +1,35 @@
+"""A recipe's numbers, compared in a test with the paper's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coview.configure import Changes, configure
+from coview.recipes import find_recipe
+from coview.resolve import Resolved
+
+
+def resolved(method: str, preset: str = "none") -> Resolved:
+    """Return an installed method's recipe with every setting, a preset laid over it.
+
+    Raises:
+        RequestError: the recipe, or the preset, is wrong; with every problem found.
+    """
+    return configure(find_recipe(method), None, Changes(preset=preset), "test")
+
+
+def has(found: Resolved, **expected: Any) -> None:
+    """Compare settings, ``table__key=value``, and names, ``table="name"`` or ``"name,name"``.
+
+    Raises:
+        AssertionError: at the first that differs; the message names it.
+    """
+    for path, value in expected.items():
+        table, _, key = path.partition("__")
+        if not key:
+            seen: Any = ",".join(part.name for part in found.parts[table])
+        elif table in ("training", "data"):
+            seen = getattr(getattr(found, table), key)
+        else:
+            seen = getattr(found.part(table).settings, key)
+        assert seen == value, f"{path} is {seen!r}, not {value!r}"
