@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -25,16 +26,21 @@ _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 ByView = Mapping[int, Tensor]
 
 
-@attrs.frozen
-class EncoderSettings:
-    """Settings that every encoder has; derive yours from this class."""
-
-    norm_views: str = setting(
-        "each",
+def norm_views(default: str) -> Any:
+    """Declare the setting ``norm_views``, for an encoder whose paper differs in it."""
+    return setting(
+        default,
         "what one batch normalisation sees: each view alone, views of one resolution "
         "together, or joint: the head all views, the trunk those of one resolution",
         one_of("each", "resolution", "joint"),
     )
+
+
+@attrs.frozen
+class EncoderSettings:
+    """Settings that every encoder has; derive yours from this class."""
+
+    norm_views: str = norm_views("each")
     norm_groups: int = setting(
         1,
         "groups of the global batch that are batch-normalised apart, as devices would; "

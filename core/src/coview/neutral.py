@@ -6,7 +6,7 @@ With them a recipe names only what matters to its method.
 from __future__ import annotations
 
 import attrs
-from torch import nn
+from torch import Tensor, nn
 
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
@@ -14,12 +14,17 @@ from coview.plan import Plan
 from coview.records import Encoded, Negatives, Targets
 
 
-class Shared(nn.Module):
-    """Target: the online projections themselves, gradient and all.
+class OnlineTarget(nn.Module):
+    """The base of targets whose keys are the online network's own projections.
 
     The views that are keys must be encoded by the online network too, and no
-    view may be its own positive: its key would be the query itself.
+    view may be its own positive: its key would be the query itself. A subclass
+    gives its name and what its user may do instead, for messages, and may
+    change a key on its way.
     """
+
+    name = ""
+    instead = ""
 
     @attrs.frozen
     class Settings:
@@ -32,24 +37,35 @@ class Shared(nn.Module):
             return
         if not set(layout.keys) <= set(layout.queries):
             raise RequestError(
-                "target 'shared' takes its keys from the online network, but the views encode "
-                f"only {list(layout.queries)} as queries and need {list(layout.keys)} as keys: "
-                "let every view be a query (views.symmetric = true), or use another target."
+                f"target {self.name!r} takes its keys from the online network, but the views "
+                f"encode only {list(layout.queries)} as queries and need {list(layout.keys)} as "
+                "keys: let every view be a query (views.symmetric = true), or use another target."
             )
         if any(query == key for query, key in layout.pairs):
             raise RequestError(
-                "target 'shared' would compare a view with itself, since these views make one "
-                "view an image: use a memory bank as target, or views that make two."
+                f"target {self.name!r} would compare a view with itself, since these views make "
+                f"one view an image: use {self.instead}views that make two."
             )
+
+    def key(self, projection: Tensor) -> Tensor:
+        """Return the key that a projection (N, d) becomes."""
+        return projection
 
     @hookimpl
     def encode_targets(self, encoded: Encoded) -> Targets:
-        """Return the projections of the key slots, (N, d), gradient flowing."""
+        """Return the projections of the key slots, (N, d)."""
         slots = dict.fromkeys(key for _, key in encoded.pairs)
         return Targets(
-            {slot: encoded.projections[slot] for slot in slots},
+            {slot: self.key(encoded.projections[slot]) for slot in slots},
             {slot: encoded.identities[slot] for slot in slots},
         )
+
+
+class Shared(OnlineTarget):
+    """Target: the online projections themselves, gradient and all."""
+
+    name = "shared"
+    instead = "a memory bank as target, or "
 
 
 class NoNegatives(nn.Module):

@@ -43,10 +43,6 @@ class Heads:
         """(N, D) -> (G, N, K)."""
         return torch.einsum("nd,gdk->gnk", rows, self.weights) + self.biases[:, None]
 
-    def pick(self, head: int) -> Heads:
-        """Return one head, as a grid of one."""
-        return Heads(self.weights[head : head + 1], self.biases[head : head + 1])
-
 
 @attrs.frozen(eq=False)
 class Standard:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
@@ -196,10 +195,3 @@ def _onnx(exported: ExportedBackbone, path: Path, images: Tensor) -> Tensor:
     # Another number of images than it was traced with: the batch must not be fixed.
     parts = [session.run(None, {"images": part.numpy()})[0] for part in images.split(1)]
     return torch.from_numpy(np.concatenate(parts))
-
-
-def plain_name(exported: ExportedBackbone) -> str | None:
-    """Return timm's name of a network that timm alone can build, else None."""
-    name: str = exported.meta["backbone"]
-    changed = exported.meta["settings"].get("stem", "7x7") != "7x7"
-    return name if timm.is_model(name) and not changed else None

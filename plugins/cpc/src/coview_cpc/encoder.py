@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.encoders import ByView, Encoder, EncoderSettings
+from coview.encoders import ByView, Encoder, EncoderSettings, norm_views
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
@@ -47,12 +47,7 @@ class AutoregressiveEncoder(Encoder):
     class Settings(EncoderSettings):
         """The paper's values for images."""
 
-        norm_views: str = setting(
-            "resolution",
-            "what one batch normalisation sees: each view alone, views of one resolution "
-            "together, or joint: the head all views, the trunk those of one resolution",
-            one_of("each", "resolution", "joint"),
-        )
+        norm_views: str = norm_views("resolution")
         norm: str = setting(
             "none",
             "what takes the place of the trunk's batch norms (batch: they stay, and let patches "

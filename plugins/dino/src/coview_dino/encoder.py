@@ -6,7 +6,7 @@ import attrs
 import torch
 from timm.layers.drop import DropPath
 
-from coview.encoders import Encoder, EncoderSettings
+from coview.encoders import Encoder, EncoderSettings, norm_views
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Batch, Encoded, Step, Views
@@ -45,12 +45,7 @@ class DINOEncoder(Encoder):
             1.0, "first epochs in which the last layer stays as it is", ge(0)
         )
         clip: float = setting(3.0, "longest gradient of one tensor; 0: no clipping", ge(0))
-        norm_views: str = setting(
-            "joint",
-            "what one batch normalisation sees: each view alone, views of one resolution "
-            "together, or joint: the head all views, the trunk those of one resolution",
-            one_of("each", "resolution", "joint"),
-        )
+        norm_views: str = norm_views("joint")
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__(settings, plan, settings.dim)

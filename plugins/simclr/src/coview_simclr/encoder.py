@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from torch import nn
 
-from coview.encoders import Encoder, EncoderSettings
+from coview.encoders import Encoder, EncoderSettings, norm_views
 from coview.heads import NORMS, OUTPUT_NORMS, mlp
 from coview.plan import Plan
 from coview.settings import gt, one_of, setting
@@ -35,12 +35,7 @@ class ProjectionEncoder(Encoder):
         init_std: float | None = setting(
             0.01, "standard deviation of the layers' first weights; none: torch's own", gt(0)
         )
-        norm_views: str = setting(
-            "joint",
-            "what one batch normalisation sees: each view alone, views of one resolution "
-            "together, or joint: the head all views, the trunk those of one resolution",
-            one_of("each", "resolution", "joint"),
-        )
+        norm_views: str = norm_views("joint")
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__(settings, plan, settings.dim)

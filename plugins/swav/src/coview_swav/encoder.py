@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from coview.comparison import unit
-from coview.encoders import Encoder, EncoderSettings
+from coview.encoders import Encoder, EncoderSettings, norm_views
 from coview.heads import NORMS, mlp
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
@@ -65,12 +65,7 @@ class PrototypeEncoder(Encoder):
         freeze_epochs: float = setting(
             0.0, "first epochs in which prototypes stay as they are", ge(0)
         )
-        norm_views: str = setting(
-            "joint",
-            "what one batch normalisation sees: each view alone, views of one resolution "
-            "together, or joint: the head all views, the trunk those of one resolution",
-            one_of("each", "resolution", "joint"),
-        )
+        norm_views: str = norm_views("joint")
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__(settings, plan, settings.dim)
