@@ -108,7 +108,7 @@ def train(
     evaluate_every: int = 0,
     evaluate: bool = True,
     log_every: int = 50,
-    observe: Sequence[str] = (),
+    observe: Sequence[Any] = (),
     download: bool = False,
     progress: bool = True,
 ) -> Run:
@@ -140,7 +140,7 @@ def train(
         evaluate_every: epochs between kNN evaluations during training.
         evaluate: measure kNN accuracy before and after, where labels exist.
         log_every: steps between logged metrics.
-        observe: names of observers.
+        observe: observers: ``"NAME"``, ``"NAME:key=value,key=value"`` or objects with hooks.
         download: fetch a named data set that is missing.
         progress: show progress on stderr.
 
@@ -151,7 +151,7 @@ def train(
     from coview.configure import Changes
     from coview.training.start import Request, start
 
-    observe = (*(("progress",) if progress else ()), *observe)
+    asked = (observe,) if isinstance(observe, str) else tuple(observe)
     name, module = (
         (backbone, None) if isinstance(backbone, str) or backbone is None else (None, backbone)
     )
@@ -185,7 +185,7 @@ def train(
         evaluate=evaluate,
         log_every=log_every,
         download=download,
-        observe=tuple(observe),
+        observe=(*(("progress",) if progress else ()), *asked),
         command=tuple(sys.argv),
     )
     return _finished(start(request))

@@ -62,7 +62,12 @@ OF_THE_RUN = (
     help="Steps between logged metrics; the end of an epoch is logged too.",
 )
 @click.option("--no-evaluate", is_flag=True, help="No kNN accuracy before and after.")
-@click.option("--observe", multiple=True, metavar="NAME", help="An observer; repeatable.")
+@click.option(
+    "--observe",
+    multiple=True,
+    metavar="NAME[:KEY=VALUE,...]",
+    help="An observer and its settings; repeatable.",
+)
 @click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
 @click.option("--dry-run", is_flag=True, help="Resolve, validate and print; build nothing.")
 @json_option

@@ -24,6 +24,7 @@ def save(
     scaler: torch.amp.GradScaler,
     step: int,
     identity: dict[str, Any],
+    observers: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint after ``step`` optimiser steps.
 
@@ -37,6 +38,7 @@ def save(
         "method": method.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
+        "observers": observers or {},
         "random": torch.get_rng_state(),
     }
     with replacing(path) as temporary:

@@ -18,6 +18,7 @@ from coview.training import checkpoints
 from coview.training.distributed import is_first, mean_over_processes, wait, world_size
 from coview.training.interrupts import held_back
 from coview.training.measure import finish, measure_baselines, measure_online
+from coview.training.observers import states
 from coview.training.optimizers import set_rate, set_weight_decay
 from coview.training.run import Run, write_end
 
@@ -204,6 +205,14 @@ def save(run: Run, name: str = "last.pt") -> None:
     """Write a checkpoint and tell the observers."""
     path = run.path / "checkpoints" / name
     if is_first():
-        checkpoints.save(path, run.method, run.optimizer, run.scaler, run.step, run.identity)
+        checkpoints.save(
+            path,
+            run.method,
+            run.optimizer,
+            run.scaler,
+            run.step,
+            run.identity,
+            states(run.observers),
+        )
     wait()
     run.method.manager.hook.checkpoint_saved(run=run, path=path)

@@ -26,6 +26,7 @@ from coview.plan import Plan
 from coview.recipes import to_toml
 from coview.resolve import CORE, Resolved
 from coview.training.distributed import is_first
+from coview.training.observers import OF_THE_TERMINAL, Watcher
 
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy")
 
@@ -68,6 +69,7 @@ class Run:
         metrics: what was logged, as in ``metrics.jsonl``.
         step: optimiser steps done.
         whole: no step is half done, so that the state may be saved.
+        observers: what watches the run, by name.
     """
 
     path: Path
@@ -86,6 +88,7 @@ class Run:
     step: int = 0
     whole: bool = True
     metrics: list[dict[str, Any]] = attrs.field(factory=list)
+    observers: dict[str, Watcher] = attrs.field(factory=dict)
 
     @property
     def last_step(self) -> int:
@@ -210,6 +213,11 @@ def _facts(run: Run, command: list[str]) -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in sorted(used | {CORE})},
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "python": sys.version.split()[0],
+        "observers": [
+            watcher.asked
+            for name, watcher in run.observers.items()
+            if watcher.asked and name != OF_THE_TERMINAL
+        ],
         "notices": list(run.resolved.notices),
         "started": _now(),
     }

@@ -26,7 +26,6 @@ from coview.evaluation.rebuilt import parts_of
 from coview.method import Method, build_method
 from coview.plan import Plan
 from coview.recipes import Recipe, Use, find_recipe
-from coview.registry import find
 from coview.resolve import GIVEN, Resolved
 from coview.training import checkpoints
 from coview.training.device import autocasting, pick_device, pick_precision
@@ -40,6 +39,7 @@ from coview.training.distributed import (
     world_size,
 )
 from coview.training.loop import Clock
+from coview.training.observers import OF_THE_TERMINAL, Watcher, restore, watchers
 from coview.training.optimizers import make_optimizer
 from coview.training.run import (
     Options,
@@ -77,7 +77,7 @@ class Request:
     evaluate: bool = True
     log_every: int = 50
     download: bool = False
-    observe: tuple[str, ...] = ()
+    observe: tuple[Any, ...] = ()
     command: tuple[str, ...] = ()
     layer: str = "Python"
 
@@ -133,16 +133,32 @@ def start(request: Request) -> Run:
         RequestError: the request is wrong.
     """
     join(request.device)
-    quiet = () if is_first() else ("progress",)
-    entries = {name: find("observers", name) for name in request.observe if name not in quiet}
-    observers = {name: entry.load()() for name, entry in entries.items()}
-    run = _new(request) if request.resume is None else _resumed(request)
-    for name, observer in observers.items():
-        run.method.observe(observer, name, entries[name].package)
+    if request.resume is not None:
+        _refuse_changes(request)
+    observers = _watchers(request)
+    run = _new(request) if request.resume is None else _resumed(request, observers)
+    for watcher in observers:
+        run.method.observe(watcher.observer, watcher.name, watcher.package)
+    run.observers = {watcher.name: watcher for watcher in observers}
     if request.resume is None and is_first():
         # Only now: a run that cannot start must not take the directory.
         write_start(run, list(request.command))
     return run
+
+
+def _watchers(request: Request) -> list[Watcher]:
+    """Return the observers asked for, before them those that a resumed run had."""
+    facts = request.resume / "run.json" if request.resume is not None else None
+    before = _read_facts(facts).get("observers", []) if facts is not None else []
+    asked = [item for item in request.observe if is_first() or item != OF_THE_TERMINAL]
+    return watchers([*before, *asked])
+
+
+def _read_facts(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise RequestError(f"There is no run at {file.parent} to resume.")
+    facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return facts
 
 
 def _new(request: Request) -> Run:
@@ -295,15 +311,12 @@ def _backbone_meta(resolved: Resolved, plan: Plan, given: bool) -> dict[str, Any
     }
 
 
-def _resumed(request: Request) -> Run:
+def _resumed(request: Request, observers: list[Watcher]) -> Run:
     path = request.resume
     assert path is not None
-    _refuse_changes(request)
-    if not (path / "run.json").is_file():
-        raise RequestError(f"There is no run at {path} to resume.")
+    facts = _read_facts(path / "run.json")
     state = checkpoints.read(path / "checkpoints" / "last.pt")
     recipe_file = path / "recipe.toml"
-    facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
     if request.data is None and facts["data"]["name"] == OBJECT:
         raise RequestError(
             "This run's data were a Python object: pass it again, "
@@ -322,6 +335,7 @@ def _resumed(request: Request) -> Run:
     run = _assemble(again, resolved, source, options, path)
     checkpoints.same_run(state["identity"], run.identity)
     run.step = checkpoints.restore(state, run.method, run.optimizer, run.scaler)
+    restore({watcher.name: watcher for watcher in observers}, state.get("observers", {}))
     if is_first():
         run.metrics = cut_metrics(path, run.step)
     return run

@@ -1,0 +1,124 @@
+"""Observers by name: what watches a run and fills no role in it.
+
+An observer is a class with hook implementations. One with an attrs class
+``Settings`` inside it is built as ``Cls(Cls.Settings(...))``, any other as
+``Cls()``. One with ``state_dict()`` and ``load_state_dict(state)`` is kept in
+the run's checkpoints. It runs on every process: files are the first one's.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from coview.errors import RequestError
+from coview.registry import find
+from coview.settings import literal, structure
+
+OF_THE_TERMINAL = "progress"
+"""The observer that belongs to who started a run, not to the run."""
+
+_WRITTEN = re.compile(r"(?P<name>[^=]*?)(?::(?P<settings>[^:=]+=.*))?")
+
+
+@attrs.frozen(eq=False)
+class Watcher:
+    """One observer of a run.
+
+    Attributes:
+        name: what its state is kept under.
+        asked: as it was written, so that a resumed run can ask for it again;
+            empty for an object that was passed ready-made.
+        package: the distribution it comes from, for messages.
+        observer: the object with hook implementations.
+    """
+
+    name: str
+    asked: str
+    package: str
+    observer: Any
+
+
+def watchers(asked: Iterable[Any]) -> list[Watcher]:
+    """Build observers.
+
+    Args:
+        asked: ``NAME`` or ``NAME:key=value,key=value``, or ready objects. Of
+            two of one name the last one counts.
+
+    Raises:
+        RequestError: unknown names and wrong settings, all of them.
+    """
+    problems: list[str] = []
+    made: dict[str, Watcher] = {}
+    for item in asked:
+        try:
+            one = _named(item) if isinstance(item, str) else _ready(item)
+        except RequestError as error:
+            problems += error.problems
+            continue
+        made[one.name] = one
+    if problems:
+        raise RequestError(*problems)
+    return list(made.values())
+
+
+def _named(text: str) -> Watcher:
+    name, values = parse(text)
+    entry = find("observers", name)
+    factory = entry.load()
+    settings_class = getattr(factory, "Settings", None)
+    if settings_class is None:
+        if values:
+            raise RequestError(f"observer {name!r} has no settings: leave out {text!r}'s.")
+        return Watcher(entry.name, text, entry.package, factory())
+    settings, problems = structure(settings_class, values, f"observer {name}")
+    if problems:
+        raise RequestError(*problems)
+    return Watcher(entry.name, text, entry.package, factory(settings))
+
+
+def _ready(observer: Any) -> Watcher:
+    if isinstance(observer, type):
+        raise RequestError(f"observe takes names or objects: call {observer.__name__}(...) first.")
+    return Watcher(type(observer).__name__, "", "", observer)
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Read ``NAME:key=value,key=value``; values are read as those of ``--set``.
+
+    >>> parse("probe:lr=0.1,epochs=[1, 2]")
+    ('probe', {'lr': 0.1, 'epochs': [1, 2]})
+    """
+    match = _WRITTEN.fullmatch(text)
+    if match is None or not match["name"]:
+        raise RequestError(f"--observe takes NAME or NAME:key=value,key=value, not {text!r}.")
+    settings = match["settings"] or ""
+    try:
+        return match["name"], dict(tomllib.loads(f"all = {{{settings}}}")["all"])
+    except tomllib.TOMLDecodeError:
+        pass  # text needs no quotes here
+    pairs = [part.partition("=") for part in settings.split(",")]
+    if any(not sign for _, sign, _ in pairs):
+        raise RequestError(f"--observe takes NAME or NAME:key=value,key=value, not {text!r}.")
+    return match["name"], {key.strip(): literal(value.strip()) for key, _, value in pairs}
+
+
+def states(observers: Mapping[str, Watcher]) -> dict[str, Any]:
+    """Return what a checkpoint keeps, by name, of the observers that have state."""
+    return {
+        name: watcher.observer.state_dict()
+        for name, watcher in observers.items()
+        if hasattr(watcher.observer, "state_dict")
+    }
+
+
+def restore(observers: Mapping[str, Watcher], kept: Mapping[str, Any]) -> None:
+    """Give every observer the state it had; one that is new in this run starts afresh."""
+    for name, watcher in observers.items():
+        if name in kept and hasattr(watcher.observer, "load_state_dict"):
+            watcher.observer.load_state_dict(kept[name])
