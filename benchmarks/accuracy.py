@@ -1,0 +1,179 @@
+"""Does speed cost accuracy? Fused views, kornia's and torchvision's, on Fashion-MNIST.
+
+    python benchmarks/accuracy.py measure [--data idx:DIR] [--share 0/1]
+    python benchmarks/accuracy.py table         the paired differences, in Markdown
+
+SimCLR and BYOL train with each backend of views from the same five seeds: equal
+initial weights and equal batches, so that runs of one seed are a pair. What is
+compared is kNN top-1 (weighted, k = 200) on the 10,000 test images. Every run is
+kept in results/accuracy.json as soon as it is done; a second call goes on with
+those that are missing, and `--share 0/2` and `--share 1/2` split them over two
+processes that write files of their own, which `table` reads together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import side_by_side
+
+BACKENDS = ("fused", "kornia", "torchvision")
+SEEDS = (0, 1, 2, 3, 4)
+EPOCHS, BATCH_SIZE = 1, 128
+# Colour operations run on grey images repeated to three channels: what they cost and draw is
+# then part of the comparison. The stem, learning rates and widths are for one short epoch of a
+# small network, as in digits.py.
+COMMON = {
+    "data.channels": 3,
+    "backbone.stem": "7x7",
+    "backbone.zero_init_last": "false",
+    "schedule.warmup_epochs": 0,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "simclr": {"optimizer.lr": 1.0},
+    "byol": {
+        "optimizer.lr": 0.2,
+        "encoder.hidden": 512,
+        "encoder.predictor_hidden": 512,
+        "target.decay": "cosine(0.98, 1.0)",
+    },
+}
+# Student's t for four degrees of freedom, two-sided 95 %.
+T_FOUR = 2.776
+
+
+def train_command(method: str, backend: str, seed: int, data: str) -> list[str]:
+    """Return the arguments of ``coview`` for one run, but for ``--out``."""
+    settings = {**COMMON, **OWN[method], "views.backend": backend}
+    sets = [f"--set={key}={value}" for key, value in settings.items()]
+    size = [f"--epochs={EPOCHS}", f"--batch-size={BATCH_SIZE}", "--backbone=resnet10-quarter"]
+    return ["train", method, f"--data={data}", *size, *sets, f"--seed={seed}", "--no-evaluate"]
+
+
+def top1(method: str, backend: str, seed: int, data: str) -> float:
+    """Train, and measure what the weights are worth."""
+    # One thread: the network is too small for more, and two shares can then run side by side.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/run"
+        arguments = [*train_command(method, backend, seed, data), f"--out={out}"]
+        coview = [sys.executable, "-m", "coview"]
+        subprocess.run(
+            [*coview, *arguments], check=True, env=environment, stdout=subprocess.DEVNULL
+        )
+        measured = subprocess.run(
+            [*coview, "evaluate", "knn", out, f"--data={data}", "--json"],
+            check=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+        )
+    return float(json.loads(measured.stdout)["top1"])
+
+
+def measure(data: str, share: int, shares: int) -> None:
+    """Do the runs of one share that are not done yet."""
+    name = "accuracy" if shares == 1 else f"accuracy-{share}"
+    done = runs()
+    every = list(itertools.product(SEEDS, OWN, BACKENDS))
+    mine: list[dict[str, Any]] = _read(name)
+    for seed, method, backend in every[share::shares]:
+        key = {"method": method, "backend": backend, "seed": seed}
+        if any(all(run[k] == v for k, v in key.items()) for run in done):
+            continue
+        mine.append({**key, "knn_top1": top1(method, backend, seed, data)})
+        print(mine[-1], flush=True)
+        side_by_side.write(name, {**side_by_side.facts(), **_design(), "runs": mine})
+
+
+def _design() -> dict[str, Any]:
+    return {
+        "data": "Fashion-MNIST, 60,000 training and 10,000 test images",
+        "commands": {m: ["coview", *train_command(m, "BACKEND", 0, "DATA")] for m in OWN},
+    }
+
+
+def _read(name: str) -> list[dict[str, Any]]:
+    file = side_by_side.RESULTS / f"{name}.json"
+    return list(json.loads(file.read_text())["runs"]) if file.exists() else []
+
+
+def runs() -> list[dict[str, Any]]:
+    """Return every run there is, of all shares."""
+    files = sorted(side_by_side.RESULTS.glob("accuracy*.json"))
+    return [run for file in files for run in _read(file.stem)]
+
+
+def differences(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the paired difference of each pair of backends, in points, with its interval."""
+    values = {(r["method"], r["backend"], r["seed"]): 100 * r["knn_top1"] for r in found}
+    rows = []
+    for method in OWN:
+        for other in BACKENDS[1:]:
+            pairs = [
+                values[method, BACKENDS[0], seed] - values[method, other, seed]
+                for seed in SEEDS
+                if (method, BACKENDS[0], seed) in values and (method, other, seed) in values
+            ]
+            if len(pairs) != len(SEEDS):
+                continue
+            mean = statistics.mean(pairs)
+            half = T_FOUR * statistics.stdev(pairs) / len(pairs) ** 0.5
+            interval = (mean - half, mean + half)
+            rows.append(
+                {
+                    "method": method,
+                    "difference": f"{BACKENDS[0]} - {other}",
+                    "points": mean,
+                    "interval_95": interval,
+                    "within_a_point": interval[0] >= -1 and interval[1] <= 1,
+                }
+            )
+    return rows
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Return the means of each backend and the paired differences, in Markdown."""
+    lines = ["| method | views | kNN top-1, mean of five seeds | each seed |", "|---|---|---|---|"]
+    for method, backend in itertools.product(OWN, BACKENDS):
+        column = [
+            100 * run["knn_top1"]
+            for run in sorted(found, key=lambda run: run["seed"])
+            if (run["method"], run["backend"]) == (method, backend)
+        ]
+        if column:
+            each = ", ".join(f"{value:.2f}" for value in column)
+            lines.append(f"| {method} | {backend} | {statistics.mean(column):.2f} | {each} |")
+    lines += ["", "| method | difference | points | 95 % interval | within one point |"]
+    lines += ["|---|---|---|---|---|"]
+    for row in differences(found):
+        low, high = row["interval_95"]
+        verdict = "yes" if row["within_a_point"] else "no"
+        lines.append(
+            f"| {row['method']} | {row['difference']} | {row['points']:+.2f} | "
+            f"{low:+.2f} to {high:+.2f} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("measure", "table"))
+    parser.add_argument("--data", default="idx:/usr/share/datasets/fashion-mnist")
+    parser.add_argument("--share", default="0/1", help="which of how many, e.g. 0/2")
+    arguments = parser.parse_args()
+    if arguments.what == "measure":
+        share, shares = (int(part) for part in arguments.share.split("/"))
+        measure(arguments.data, share, shares)
+    print(table(runs()))
+
+
+if __name__ == "__main__":
+    main()
