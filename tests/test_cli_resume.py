@@ -235,17 +235,17 @@ def test_what_cannot_be_resumed_is_refused(
     assert refused("train", "--resume", "nowhere") == ["There is no run at nowhere to resume."]
     options = ("--data", f"idx:{idx}", *tiny, "--no-evaluate")
     run("train", "simclr", *options, "--out", "r", "--epochs", 2, "--max-steps", 2)
-    (problem,) = refused(
-        "train", "--resume", "r", "--max-steps", 3, "--epochs", 5, "--set", "optimizer.lr=1.0"
-    )
-    assert problem == "--resume goes on with the run as it was: leave out --epochs, --set."
+    (problem,) = refused("train", "--resume", "r", "--out", "s", "--preset", "none")
+    assert problem == "--resume goes on with the run as it was: leave out --out, --preset."
+    assert "resume" in refused("train", "simclr", "--allow-change", "epochs")[0]
     assert "METHOD" in refused("train", "simclr", "--resume", "r")[0]
     assert "--dry-run" in refused("train", "--resume", "r", "--dry-run")[0]
     file = Path("r/recipe.toml")
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace("batch_size = 16", "batch_size = 8"), encoding="utf-8")
     assert refused("train", "--resume", "r", "--device", "cpu") == [
-        "This is not the run that was saved: batch_size was 16 and is now 8."
+        "This is not the run that was saved: batch_size was 16 and is now 8 "
+        "(--allow-change batch_size lets it change)."
     ]
     file.write_text(text, encoding="utf-8")
     Path("r/checkpoints/last.pt").unlink()

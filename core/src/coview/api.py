@@ -68,18 +68,35 @@ def build(recipe: Recipe, plan: Plan, preset: str | None = None) -> Method:
     return build_method(configure(recipe, None, changes, "Python"), plan)
 
 
-def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> ExportedBackbone:
-    """Load a run's exported backbone: (B, C, H, W) float in [0, 1] -> (B, D).
+def load_backbone(
+    path: str | Path,
+    backbone: str | nn.Module | None = None,
+    *,
+    pretrained: bool = False,
+    seed: int = 0,
+) -> ExportedBackbone:
+    """Load a backbone: (B, C, H, W) float in [0, 1] -> (B, D).
 
     It standardises the images itself, as in training, and is in evaluation mode.
 
     Args:
-        path: a run's directory, or a file that coview exported.
-        backbone: a module to load into, where the run was given one.
+        path: a run's directory, a file that coview wrote (of a backbone or a
+            classifier) or another program did, or ``timm:NAME``.
+        backbone: a module to load into, where the run was given one; the name of
+            the network that another program's file is of.
+        pretrained: of ``timm:NAME``: the weights that timm publishes, not random ones.
+        seed: of random weights.
+
+    Raises:
+        RequestError: there is no such thing, or it does not fit.
+        CoviewError: a file is damaged, or weights cannot be fetched.
     """
     from coview.evaluation.exported import load_backbone as load
+    from coview.evaluation.opening import open_weights
 
-    return load(path, backbone)
+    if backbone is not None and not isinstance(backbone, str):
+        return load(path, backbone)
+    return open_weights(path, backbone=backbone, pretrained=pretrained, seed=seed).network
 
 
 def train(
@@ -98,10 +115,12 @@ def train(
     views: Callable[[Tensor], Tensor] | None = None,
     init: str | Path | None = None,
     resume: str | Path | None = None,
+    allow_change: Sequence[str] = (),
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
     workers: int | None = None,
+    on_bad_image: str | None = None,
     seed: int | None = None,
     max_steps: int | None = None,
     save_every: str = "10m",
@@ -109,6 +128,8 @@ def train(
     evaluate: bool = True,
     log_every: int = 50,
     observe: Sequence[Any] = (),
+    on_collapse: str | None = None,
+    timeout: float = 600.0,
     download: bool = False,
     progress: bool = True,
 ) -> Run:
@@ -130,10 +151,15 @@ def train(
         init: weights to start the backbone from: a run or a file of coview's.
         resume: a run's directory to go on with; recipe, data and seed come from it
             (data, backbone and views that were Python objects are given again).
+        allow_change: what may differ from the run that is resumed, by name: a setting
+            (``"optimizer.lr"``), a table, ``"recipe"``, ``"data"``, ``"seed"``,
+            ``"precision"``, ``"world-size"``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         compile: compile the backbone.
         workers: processes that decode images, for sets too large for memory.
+        on_bad_image: of an image that cannot be read: ``"skip"`` (another takes its place,
+            up to 1 %) or ``"stop"``.
         seed: of everything random (default 0).
         max_steps: stop after so many steps; schedules keep their full length.
         save_every: steps, or minutes (``"10m"``), between checkpoints.
@@ -141,6 +167,9 @@ def train(
         evaluate: measure kNN accuracy before and after, where labels exist.
         log_every: steps between logged metrics.
         observe: observers: ``"NAME"``, ``"NAME:key=value,key=value"`` or objects with hooks.
+        on_collapse: ``"warn"`` (default), ``"stop"`` or ``"ignore"``: what to do when
+            embeddings no longer tell images apart.
+        timeout: seconds until a process of several that hears nothing of another ends the run.
         download: fetch a named data set that is missing.
         progress: show progress on stderr.
 
@@ -163,6 +192,7 @@ def train(
         accumulate=accumulate,
         backbone=name,
         image_size=image_size,
+        on_bad_image=on_bad_image,
         preset=preset,
     )
     request = Request(
@@ -174,6 +204,7 @@ def train(
         views=views,
         init=Path(init) if init else None,
         resume=Path(resume) if resume else None,
+        allow_change=(allow_change,) if isinstance(allow_change, str) else tuple(allow_change),
         device=device,
         precision=precision,
         compile=compile,
@@ -184,8 +215,10 @@ def train(
         evaluate_every=evaluate_every,
         evaluate=evaluate,
         log_every=log_every,
+        timeout=timeout,
         download=download,
         observe=(*(("progress",) if progress else ()), *asked),
+        on_collapse=on_collapse,
         command=tuple(sys.argv),
     )
     return _finished(start(request))

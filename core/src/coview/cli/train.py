@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coview.commands.options import (
+    bad_images_help,
     changes_from,
     data_help,
     device_option,
@@ -23,11 +24,8 @@ from coview.errors import RequestError
 if TYPE_CHECKING:
     from coview.training.run import Run
 
-OF_THE_RUN = (
-    *("data", "out", "epochs", "batch_size", "accumulate", "backbone", "image_size", "preset"),
-    *("uses", "settings", "init", "precision", "seed", "download"),
-)
-"""Options that say what a run is, and so must not be given when one is resumed."""
+OF_THE_START = ("out", "preset", "init")
+"""Options that have no meaning for a run that has started."""
 
 
 @click.command("train")
@@ -37,10 +35,18 @@ OF_THE_RUN = (
 @recipe_options
 @click.option("--init", type=click.Path(path_type=Path), help="Weights to start from.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@click.option(
+    "--allow-change",
+    multiple=True,
+    metavar="NAME",
+    help="Of a run to resume: a setting (optimizer.lr, epochs), a table, recipe, data, seed, "
+    "precision or world-size that may differ; repeatable.",
+)
 @device_option
 @click.option("--precision", help="auto, fp32, bf16 or fp16.  [default: auto]")
 @click.option("--compile/--no-compile", "compiled", default=False, help="Compile the backbone.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images.")
+@click.option("--on-bad-image", type=click.Choice(["skip", "stop"]), help=bad_images_help)
 @click.option("--seed", type=int, help="Of everything random.  [default: 0]")
 @click.option(
     "--max-steps",
@@ -68,6 +74,18 @@ OF_THE_RUN = (
     metavar="NAME[:KEY=VALUE,...]",
     help="An observer and its settings; repeatable.",
 )
+@click.option(
+    "--on-collapse",
+    type=click.Choice(["warn", "stop", "ignore"]),
+    help="What to do when embeddings no longer tell images apart.  [default: warn]",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=600,
+    show_default=True,
+    help="Seconds until a process of several that hears nothing of another ends the run.",
+)
 @click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
 @click.option("--dry-run", is_flag=True, help="Resolve, validate and print; build nothing.")
 @json_option
@@ -82,10 +100,12 @@ def command(
     out: Path | None,
     init: Path | None,
     resume: Path | None,
+    allow_change: tuple[str, ...],
     device: str,
     precision: str | None,
     compiled: bool,
     workers: int | None,
+    on_bad_image: str | None,
     seed: int | None,
     max_steps: int | None,
     save_every: str,
@@ -93,6 +113,8 @@ def command(
     log_every: int,
     no_evaluate: bool,
     observe: tuple[str, ...],
+    on_collapse: str | None,
+    timeout: float,
     download: bool,
     dry_run: bool,
     as_json: bool,
@@ -105,6 +127,7 @@ def command(
     coview train moco-v2 --data photos/ --use negatives=in-batch
     coview train byol --set target.decay="cosine(0.99, 1.0)"
     coview train --resume runs/simclr-digits-...
+    coview train --resume runs/... --epochs 400 --allow-change epochs
     """
     if (method is None) == (resume is None):
         raise RequestError("Name a METHOD or recipe file to train, or a run to --resume.")
@@ -115,10 +138,11 @@ def command(
     request = Request(
         method=method or "",
         data=data,
-        changes=changes_from(uses, settings, **shortcuts),
+        changes=changes_from(uses, settings, on_bad_image=on_bad_image, **shortcuts),
         out=out,
         init=init,
         resume=resume,
+        allow_change=allow_change,
         device=device,
         precision=precision,
         compile=compiled,
@@ -129,8 +153,10 @@ def command(
         evaluate_every=evaluate_every,
         log_every=log_every,
         evaluate=not no_evaluate,
+        timeout=timeout,
         download=download,
         observe=("progress", *observe),
+        on_collapse=on_collapse,
         command=tuple(sys.argv),
         layer="command line",
     )
@@ -142,7 +168,7 @@ def command(
 
 def _refuse_changes(ctx: click.Context, dry_run: bool) -> None:
     names = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
-    given = [names[key] for key in OF_THE_RUN if _is_given(ctx, key)]
+    given = [names[key] for key in OF_THE_START if _is_given(ctx, key)]
     if given:
         raise RequestError(
             f"--resume goes on with the run as it was: leave out {', '.join(given)}."
@@ -179,9 +205,10 @@ def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
         click.echo(f"note: {notice}", err=True)
     try:
         fit(run)
-    except KeyboardInterrupt:
-        click.echo(_interrupted(run), err=True)
-        ctx.exit(1)
+    except KeyboardInterrupt as error:
+        if first:
+            click.echo(_interrupted(run), err=True)
+        ctx.exit(getattr(error, "status", 1))
     if not first:
         return
     if as_json:
@@ -192,9 +219,9 @@ def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
 
 
 def _interrupted(run: Run) -> str:
-    if not (run.path / "checkpoints" / "last.pt").exists():
+    if run.saved_at is None:
         return f"Interrupted; no checkpoint was saved. {run.path} may be deleted."
-    return f"Interrupted. Go on by: coview train --resume {run.path}"
+    return f"Interrupted. Step {run.saved_at} is saved; go on by: coview train --resume {run.path}"
 
 
 def _summary(run: Run) -> dict[str, Any]:

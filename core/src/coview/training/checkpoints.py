@@ -1,12 +1,18 @@
-"""Checkpoints: everything a run needs to go on, in one file that is whole or not there."""
+"""Checkpoints: everything a run needs to go on, in one file that is whole or not there.
+
+``last.pt`` is the newest; ``previous.pt`` is what it replaced, so that there is
+another where a disk loses a file; ``epoch-NNNN.pt`` stay.
+"""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator
+import os
+import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch.optim import Optimizer
 
@@ -15,6 +21,8 @@ from coview.files import replacing
 from coview.method import Method
 
 FORMAT = 1
+FOLDER = "checkpoints"
+LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
 def save(
@@ -30,6 +38,9 @@ def save(
 
     The position in the data and all randomness follow from the step's number
     and the seed, which is in ``identity``; nothing else needs keeping.
+
+    Raises:
+        CoviewError: the disk is full or may not be written; what was saved is as it was.
     """
     state = {
         "format": FORMAT,
@@ -41,12 +52,14 @@ def save(
         "observers": observers or {},
         "random": torch.get_rng_state(),
     }
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    keep = path.with_name(PREVIOUS) if path.name == LAST else None
+    # An open file, not a path: torch then says what the operating system said.
+    with replacing(path, keep) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without executing anything in it.
+    """Read a checkpoint, every bit of it checked, without executing anything in it.
 
     Raises:
         RequestError: there is none.
@@ -55,6 +68,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RequestError(f"There is no checkpoint at {path}; the run cannot be resumed.")
     try:
+        _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CoviewError(f"{path} is damaged or no checkpoint of coview's: {error}") from error
@@ -63,42 +77,114 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore(
-    state: dict[str, Any], method: Method, optimizer: Optimizer, scaler: torch.amp.GradScaler
-) -> int:
-    """Put a checkpoint's state back; return the number of steps done."""
-    method.load_state_dict(state["method"])
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["random"])
-    return int(state["step"])
+def _check_sums(path: Path) -> None:
+    """Compare every part with the checksum written beside it, which torch itself does not."""
+    with zipfile.ZipFile(path) as archive:
+        wrong = archive.testzip()
+    if wrong is not None:
+        raise CoviewError(f"its part {wrong} is not what was written")
 
 
-def same_run(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with another recipe, data set or seed.
+@attrs.frozen
+class Found:
+    """The newest checkpoint that can be read.
+
+    Attributes:
+        path: its file.
+        state: what it holds.
+        damaged: newer ones that cannot be read, each with a sentence.
+    """
+
+    path: Path
+    state: dict[str, Any]
+    damaged: tuple[tuple[Path, str], ...] = ()
+
+
+def newest(run: Path) -> Found:
+    """Return a run's newest checkpoint that is whole.
 
     Raises:
-        RequestError: with every difference spelled out.
+        RequestError: there is none at all.
+        CoviewError: all that there are are damaged.
     """
-    old, new = _flat(before), _flat(now)
-    problems = [
-        f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
-    if problems:
-        raise RequestError(*(f"This is not the run that was saved: {text}." for text in problems))
+    folder = run / FOLDER
+    by_epoch = sorted(folder.glob("epoch-*.pt"), reverse=True)
+    there = [path for path in (folder / LAST, folder / PREVIOUS, *by_epoch) if path.is_file()]
+    damaged: list[tuple[Path, str]] = []
+    for path in there:
+        try:
+            return Found(path, read(path), tuple(damaged))
+        except CoviewError as error:
+            damaged.append((path, str(error)))
+    if not damaged:
+        raise RequestError(f"There is no checkpoint at {folder / LAST}; the run cannot be resumed.")
+    raise CoviewError(" ".join(text for _, text in damaged))
 
 
-def _flat(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return the identity with the recipe's settings by name (``loss.temperature``)."""
-    rest = {key: value for key, value in identity.items() if key != "recipe"}
-    return rest | dict(_settings("", tomllib.loads(identity["recipe"])))
+def put_aside(found: Found) -> list[str]:
+    """Give damaged checkpoints another name, so that none takes a whole one's place.
+
+    Returns:
+        A sentence for each.
+    """
+    sentences = []
+    for path, text in found.damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        os.replace(path, aside)
+        sentences.append(f"{text} It is now {aside.name}; the run goes on from {found.path.name}.")
+    return sentences
 
 
-def _settings(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _settings(f"{prefix}.{key}" if prefix else key, item)
-    else:
-        yield prefix, value
+def restore(
+    state: dict[str, Any],
+    method: Method,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    changed: Collection[str] = (),
+) -> list[str]:
+    """Put a checkpoint's state back.
+
+    Args:
+        state: what was saved.
+        method, optimizer, scaler: as the recipe makes them now.
+        changed: keys in which that differs from the recipe the state is of.
+
+    Returns:
+        A sentence for what could not be kept.
+
+    Raises:
+        RequestError: the state does not fit what the recipe is now.
+    """
+    try:
+        method.load_state_dict(state["method"])
+    except RuntimeError as error:
+        if not changed:
+            raise
+        listed = ", ".join(sorted(changed))
+        raise RequestError(
+            f"The checkpoint does not fit the changed recipe ({listed}): {error}"
+        ) from error
+    sentences = _restore_optimizer(optimizer, state["optimizer"], changed)
+    scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(state["random"])
+    return sentences
+
+
+def _restore_optimizer(
+    optimizer: Optimizer, state: dict[str, Any], changed: Collection[str]
+) -> list[str]:
+    anew = "The optimiser starts anew: its state is not that of the one before."
+    if "optimizer.use" in changed:
+        return [anew]
+    own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError:  # other groups of parameters: some are decayed now that were not
+        if not changed:
+            raise
+        return [anew]
+    if changed:
+        # Rates, decays and momenta are the changed recipe's.
+        for group, settings in zip(optimizer.param_groups, own, strict=True):
+            group.update(settings)
+    return []

@@ -13,25 +13,43 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from coview.errors import RequestError
+
+TIMEOUT = 600.0
+"""Seconds after which a process that hears nothing of another ends the run."""
+
 # Measuring on one process may take hours; the others are not stuck meanwhile.
 PATIENCE = timedelta(days=7)
+# What gloo, NCCL and the store that they meet by say when another process is gone or silent.
+SIGNS = ("gloo", "nccl", "connection", "timed out")
 _patient: Any = None
+_control: Any = None
 
 
-def join(device: str = "auto", timeout: float = 600.0) -> None:
+def join(device: str = "auto", timeout: float = TIMEOUT) -> None:
     """Join the processes that torchrun started; do nothing in a single process.
 
     Args:
         device: as asked for; decides between NCCL and gloo.
         timeout: seconds after which a process that hears nothing ends the run.
+
+    Raises:
+        RequestError: the timeout is none.
     """
-    global _patient
+    if not 1 <= timeout <= PATIENCE.total_seconds():
+        most = PATIENCE.total_seconds()
+        raise RequestError(f"timeout must be 1 to {most:g} seconds, not {timeout:g}.")
+    global _patient, _control
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return
     cuda = torch.cuda.is_available() and device != "cpu"
     if cuda:
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
+    limit = timedelta(seconds=timeout)
+    # NCCL's own end is an abort without a sentence: gloo, which has one, comes before it.
+    own = limit * 1.2 if cuda else limit
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=own)
+    _control = dist.new_group(backend="gloo", timeout=limit)
     _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
@@ -51,6 +69,38 @@ def wait() -> None:
         dist.barrier(group=_patient)
 
 
+def meet() -> None:
+    """Wait for all processes, up to the run's timeout.
+
+    Raises:
+        RuntimeError: another process is gone, or did not come.
+    """
+    if active():
+        dist.barrier(group=_control)
+
+
+def control_group() -> Any:
+    """Return the group for small messages on the host, with the run's timeout."""
+    return _control
+
+
+def largest(value: int) -> int:
+    """Return the largest value of all processes, waiting for them as long as it takes."""
+    if not active():
+        return value
+    box = torch.tensor(value)
+    dist.all_reduce(box, dist.ReduceOp.MAX, group=_patient)
+    return int(box)
+
+
+def is_loss_of_another(error: BaseException) -> bool:
+    """Whether an error means that another process of this run is gone or stuck."""
+    if not active() or not isinstance(error, RuntimeError):
+        return False
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(sign in text for sign in SIGNS)
+
+
 def from_first(value: Any) -> Any:
     """Return the first process's value of a small object (a path, say)."""
     if not active():
@@ -58,6 +108,15 @@ def from_first(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0, group=_patient)
     return box[0]
+
+
+def everyones(value: Any) -> list[Any]:
+    """Return every process's value of a small object, in rank order."""
+    if not active():
+        return [value]
+    box: list[Any] = [None] * world_size()
+    dist.all_gather_object(box, value, group=_control)
+    return box
 
 
 def active() -> bool:

@@ -1,37 +1,120 @@
-"""Ctrl-C between steps: a step is done whole or not at all."""
+"""Signals that ask a run to end: it saves between two steps, and ends."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+"""Ctrl-C; what schedulers and launchers end a job with; what SLURM's ``--signal=USR1`` warns by."""
+
+SAME_ORDER = 1.0
+"""Seconds within which a second signal is the first one's echo (of a shell, of a launcher)."""
 
 
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Let a Ctrl-C wait until the block is done; a second one does not wait.
+class Interrupted(KeyboardInterrupt):
+    """A signal asked this run to end.
+
+    Attributes:
+        number: the signal's.
+        at_once: it was the second one: nothing is saved any more.
+    """
+
+    def __init__(self, number: int, at_once: bool = False) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.number = number
+        self.at_once = at_once
+
+    @property
+    def status(self) -> int:
+        """The exit status: 128 + the signal, as shells and schedulers know it; 1 for Ctrl-C."""
+        return 1 if self.number == signal.SIGINT else 128 + self.number
+
+
+class Interrupts:
+    """While entered, takes the signals; a step is done whole or not at all.
 
     A step that is cut between the optimiser's move and the target's would leave
-    a state that no checkpoint may hold. Threads other than the main one get no
-    signals, and an ignored signal stays ignored.
+    a state that no checkpoint may hold, so a signal waits for its end; a second
+    one does not wait. Elsewhere a signal ends what goes on at once. Among
+    several processes it ends only what the others wait for patiently, and else
+    is told to all, so that all stop after the same step.
+
+    Threads other than the main one get no signals. One that is ignored, or that
+    the program around has a handler for, is left alone.
+
+    Attributes:
+        received: the first signal's number; 0: none.
+        together: several processes share the run.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    caught: list[tuple[int, Any]] = []
 
-    def hold(number: int, frame: Any) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append((number, frame))
+    def __init__(self, together: bool = False) -> None:
+        self.received = 0
+        self.together = together
+        self._since = 0.0
+        self._held = together
+        self._before: dict[int, Any] = {}
 
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        before(*caught[0])
+    def __enter__(self) -> Self:
+        self.received = 0
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
+                before = signal.getsignal(number)
+                if before in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = before
+                    signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self.received:
+            self.received, self._since = number, now
+            if not self._held:
+                raise Interrupted(number)
+        elif now - self._since >= SAME_ORDER:
+            raise Interrupted(number, at_once=True)
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Let a signal wait until the block is done."""
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
+        if not before:
+            self.deliver()
+
+    @contextmanager
+    def let_through(self) -> Iterator[None]:
+        """Let a signal end the block at once, also among several processes."""
+        before, self._held = self._held, False
+        try:
+            self.deliver()
+            yield
+        finally:
+            self._held = before
+
+    def deliver(self) -> None:
+        """Raise what has been received.
+
+        Raises:
+            Interrupted: there was a signal.
+        """
+        if self.received:
+            raise Interrupted(self.received)

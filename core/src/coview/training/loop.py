@@ -12,15 +12,29 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.errors import CoviewError, RequestError
+from coview.data.bad import BadData
+from coview.errors import CoviewError
 from coview.records import Batch, Step
 from coview.training import checkpoints
-from coview.training.distributed import is_first, mean_over_processes, wait, world_size
-from coview.training.interrupts import held_back
+from coview.training.agreement import Agreement
+from coview.training.clock import Clock
+from coview.training.directory import write_end
+from coview.training.distributed import (
+    active,
+    is_first,
+    is_loss_of_another,
+    mean_over_processes,
+    meet,
+    rank,
+    wait,
+    world_size,
+)
+from coview.training.finite import diverged, gradient_norm, refuse_diverged
+from coview.training.interrupts import Interrupted, Interrupts
 from coview.training.measure import finish, measure_baselines, measure_online
-from coview.training.observers import states
+from coview.training.observers import close, states
 from coview.training.optimizers import set_rate, set_weight_decay
-from coview.training.run import Run, write_end
+from coview.training.run import Run
 
 
 class Metrics:
@@ -51,45 +65,29 @@ class Metrics:
         return means
 
 
-@attrs.define
-class Clock:
-    """When the next checkpoint is due, in steps or minutes."""
-
-    every: float
-    minutes: bool
-    last: float
-
-    @classmethod
-    def of(cls, text: str, step: int) -> Clock:
-        """Read ``500`` or ``10m``.
-
-        Raises:
-            RequestError: it is neither.
-        """
-        minutes = text.endswith("m")
-        try:
-            every = float(text[:-1]) if minutes else int(text)
-        except ValueError:
-            every = 0
-        if every <= 0:
-            raise RequestError(f"--save-every takes steps (500) or minutes (10m), not {text!r}.")
-        return cls(every, minutes, time.monotonic() / 60 if minutes else step)
-
-    def due(self, step: int) -> bool:
-        """Whether it is time; the next one is then counted from here."""
-        now = time.monotonic() / 60 if self.minutes else step
-        if now - self.last < self.every:
-            return False
-        self.last = now
-        return True
-
-
 def fit(run: Run) -> None:
     """Train until the run's last step; save, export and evaluate.
 
-    Ctrl-C saves a checkpoint, unless a step was cut in the middle, and raises
-    ``KeyboardInterrupt`` again.
+    Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint, unless a step was cut in the
+    middle, and raise ``KeyboardInterrupt``
+    (:class:`~coview.training.interrupts.Interrupted`); a second one saves nothing.
+
+    Raises:
+        CoviewError: training diverged, the disk is full, or another process of
+            this run is gone or stuck.
     """
+    try:
+        with Interrupts(together=active()) as run.interrupts:
+            _fit(run)
+    except RuntimeError as error:
+        if is_loss_of_another(error):
+            raise CoviewError(lost(run)) from error
+        raise
+    finally:
+        close(run.observers)
+
+
+def _fit(run: Run) -> None:
     run.method.train()
     hook = run.method.manager.hook
     try:
@@ -97,8 +95,13 @@ def fit(run: Run) -> None:
             measure_baselines(run)
         hook.run_started(run=run)
         _epochs(run)
-    except KeyboardInterrupt:
-        if run.whole:
+    except KeyboardInterrupt as error:
+        if run.whole and not getattr(error, "at_once", False):
+            save(run)
+        raise
+    except BadData:
+        # Other processes may still be reading: they would not come to save.
+        if run.whole and not active():
             save(run)
         raise
     save(run)
@@ -108,31 +111,51 @@ def fit(run: Run) -> None:
     hook.run_finished(run=run)
 
 
+def lost(run: Run) -> str:
+    """Say that another process ended this run."""
+    last = "no checkpoint had been saved"
+    if run.saved_at is not None:
+        last = f"coview train --resume {run.path} goes on from step {run.saved_at}"
+    return (
+        f"Another process of this run ended, or did not answer for {run.options.timeout:g} s "
+        f"(--timeout): process {rank()} ends too, after step {run.step}; {last}."
+    )
+
+
 def _epochs(run: Run) -> None:
     clock = Clock.of(run.options.save_every, run.step)
+    agreement = Agreement()
     spe = run.plan.steps_per_epoch
     while run.step < run.last_step:
         epoch, done = divmod(run.step, spe)
         means: list[tuple[int, dict[str, float]]] = []
         metrics = Metrics()
-        logged_at = run.step
+        losses: list[Tensor] = []
         for batch in run.batches.epoch(epoch, done):
-            with held_back():
+            with run.interrupts.held_back():
                 run.whole = False
                 loss = _step(run, batch, metrics)
                 run.whole = True
+            losses.append(loss)
             at_end = run.step % spe == 0 or run.step == run.last_step
             due = clock.due(run.step)
+            # Clocks differ between processes; the first one's counts.
+            minute = due and clock.minutes and is_first()
+            stop, agreed = agreement.reached(run.interrupts.received, minute)
+            due = bool(agreed) if clock.minutes else due
             # What is saved is looked at first: a checkpoint holds no diverged weights.
             if at_end or due or run.step % run.options.log_every == 0:
-                means.append((run.step - logged_at, _log(run, metrics)))
-                logged_at = run.step
+                means.append((len(losses), _log(run, metrics, losses)))
+                losses = []
             run.method.manager.hook.step_finished(run=run, step=_position(run), loss=loss)
+            if stop:
+                raise Interrupted(stop)
             if run.step == run.last_step:
                 break
             if due:
                 save(run)
         _end_of_epoch(run, epoch, means)
+    agreement.close()
 
 
 def _end_of_epoch(run: Run, epoch: int, means: list[tuple[int, dict[str, float]]]) -> None:
@@ -168,11 +191,15 @@ def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
         total += loss.detach()
     run.scaler.unscale_(optimizer)
     method.gradients_ready(position)
+    norm = gradient_norm(method.parameters())
     run.scaler.step(optimizer)
     run.scaler.update()
     method.update_target(position)
     run.step += 1
     metrics.add("loss", total)
+    # The scaler leaves out a step whose gradient overflowed, as if it had been nothing.
+    scaled = run.scaler.is_enabled()
+    metrics.add("grad_norm", norm.nan_to_num(0.0, 0.0, 0.0) if scaled else norm)
     metrics.count(len(batch.indices))
     return total
 
@@ -188,22 +215,26 @@ def _position(run: Run, sink: Callable[[str, Tensor], None] | None = None) -> St
     return attrs.evolve(step, sink=sink) if sink else step
 
 
-def _log(run: Run, metrics: Metrics) -> dict[str, float]:
+def _log(run: Run, metrics: Metrics, losses: list[Tensor]) -> dict[str, float]:
     means = metrics.read()
-    rate = run.schedule.rate(run.peak, run.step - 1)
-    run.log(**means, lr=rate)
+    means["lr"] = run.schedule.rate(run.peak, run.step - 1)
+    if run.scaler.is_enabled():
+        means["loss_scale"] = run.scaler.get_scale()
+    run.log(**means)
     if not math.isfinite(means["loss"]):
-        raise CoviewError(
-            f"The loss is {means['loss']} within the last steps up to {run.step}: training "
-            f"diverged. The last good checkpoint is in {run.path / 'checkpoints'}; try a lower "
-            "learning rate."
-        )
-    return {**means, "lr": rate}
+        raise diverged(run, losses, means["loss"])
+    return means
 
 
 def save(run: Run, name: str = "last.pt") -> None:
-    """Write a checkpoint and tell the observers."""
+    """Write a checkpoint and tell the observers.
+
+    Raises:
+        CoviewError: the weights are not finite, or the disk is full.
+    """
+    refuse_diverged(run)
     path = run.path / "checkpoints" / name
+    meet()
     if is_first():
         checkpoints.save(
             path,
@@ -214,5 +245,8 @@ def save(run: Run, name: str = "last.pt") -> None:
             run.identity,
             states(run.observers),
         )
+    else:
+        run.method.state_dict()  # a component may gather there what processes share
     wait()
+    run.saved_at = run.step
     run.method.manager.hook.checkpoint_saved(run=run, path=path)

@@ -6,34 +6,39 @@ One process measures; the others wait for it as long as it takes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from functools import wraps
 
 import torch
 from torch import Tensor
 
 from coview.data.loader import images_in_order
-from coview.evaluation.exported import (
-    ExportedBackbone,
-    RawPixels,
-    calibrated,
-    export,
-    save_backbone,
-)
+from coview.evaluation.baselines import RawPixels, calibrated
+from coview.evaluation.exported import ExportedBackbone, export, save_backbone
 from coview.evaluation.knn import evaluate_knn
-from coview.training.distributed import is_first, wait
+from coview.training.distributed import active, is_first, largest, meet
+from coview.training.interrupts import Interrupted
 from coview.training.run import Run
 
 CALIBRATION_IMAGES = 2048
 
 
 def by_first(function: Callable[[Run], None]) -> Callable[[Run], None]:
-    """Let the first process alone call ``function``, and the others wait."""
+    """Let the first process alone call ``function``, and the others wait.
+
+    A signal ends it at once, and with it the run on all processes.
+    """
 
     @wraps(function)
     def call(run: Run) -> None:
+        meet()
         if is_first():
-            function(run)
-        wait()
+            told_to_all = suppress(Interrupted) if active() else nullcontext()
+            with told_to_all, run.interrupts.let_through():
+                function(run)
+        number = largest(run.interrupts.received)
+        if number:
+            raise Interrupted(number)
 
     return call
 

@@ -1,0 +1,163 @@
+"""A run's directory: what it is called, and the files that say what the run is."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coview.errors import RequestError
+from coview.files import write_json, write_text
+from coview.recipes import to_toml
+from coview.resolve import CORE
+from coview.training.observers import OF_THE_TERMINAL
+from coview.training.run import Run
+
+LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy")
+
+
+def refuse_taken(path: Path) -> None:
+    """Refuse a directory that holds a run already.
+
+    Raises:
+        RequestError: it does.
+    """
+    if (path / "run.json").exists() or (path / "recipe.toml").exists():
+        raise RequestError(
+            f"{path} already holds a run. Go on with it by: coview train --resume {path}, or "
+            "choose another --out."
+        )
+
+
+def new_directory(path: Path) -> None:
+    """Make a run's directory.
+
+    Raises:
+        RequestError: it holds a run already, or cannot be made.
+    """
+    refuse_taken(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be a run's directory: {error.strerror}.") from error
+
+
+def default_directory(recipe: str, data: str) -> Path:
+    """Return ``runs/METHOD-DATA-TIME``, a name that is not taken."""
+    plain = "".join(c if c.isalnum() else "-" for c in data).strip("-")[-40:]
+    time = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = base = Path("runs") / f"{recipe or 'method'}-{plain}-{time}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path
+
+
+def write_start(run: Run, command: list[str]) -> None:
+    """Write ``recipe.toml`` and ``run.json`` before the first step."""
+    _write_recipe(run)
+    write_json(run.path / "run.json", {**_facts(run, command), "finished": None})
+
+
+def write_changes(run: Run, command: list[str]) -> None:
+    """Write both anew after a resumption that changed the run; ``run.json`` keeps what it was."""
+    path = run.path / "run.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    change = {
+        "step": run.step,
+        "command": command,
+        "time": _now(),
+        "changed": {key: list(values) for key, values in run.changed.items()},
+    }
+    kept = {key: before[key] for key in ("command", "started")}
+    history = [*before.get("changes", []), change]
+    facts = {**_facts(run, command), **kept, "finished": None, "changes": history}
+    _write_recipe(run)
+    write_json(path, facts)
+
+
+def _write_recipe(run: Run) -> None:
+    options = run.options
+    table = {
+        "data": run.data.name,
+        "seed": options.seed,
+        "precision": options.precision,
+        "workers": options.workers,
+        "preset": run.resolved.preset or "none",
+    }
+    if options.max_steps is not None:
+        table["max_steps"] = options.max_steps
+    write_text(run.path / "recipe.toml", to_toml(run.resolved.recipe, run=table))
+
+
+def write_end(run: Run) -> None:
+    """Add the end's time to ``run.json``."""
+    path = run.path / "run.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**facts, "finished": _now(), "steps": run.step})
+
+
+def _facts(run: Run, command: list[str]) -> dict[str, Any]:
+    used = {part.package for parts in run.resolved.parts.values() for part in parts}
+    device = run.options.device
+    cuda = device.type == "cuda"
+    return {
+        "command": command,
+        "method": run.resolved.recipe.name,
+        "seed": run.options.seed,
+        "data": {
+            "name": run.data.name,
+            "fingerprint": run.data.fingerprint,
+            "train_images": len(run.data.train),
+            "notes": list(run.data.notes),
+            "bad_images": run.data.bad_images,
+        },
+        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "cpu",
+        "precision": run.options.precision,
+        "packages": {name: metadata.version(name) for name in sorted(used | {CORE})},
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "python": sys.version.split()[0],
+        "observers": [
+            watcher.asked
+            for name, watcher in run.observers.items()
+            if watcher.asked and name != OF_THE_TERMINAL
+        ],
+        "notices": list(run.resolved.notices),
+        "started": _now(),
+    }
+
+
+def write_bad_images(run: Run) -> None:
+    """Bring what ``run.json`` says of images that cannot be read up to date."""
+    path = run.path / "run.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**facts, "data": {**facts["data"], "bad_images": run.data.bad_images}})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
+    """Cut ``metrics.jsonl`` back to what was logged up to ``step``; return that.
+
+    A run that goes on from its start measures its baselines again.
+    """
+    file = path / "metrics.jsonl"
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            break  # the line that was being written when the run died
+        if entry["step"] <= step and step > 0 and "knn" not in entry:
+            kept.append(entry)
+    write_text(file, "".join(json.dumps(entry) + "\n" for entry in kept))
+    return kept

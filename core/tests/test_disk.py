@@ -1,0 +1,305 @@
+"""A disk that is full, at any moment, and files that a disk has changed: no run is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import coview
+from coview.errors import CoviewError
+from coview.files import append_line, replacing, write_json
+from coview.testing import same
+from coview.training import checkpoints
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="limits are POSIX's")
+
+OPTIONS: dict[str, Any] = {
+    "data": "digits",
+    "backbone": "resnet10-quarter",
+    "image_size": 16,
+    "batch_size": 16,
+    "set": {"backbone.stem": "7x7"},
+    "device": "cpu",
+    "evaluate": False,
+    "progress": False,
+    "save_every": "1",
+    "max_steps": 5,
+}
+GO_ON = {key: OPTIONS[key] for key in ("device", "evaluate", "progress", "max_steps")}
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class Parts:
+    """What a checkpoint is made of, small; ``step`` says which."""
+
+    def __init__(self, step: int) -> None:
+        torch.manual_seed(step)
+        self.method = torch.nn.Linear(40, 30)
+        self.optimizer = torch.optim.SGD(self.method.parameters(), lr=0.1, momentum=0.9)
+        self.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=4.0 + step)
+        self.step = step
+
+    def save(self, path: Path) -> None:
+        identity = {"seed": self.step}
+        checkpoints.save(
+            path,
+            self.method,
+            self.optimizer,
+            self.scaler,
+            self.step,
+            identity,  # type: ignore[arg-type]
+        )
+
+
+def newest_step(run: Path) -> int:
+    """Return the step of the newest whole checkpoint; all of its values are that step's."""
+    found = checkpoints.newest(run)
+    step = int(found.state["step"])
+    assert same(found.state["method"], Parts(step).method.state_dict())
+    return step
+
+
+@pytest.mark.parametrize("size", [0, 1, 500, 3000, 5000])
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "checkpoints" / "last.pt"
+    for step in (1, 2):
+        Parts(step).save(path)
+    assert path.stat().st_size > 5000
+    with (
+        room_for(size),
+        pytest.raises(CoviewError, match=r"last.pt could not be written: File too"),
+    ):
+        Parts(3).save(path)
+    assert newest_step(tmp_path) == 2
+    assert {p.name for p in path.parent.iterdir()} == {"last.pt", "previous.pt"}
+
+
+class Full:
+    """Fails one call to the operating system, the number-th of all that saving makes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, number: int, reason: int) -> None:
+        self.left, self.reason, self.failed = number, reason, ""
+        for name in ("fsync", "replace", "link", "open"):
+            patch.setattr(os, name, self.failing(name, getattr(os, name)))
+        patch.setattr(Path, "mkdir", self.failing("mkdir", Path.mkdir))
+        patch.setattr(Path, "open", self.failing("Path.open", Path.open))
+
+    def failing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                self.failed = name
+                raise OSError(self.reason, os.strerror(self.reason))
+            return real(*arguments, **named)
+
+        return call
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_whatever_call_fails_there_is_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    failed = []
+    for number in range(1, 50):
+        run = tmp_path / str(number)
+        for step in (1, 2):
+            Parts(step).save(run / "checkpoints" / "last.pt")
+        with monkeypatch.context() as patch:
+            full = Full(patch, number, reason)
+            try:
+                Parts(3).save(run / "checkpoints" / "last.pt")
+            except CoviewError as error:
+                assert os.strerror(reason) in str(error)
+        assert newest_step(run) in (2, 3)
+        assert not list(run.rglob("*.tmp"))
+        if not full.failed:
+            assert newest_step(run) == 3
+            break
+        failed.append(full.failed)
+    assert {"mkdir", "Path.open", "fsync", "link", "replace", "open"} == set(failed)
+
+
+def test_without_hard_links_the_one_before_is_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*paths: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "checkpoints" / "last.pt"
+    for step in (1, 2, 3):
+        Parts(step).save(path)
+    assert checkpoints.read(path)["step"] == 3
+    assert checkpoints.read(path.with_name("previous.pt"))["step"] == 2
+
+
+def test_libraries_errors_are_the_disk_s(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with (
+        room_for(100),
+        pytest.raises(CoviewError, match=r"w.safetensors could not be written: File"),
+        replacing(tmp_path / "w.safetensors") as temporary,
+    ):
+        save_file({"a": torch.zeros(1000)}, temporary)
+    with pytest.raises(ValueError, match="of another kind"), replacing(tmp_path / "x"):
+        raise ValueError("of another kind")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_line_and_a_document_that_do_not_fit(tmp_path: Path) -> None:
+    full = tmp_path / "metrics.jsonl"
+    full.symlink_to("/dev/full")
+    with pytest.raises(CoviewError, match="metrics.jsonl could not be written: No space left"):
+        append_line(full, "{}")
+    with room_for(10), pytest.raises(CoviewError, match="run.json could not be written"):
+        write_json(tmp_path / "run.json", {"a": "long" * 10})
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    Parts(1).save(path)
+    whole, state = path.read_bytes(), checkpoints.read(path)
+    chance = random.Random(0)
+    noticed = 0
+    for _ in range(150):
+        changed = bytearray(whole)
+        changed[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        path.write_bytes(changed)
+        try:
+            again = checkpoints.read(path)
+        except CoviewError as error:
+            assert "a.pt is damaged" in str(error)
+            noticed += 1
+        else:
+            assert same(again, state)  # a bit between the parts, which nobody reads
+    assert noticed > 90
+    for _ in range(30):
+        path.write_bytes(whole[: chance.randrange(len(whole))])
+        with pytest.raises(CoviewError, match="a.pt is damaged"):
+            checkpoints.read(path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stopped."""
+    return coview.train("moco", out=tmp_path_factory.mktemp("whole") / "r", **OPTIONS).path
+
+
+def last(run: Path) -> dict[str, Any]:
+    return checkpoints.read(run / "checkpoints" / "last.pt")
+
+
+class Fills:
+    """Lets the disk be full from a step on."""
+
+    def __init__(self, step: int, size: int) -> None:
+        self.step, self.size = step, size
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    @coview.hookimpl
+    def step_finished(self, run: Any) -> None:
+        if run.step == self.step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
+
+
+@pytest.mark.parametrize(
+    ("step", "size", "file", "kept"),
+    [(4, 100_000, "last.pt", 3), (4, 10, "last.pt", 3), (5, 100_000, "last.pt", 4)],
+)
+def test_a_disk_that_fills_ends_a_run_that_goes_on(
+    tmp_path: Path, whole: Path, step: int, size: int, file: str, kept: int
+) -> None:
+    out = tmp_path / "r"
+    fills = Fills(step, size)
+    try:
+        with pytest.raises(CoviewError, match=rf"{file} could not be written: File too large"):
+            coview.train("moco", out=out, observe=[fills], **OPTIONS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, fills.before)
+    assert last(out)["step"] == kept
+    coview.train(resume=out, **GO_ON)
+    assert same(last(out)["method"], last(whole)["method"])
+
+
+def test_an_export_that_does_not_fit_leaves_the_checkpoint(tmp_path: Path, whole: Path) -> None:
+    class FillsAtTheEnd(Fills):
+        @coview.hookimpl
+        def checkpoint_saved(self, run: Any) -> None:
+            if run.step == 5:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, self.before[1]))
+
+    out, fills = tmp_path / "r", FillsAtTheEnd(-1, 0)
+    try:
+        with pytest.raises(CoviewError, match=r"backbone.safetensors could not be written"):
+            coview.train("moco", out=out, observe=[fills], **OPTIONS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, fills.before)
+    assert same(last(out)["method"], last(whole)["method"])
+    coview.train(resume=out, **GO_ON)
+    assert (out / "backbone.safetensors").exists()
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_used(
+    tmp_path: Path, whole: Path
+) -> None:
+    run = coview.train("moco", out=tmp_path / "r", **{**OPTIONS, "max_steps": 4})
+    file = run.path / "checkpoints" / "last.pt"
+    cut = file.read_bytes()[:-1000]
+    file.write_bytes(cut)
+    half = file.with_name(".last.pt.12345.tmp")
+    half.write_bytes(b"what a writer left that was killed")
+    resumed = coview.train(resume=run.path, **GO_ON)
+    (notice,) = [text for text in resumed.resolved.notices if "damaged" in text]
+    assert "last.pt is damaged" in notice and "goes on from previous.pt" in notice
+    assert (file.parent / "last.pt.damaged").read_bytes() == cut
+    assert not half.exists()
+    assert same(last(run.path)["method"], last(whole)["method"])
+
+
+def test_without_the_one_before_an_epoch_s_is_used(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for step, name in ((1, "epoch-0009.pt"), (2, "epoch-0010.pt"), (3, "last.pt")):
+        Parts(step).save(folder / name)
+    assert newest_step(tmp_path) == 3
+    (folder / "last.pt").write_bytes(b"")
+    assert newest_step(tmp_path) == 2
+    (folder / "epoch-0010.pt").write_bytes(b"")
+    found = checkpoints.newest(tmp_path)
+    assert found.state["step"] == 1 and len(found.damaged) == 2
+    (folder / "epoch-0009.pt").write_bytes(b"")
+    with pytest.raises(CoviewError, match=r"last.pt is damaged.*epoch-0009.pt is damaged"):
+        checkpoints.newest(tmp_path)
+
+
+def test_the_scaler_s_state_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    Parts(3).save(path)
+    other = Parts(1)
+    checkpoints.restore(
+        checkpoints.read(path),
+        other.method,
+        other.optimizer,
+        other.scaler,  # type: ignore[arg-type]
+    )
+    assert other.scaler.get_scale() == 7.0
