@@ -23,7 +23,8 @@ class FrameViews(nn.Module):
     padding 20,480 samples are 126 frames. Views are a grid of one column.
     """
 
-    signals = True
+    takes = "signals"
+    example_data = "wav:FOLDER"
 
     @attrs.frozen
     class Settings:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 from torch import Tensor, nn
 
-from coview.comparison import candidates, cross_entropy, reduced
+from coview.contrast import softmax_loss
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Encoded, Negatives, Step, Targets
@@ -51,7 +51,12 @@ class InfoNCE(nn.Module):
     ) -> Tensor:
         """Return the mean over queries; gradient reaches queries and whatever else has it."""
         temperature = step.read(self.settings.temperature)
-        pairs = candidates(encoded, targets, negatives, self.settings.cosine)
-        terms = (cross_entropy(positive, others, temperature) for positive, others in pairs)
-        loss = reduced(terms, self.settings.reduction)
+        loss = softmax_loss(
+            encoded,
+            targets,
+            negatives,
+            cosine=self.settings.cosine,
+            temperature=temperature,
+            reduction=self.settings.reduction,
+        )
         return loss if self.settings.scale == "none" else loss * (2 * temperature)

@@ -103,7 +103,7 @@ class PatchViews(nn.Module):
         """Crop each image at a place of its own, and flip some."""
         rows, margin = len(images), self.settings.padding
         if margin:
-            mean = images.new_tensor(self.normalize.mean).mean().item()
+            mean = sum(self.normalize.mean) / len(self.normalize.mean)
             images = pad(images, (margin,) * 4, value=mean)
         slack = min(images.shape[-2:]) - self.size
         corners = draw(step, rows, 2, high=slack + 1)

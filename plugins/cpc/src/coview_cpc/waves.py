@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from coview.data.bad import BadImage, BadImages
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import decode_all
 from coview.data.folder import Folder
@@ -34,7 +35,8 @@ class Waves(Folder):
 
     kind: ClassVar[str] = "wav"
     suffixes: ClassVar[frozenset[str]] = frozenset({".wav"})
-    signals: ClassVar[bool] = True
+    gives: ClassVar[str] = "signals"
+    example_method: ClassVar[str] = "cpc-audio"
 
     def native_size(self) -> int:
         """Return the samples of a clip."""
@@ -52,9 +54,10 @@ class Waves(Folder):
             kept, held = hold_out(len(splits[0]), splits[0].labels, settings.holdout)
             notes = (f"{len(held)} of {len(splits[0])} recordings are held out for testing.",)
             splits = [part(splits[0], rows) for rows in (kept, held) if len(rows)]
+        splits = [attrs.evolve(s, bad=BadImages(settings.on_bad_image)) for s in splits]
         resident = sum(map(len, splits)) * samples * 4 <= settings.resident_mib << 20
         if resident:
-            splits = [attrs.evolve(s, images=decode_all(s.images, workers)) for s in splits]  # type: ignore[arg-type]
+            splits = [attrs.evolve(s, images=decode_all(s.images, workers, s.bad)) for s in splits]  # type: ignore[arg-type]
         return ImageData(
             name=self.name,
             train=splits[0],
@@ -120,14 +123,14 @@ def read(path: str) -> Tensor:
     """Return a recording, (T,) float32 in [-1, 1], its channels averaged.
 
     Raises:
-        CoviewError: it cannot be read.
+        BadImage: it cannot be read.
     """
     try:
         with wave.open(path) as file:
             width, channels = file.getsampwidth(), file.getnchannels()
             data = file.readframes(file.getnframes())
     except (wave.Error, EOFError, OSError) as error:
-        raise CoviewError(
+        raise BadImage(
             f"The recording {path} cannot be read: {error or 'it ends early'}."
         ) from error
     values = _samples(data[: len(data) // (width * channels) * width * channels], width)

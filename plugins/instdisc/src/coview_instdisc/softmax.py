@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 from torch import Tensor, nn
 
-from coview.comparison import candidates, cross_entropy, reduced
+from coview.contrast import softmax_loss
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Encoded, Negatives, Step, Targets
@@ -42,6 +42,11 @@ class NonParametricSoftmax(nn.Module):
     ) -> Tensor:
         """Return -log P(i | query), the mean over queries; gradient reaches the queries."""
         temperature = step.read(self.settings.temperature)
-        pairs = candidates(encoded, targets, negatives, cosine=True)
-        terms = (cross_entropy(positive, others, temperature) for positive, others in pairs)
-        return reduced(terms, self.settings.reduction)
+        return softmax_loss(
+            encoded,
+            targets,
+            negatives,
+            cosine=True,
+            temperature=temperature,
+            reduction=self.settings.reduction,
+        )
