@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from coview.data.base import ImageData, Split
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.exported import ExportedBackbone, calibrated
+from coview.evaluation.baselines import calibrated
+from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.features import features
 from coview.evaluation.knn import accuracy, evaluate_knn, vote
 

@@ -15,7 +15,7 @@ from coview.errors import RequestError, unknown
 from coview.layers import Layers
 from coview.recipes import TABLES, Recipe, find_recipe, read_layers
 from coview.resolve import Resolved, resolve
-from coview.settings import literal, structure
+from coview.settings import between, ge, literal, read_toml, setting, structure
 
 
 @attrs.frozen(kw_only=True)
@@ -25,7 +25,7 @@ class Changes:
     Attributes:
         use: role -> component's name, or names (negatives).
         set: ``ROLE.KEY`` -> value.
-        epochs, batch_size, accumulate, backbone, image_size: shortcuts.
+        epochs, batch_size, accumulate, backbone, image_size, on_bad_image: shortcuts.
         preset: by name; ``"none"`` for none; None to choose by image size.
     """
 
@@ -36,6 +36,7 @@ class Changes:
     accumulate: int | None = None
     backbone: str | None = None
     image_size: int | None = None
+    on_bad_image: str | None = None
     preset: str | None = None
 
 
@@ -133,6 +134,8 @@ def _lay(layers: Layers, changes: Changes, layer: str) -> None:
         # Another backbone keeps the settings (the stem, say) that fit the images.
         (draft,) = layers.tables["backbone"]
         draft.name, draft.layer = changes.backbone, layer
+    if changes.on_bad_image is not None:
+        layers.set("data.on_bad_image", changes.on_bad_image, layer)
     for role, names in changes.use.items():
         layers.use(role, [names] if isinstance(names, str) else list(names), layer)
     for path, value in changes.set.items():
@@ -159,12 +162,37 @@ def _pairs(option: str, form: str, texts: Sequence[str]) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in split}
 
 
+SEEDS = (-(2**63), 2**63 - 1)
+"""What a generator can be seeded with."""
+
+
+@attrs.frozen
+class RunTable:
+    """The ``[run]`` table of a recipe file: what its run was beside the recipe."""
+
+    data: str | None = setting(None, "SOURCE[:PATH]")
+    seed: int | None = setting(None, "of everything random", between(*SEEDS))
+    precision: str | None = setting(None, "auto, fp32, bf16 or fp16")
+    workers: int | None = setting(None, "processes that decode images", ge(0))
+    max_steps: int | None = setting(None, "steps after which it stops", ge(1))
+    preset: str | None = setting(None, "the preset that was laid over the recipe")
+
+
 def run_table(method: str | Path | Recipe) -> dict[str, Any]:
-    """Return the ``[run]`` table of a recipe file that a run left, else nothing."""
+    """Return the ``[run]`` table of a recipe file that a run left, else nothing.
+
+    Raises:
+        RequestError: the table is none, or holds what a run does not.
+    """
     if isinstance(method, Recipe) or not str(method).endswith(".toml"):
         return {}
     try:
-        table = tomllib.loads(Path(method).read_text(encoding="utf-8")).get("run", {})
+        table = read_toml(Path(method).read_text(encoding="utf-8")).get("run", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return {}  # reading the recipe itself gives the error
+    if not isinstance(table, Mapping):
+        raise RequestError(f"{method}: run must be a table, not {table!r}.")
+    _, problems = structure(RunTable, table, f"{method}: run")
+    if problems:
+        raise RequestError(*problems)
     return dict(table)

@@ -18,9 +18,12 @@ import tomli_w
 from coview.errors import CoviewError, PluginError, RequestError, unknown
 from coview.hookspecs import ROLES
 from coview.registry import entries, find
-from coview.settings import plain
+from coview.settings import plain, read_toml
 
-TABLES = (*ROLES, "backbone", "optimizer", "schedule")
+AFTERWARDS = ("probe", "finetune")
+"""Tables of how the method's authors measured its weights; training has no use for them."""
+
+TABLES = (*ROLES, "backbone", "optimizer", "schedule", *AFTERWARDS)
 """The parts of a recipe that name something and give it settings."""
 
 TEXTS = ("name", "summary", "paper")
@@ -65,6 +68,9 @@ class Recipe:
         accumulate: micro-batches an optimiser step.
         evaluates: the network that is exported and evaluated, ``"online"`` or
             ``"target"``.
+        probe: the published linear probe of frozen weights, ``Use("sgd", ...)`` or
+            ``Use("svm", ...)``; see :mod:`coview.evaluation.protocols`.
+        finetune: the published fine-tuning with labels, ``Use("sgd", ...)``.
         data: settings of the loader (table ``data``).
         presets: by name, changes for another situation. ``"small"`` is taken
             for images of 64 pixels and less.
@@ -85,6 +91,8 @@ class Recipe:
     batch_size: int = 256
     accumulate: int = 1
     evaluates: str = "online"
+    probe: Use = attrs.field(default=Use("none"), converter=_use)
+    finetune: Use = attrs.field(default=Use("none"), converter=_use)
     data: Mapping[str, Any] = attrs.field(factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     name: str = ""
@@ -147,7 +155,7 @@ def read_layers(name_or_path: str | Path) -> tuple[Recipe, Mapping[str, Any]]:
 
 def _read(path: Path) -> tuple[Recipe, dict[str, Any]]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = read_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError(f"There is no recipe file {path}.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -14,7 +14,7 @@ import attrs
 from coview.errors import CoviewError, RequestError, unknown
 from coview.hookspecs import ROLES
 from coview.layers import Draft, Layers
-from coview.recipes import TABLES, Recipe, Use
+from coview.recipes import AFTERWARDS, TABLES, Recipe, Use
 from coview.registry import Entry, find, kind_of_role
 from coview.settings import fields_of, ge, one_of, plain, setting, structure
 
@@ -167,6 +167,12 @@ def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
         if name not in known:
             raise RequestError(unknown(table, name, known))
         return known[name], known[name].Settings, None
+    if table in AFTERWARDS:
+        from coview.evaluation.protocols import WAYS
+
+        if name not in WAYS[table]:
+            raise RequestError(unknown(f"way to {table}", name, WAYS[table]))
+        return WAYS[table][name], WAYS[table][name], None
     entry = find(kind_of_role(table), name)
     factory = entry.load()
     settings_class = getattr(factory, "Settings", None)

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from coview.errors import CoviewError, RequestError
+from coview.errors import RequestError
 from coview.evaluation.exported import ExportedBackbone, build_backbone
+from coview.evaluation.probe import Heads, Standard
+from coview.evaluation.weightfile import CLASSIFIER, read
 from coview.files import replacing
-
-KEY = "coview-classifier"
 
 
 class Classifier(nn.Module):
@@ -37,8 +37,7 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
         RequestError: the head has layers that cannot be described, or views are
             needed to build the backbone.
     """
-    if classifier.network.views is not None or classifier.network.meta.get("given"):
-        raise RequestError("A classifier on this kind of backbone cannot be saved.")
+    refuse_unsavable(classifier.network)
     about = {
         "meta": classifier.network.meta,
         "head": _described(classifier.head),
@@ -46,7 +45,31 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={KEY: json.dumps(about)})
+        save_file(tensors, temporary, metadata={CLASSIFIER: json.dumps(about)})
+
+
+def refuse_unsavable(network: ExportedBackbone) -> None:
+    """Refuse a backbone that a classifier's file could not name.
+
+    Raises:
+        RequestError: it was a Python object, or needs views to be built.
+    """
+    if network.views is not None or network.meta.get("given"):
+        raise RequestError("A classifier on this kind of backbone cannot be saved.")
+
+
+def save_linear(network: ExportedBackbone, heads: Heads, standard: Standard, path: Path) -> None:
+    """Write a backbone with the first head on its standardised features, as one classifier.
+
+    Raises:
+        RequestError: as :func:`save_classifier`.
+    """
+    weights = heads.weights[0] / standard.deviation[:, None]
+    last = nn.Linear(*weights.shape)
+    with torch.no_grad():
+        last.weight.copy_(weights.T)
+        last.bias.copy_(heads.biases[0] - standard.mean @ weights)
+    save_classifier(Classifier(network, nn.Identity(), last), path)
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -58,17 +81,13 @@ def load_classifier(path: Path) -> Classifier:
     """
     if not path.is_file():
         raise RequestError(f"There is no classifier at {path}.")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            text = (opened.metadata() or {}).get(KEY)
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CoviewError(f"{path} is not a whole safetensors file: {error}") from error
-    if text is None:
+    metadata, tensors = read(path)
+    if CLASSIFIER not in metadata:
         raise RequestError(
-            f"{path} is no classifier: write one by coview evaluate finetune RUN --save FILE."
+            f"{path} is no classifier: write one by coview evaluate finetune (or linear) RUN "
+            "--save FILE."
         )
-    about = json.loads(text)
+    about = json.loads(metadata[CLASSIFIER])
     network = ExportedBackbone(build_backbone(about["meta"]), about["meta"])
     classifier = Classifier(network, _rebuilt(about["head"]), nn.Linear(*about["last"]))
     classifier.load_state_dict(tensors)

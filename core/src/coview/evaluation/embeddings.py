@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def embed(
 
     Images are in the data set's own order, whatever was held out of it. Of data
     that come in splits the training images are first; of a folder with splits,
-    images are in the order of their names.
+    images are in the order of their names. An image that cannot be read has a
+    row of NaN, so that the others keep theirs; :func:`missing` says which.
 
     Raises:
         RequestError: the split asked for is not there.
@@ -44,7 +46,9 @@ def embed(
         _part(
             name,
             split,
-            features(network, split, batch_size=batch_size, device=device, workers=workers),
+            features(
+                network, split, batch_size=batch_size, device=device, workers=workers, whole=True
+            ),
         )
         for name, split in chosen
     ]
@@ -59,6 +63,18 @@ def embed(
     else:
         return table
     return {column: values[own_order] for column, values in table.items()}
+
+
+def missing(table: Table) -> list[int]:
+    """Return the rows of images that could not be read."""
+    rows: list[int] = np.flatnonzero(np.isnan(table["embeddings"]).any(axis=1)).tolist()
+    return rows
+
+
+def readable(table: Table) -> Table:
+    """Return the table without the rows of images that could not be read."""
+    gone = missing(table)
+    return {name: np.delete(values, gone, axis=0) for name, values in table.items()}
 
 
 def _part(name: str, split: Split, embeddings: Tensor) -> Table:
@@ -101,6 +117,10 @@ def _parquet(path: Path, table: Table) -> None:
     import pyarrow.parquet  # type: ignore[import-not-found, unused-ignore]
 
     columns = {k: list(v) if v.ndim > 1 else v for k, v in table.items()}
+    if "names" in columns:
+        # Parquet's texts are UTF-8; file names need not be.
+        names = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in table["names"])
+        columns["names"] = list(names)
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
@@ -24,13 +20,16 @@ from coview.backbones import (
 )
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.rebuilt import rebuilt
+from coview.evaluation.weightfile import BACKBONE, CLASSIFIER, read
 from coview.files import replacing
 from coview.settings import structure
-from coview.training.sync_norm import localise
-from coview.views import unit_interval
 
 if TYPE_CHECKING:
     from coview.method import Method
+
+
+INSIDE = "network.backbone."
+"""What the names of the backbone's tensors start with in a classifier's file."""
 
 
 class ExportedBackbone(nn.Module):
@@ -138,27 +137,15 @@ def save_backbone(exported: ExportedBackbone, path: Path) -> None:
     """Write weights and meta as safetensors, atomically."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in exported.backbone.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"coview": json.dumps(exported.meta)})
-
-
-def is_foreign(path: Path) -> bool:
-    """Whether a file is there that coview did not write: another program's weights."""
-    if not path.is_file():
-        return False
-    if path.suffix != ".safetensors":
-        return True
-    try:
-        with safe_open(path, framework="pt") as opened:
-            return "coview" not in (opened.metadata() or {})
-    except SafetensorError:
-        return False
+        save_file(tensors, temporary, metadata={BACKBONE: json.dumps(exported.meta)})
 
 
 def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> ExportedBackbone:
     """Load the exported backbone of a run, or a file of one.
 
     Args:
-        path: a run's directory or a ``.safetensors`` file that coview wrote.
+        path: a run's directory or a ``.safetensors`` file that coview wrote, of
+            a backbone or of a classifier on one.
         backbone: the module to load into, when the run was given one that no
             name stands for.
 
@@ -172,15 +159,14 @@ def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> Export
     file = file / "backbone.safetensors" if file.is_dir() else file
     if not file.is_file():
         raise RequestError(f"There is no exported backbone at {file}.")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            text = (opened.metadata() or {}).get("coview")
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CoviewError(f"{file} is not a whole safetensors file: {error}") from error
-    if text is None:
+    metadata, tensors = read(file)
+    if CLASSIFIER in metadata:
+        meta = json.loads(metadata[CLASSIFIER])["meta"]
+        tensors = {k.removeprefix(INSIDE): v for k, v in tensors.items() if k.startswith(INSIDE)}
+    elif BACKBONE in metadata:
+        meta = json.loads(metadata[BACKBONE])
+    else:
         raise RequestError(f"{file} holds weights, but not from coview: it names no backbone.")
-    meta = json.loads(text)
     module, views = _build(meta, backbone)
     refuse_other_heads(meta, module, file)
     try:
@@ -215,34 +201,3 @@ def _spec(meta: dict[str, Any], given: nn.Module | None) -> BackboneSpec:
     if problems:
         raise CoviewError("; ".join(problems))
     return BackboneSpec(meta["backbone"], find_backbone(meta["backbone"])[0], settings)
-
-
-@torch.no_grad()
-def calibrated(exported: ExportedBackbone, batches: Iterable[Tensor]) -> ExportedBackbone:
-    """Return a copy whose batch norms have the statistics of these images.
-
-    A network before training has none (mean 0, variance 1), which would make
-    it a worse baseline than it is. Images are (B, C, H, W) uint8.
-    """
-    network = copy.deepcopy(exported).eval()
-    localise(network)  # one process may be measuring while the others wait
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for layer in norms:
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain average over the batches
-        layer.train()
-    for images in batches:
-        network(unit_interval(images))
-    return network.eval()
-
-
-@attrs.frozen
-class RawPixels:
-    """The baseline without a network: the pixels themselves, flattened."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) float in [0, 1] -> (B, C x H x W), each channel standardised."""
-        return ((images - self.mean) / self.std).flatten(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +22,25 @@ def features(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    whole: bool = False,
 ) -> Tensor:
     """Return features (N, D) float32 on the CPU.
+
+    Images that cannot be read have none: ``split.kept(labels)`` are the labels
+    of those that have, once this is done.
 
     Args:
         network: (B, C, H, W) float in [0, 1] -> (B, D); put in evaluation mode
             while it is used, then left as it was.
         split: the images.
+        whole: give a row of NaN where an image cannot be read.
 
     Raises:
         CoviewError: a feature is not finite; the sentence says how many. Or the
             network's parameters or statistics moved.
     """
-    batches = feature_batches(network, split, batch_size=batch_size, device=device, workers=workers)
-    return torch.cat(list(batches))
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "whole": whole}
+    return torch.cat(list(feature_batches(network, split, device=device, **options)))
 
 
 def feature_batches(
@@ -44,6 +50,7 @@ def feature_batches(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    whole: bool = False,
 ) -> Iterator[Tensor]:
     """Yield features (up to batch_size, D) float32 on the CPU; see :func:`features`.
 
@@ -51,7 +58,7 @@ def feature_batches(
     """
     module = network if isinstance(network, nn.Module) else None
     was_training = module.training if module else False
-    bad = 0
+    bad = seen = 0
     with unmoved(network):
         if module:
             module.eval()
@@ -59,8 +66,13 @@ def feature_batches(
             for images in images_in_order(split, batch_size, device, workers):
                 with torch.no_grad():
                     rows = network(unit_interval(images)).float().cpu()
-                bad += int((~rows.isfinite()).any(dim=1).sum())
-                yield rows
+                missing = [row - seen for row in split.bad.faults if 0 <= row - seen < len(rows)]
+                seen += len(rows)
+                readable = torch.ones(len(rows), dtype=torch.bool)
+                readable[missing] = False
+                bad += int((~rows[readable].isfinite()).any(dim=1).sum())
+                rows[~readable] = torch.nan
+                yield rows if whole else rows[readable]
         finally:
             if module:
                 module.train(was_training)

@@ -14,25 +14,27 @@ from torch import nn
 from coview.data.base import ImageData
 from coview.data.splits import part
 from coview.errors import RequestError
-from coview.evaluation.classifiers import Classifier, save_classifier
+from coview.evaluation.classifiers import Classifier, refuse_unsavable, save_classifier
 from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.knn import labelled_splits
-from coview.evaluation.metrics import accuracies, class_count
-from coview.evaluation.protocols import FINETUNES, Protocol
+from coview.evaluation.metrics import class_count
+from coview.evaluation.protocols import FineTuning
 from coview.evaluation.subsets import labelled_subset
 from coview.evaluation.supervised import (
+    Outcome,
     augmentation_for,
     by_labels,
     classifier,
     optimizer_of,
+    outcome,
     scores_of,
     train_classifier,
 )
 from coview.evaluation.trained import cut, load_encoder
 
 
-@attrs.frozen
-class FinetuneResult:
+@attrs.frozen(kw_only=True)
+class FinetuneResult(Outcome):
     """An accuracy with the protocol and the images that gave it.
 
     Attributes:
@@ -42,22 +44,10 @@ class FinetuneResult:
         names: their files, where they have any.
     """
 
-    top1: float
-    top5: float
-    mean_per_class: float
-    source: str
     labels: str
     start: str
-    lr: float
     head_lr: float
     layer_decay: float
-    weight_decay: float
-    schedule: str
-    epochs: int
-    batch_size: int
-    seed: int
-    train_images: int
-    test_images: int
     classes: int
     images: tuple[int, ...]
     names: tuple[str, ...] | None
@@ -88,25 +78,12 @@ def starting_network(weights: Path, network: ExportedBackbone, start: str) -> tu
     return layers, width
 
 
-def published(name: str, labels: str) -> Protocol:
-    """Return a fine-tuning protocol; with 1 % of the labels, that for 1 %.
-
-    Raises:
-        RequestError: there is none by that name.
-    """
-    names = [name for name in FINETUNES if not name.endswith("%")]
-    if name not in names:
-        raise RequestError(f"There is no fine-tuning protocol {name!r}: choose {', '.join(names)}.")
-    few = FINETUNES.get(f"{name}-1%")
-    return few if few is not None and labels == "1%" else FINETUNES[name]
-
-
 def finetune(
     network: ExportedBackbone,
     head: nn.Module,
     width: int,
     data: ImageData,
-    protocol: Protocol,
+    protocol: FineTuning,
     *,
     labels: str,
     start: str = "head.0",
@@ -138,6 +115,8 @@ def finetune(
         RequestError: no labels, no test split, or layers that timm cannot order.
         CoviewError: the loss is not finite.
     """
+    if save is not None:
+        refuse_unsavable(network)
     reference, test = labelled_splits(data)
     kept = labelled_subset(reference.labels, labels, seed)
     few = part(reference, kept)
@@ -162,20 +141,11 @@ def finetune(
         save_classifier(model, save)
     scores = scores_of(model.eval(), test, batch_size, device, workers)
     return FinetuneResult(
-        **accuracies(scores, test.labels),
-        source=protocol.source,
+        **outcome(scores, test, few, protocol, seed),
         labels=labels,
         start=start,
-        lr=protocol.lr,
         head_lr=head_lr,
         layer_decay=layer_decay,
-        weight_decay=protocol.weight_decay,
-        schedule=protocol.schedule,
-        epochs=protocol.epochs,
-        batch_size=min(protocol.batch_size, len(few)),
-        seed=seed,
-        train_images=len(few),
-        test_images=len(test),
         classes=classes,
         images=tuple(kept.tolist()),
         names=few.names,
@@ -183,7 +153,7 @@ def finetune(
 
 
 def _backbone_groups(
-    backbone: nn.Module, protocol: Protocol, layer_decay: float
+    backbone: nn.Module, protocol: FineTuning, layer_decay: float
 ) -> list[dict[str, Any]]:
     if layer_decay == 1:
         return [{"params": list(backbone.parameters()), "peak": protocol.lr}]

@@ -15,7 +15,7 @@ from coview.data.base import ImageData
 from coview.errors import RequestError
 from coview.evaluation.features import feature_batches, features
 from coview.evaluation.metrics import accuracies, class_count
-from coview.evaluation.neighbours import QUERIES, nearest
+from coview.evaluation.neighbours import QUERIES, nearest, precision
 from coview.evaluation.stored import InFile, InMemory, Rows
 
 VOTES = ("weighted", "plain")
@@ -25,7 +25,10 @@ MOST_IN_MEMORY = 1 << 30
 
 @attrs.frozen
 class KNNResult:
-    """An accuracy with the protocol that gave it; a plain vote has no temperature."""
+    """An accuracy with the protocol that gave it; a plain vote has no temperature.
+
+    ``precision`` is what neighbours were found and scored in.
+    """
 
     top1: float
     top5: float
@@ -35,6 +38,7 @@ class KNNResult:
     test_images: int
     classes: int
     mean_per_class: float = float("nan")
+    precision: str = "float32"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, protocol named."""
@@ -103,6 +107,7 @@ def accuracy(
         train_images=len(train),
         test_images=len(queries),
         classes=classes,
+        precision=precision(len(train), queries, k),
     )
 
 
@@ -139,9 +144,9 @@ def evaluate_knn(
             rows = features(network, reference, **options)
         return accuracy(
             rows,
-            reference.labels,
+            reference.kept(reference.labels),
             queries.to(device),
-            test.labels,
+            test.kept(test.labels),
             class_count(data, reference.labels, test.labels),
             k=k,
             temperature=temperature,

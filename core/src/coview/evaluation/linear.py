@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,6 +15,8 @@ from torch import Tensor
 from coview.data.base import ImageData
 from coview.data.splits import hold_out
 from coview.errors import RequestError
+from coview.evaluation.classifiers import refuse_unsavable, save_linear
+from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.features import features
 from coview.evaluation.knn import labelled_splits
 from coview.evaluation.metrics import accuracies, class_count
@@ -56,7 +59,7 @@ class LinearResult:
 
 
 def evaluate_linear(
-    network: Callable[[Tensor], Tensor],
+    network: ExportedBackbone,
     data: ImageData,
     *,
     learning_rates: Sequence[float] = LEARNING_RATES,
@@ -67,6 +70,7 @@ def evaluate_linear(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    save: Path | None = None,
 ) -> LinearResult:
     """Return the accuracy of a linear classifier on the data's test split.
 
@@ -79,20 +83,23 @@ def evaluate_linear(
         RequestError: no labels, no test split, or too few images to choose by.
         CoviewError: features are not finite, or the network moved.
     """
+    if save is not None:
+        refuse_unsavable(network)
     reference, test = labelled_splits(data)
     assert reference.labels is not None and test.labels is not None
-    labels, truth = reference.labels.to(device), test.labels
     settings = [Setting(lr, wd) for lr, wd in product(learning_rates, weight_decays)]
-    fitting, validation = _split(reference.labels, choose=len(settings) > 1)
 
     def of(split: Any) -> Tensor:
         rows = features(network, split, batch_size=batch_size, device=device, workers=workers)
         return rows.to(device)
 
     rows = of(reference)
+    labels = reference.kept(reference.labels)
+    fitting, validation = _split(labels, choose=len(settings) > 1)
+    labels = labels.to(device)
     standard = Standard.of(rows)
     rows = standard(rows)
-    classes = class_count(data, labels, truth)
+    classes = class_count(data, reference.labels, test.labels)
 
     def train(which: Tensor, settings: Sequence[Setting]) -> Any:
         which = which.to(device)
@@ -120,7 +127,10 @@ def evaluate_linear(
             for s, share, loss in zip(settings, shares, losses, strict=True)
         ]
     final = train(torch.arange(len(rows)), [settings[chosen]])
+    if save is not None:
+        save_linear(network, final, standard, save)
     scores = final.scores(standard(of(test)))[0].cpu()
+    truth = test.kept(test.labels)
     return LinearResult(
         **accuracies(scores, truth),
         **attrs.asdict(settings[chosen]),

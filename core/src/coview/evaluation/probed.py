@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coview.data.base import ImageData
+from coview.evaluation.classifiers import Classifier, refuse_unsavable, save_classifier
 from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.frozen import unmoved
 from coview.evaluation.knn import labelled_splits
-from coview.evaluation.metrics import accuracies, class_count
+from coview.evaluation.metrics import class_count
 from coview.evaluation.protocols import Protocol
 from coview.evaluation.supervised import (
+    Outcome,
     augmentation_for,
     by_labels,
     classifier,
     optimizer_of,
+    outcome,
     scores_of,
     train_classifier,
 )
 
 
-@attrs.frozen
-class ProbeResult:
+@attrs.frozen(kw_only=True)
+class ProbeResult(Outcome):
     """An accuracy with the published protocol that gave it."""
 
-    top1: float
-    top5: float
-    mean_per_class: float
-    source: str
-    lr: float
-    weight_decay: float
-    schedule: str
-    epochs: int
-    batch_size: int
-    seed: int
-    train_images: int
-    test_images: int
     classes: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,15 +48,18 @@ def evaluate_probe(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    save: Path | None = None,
 ) -> ProbeResult:
     """Train a linear classifier as published; return its accuracy on the test split.
 
     The network is in evaluation mode throughout, and hashed before and after.
 
     Raises:
-        RequestError: no labels, or no test split.
+        RequestError: no labels, no test split, or a network that cannot be saved.
         CoviewError: the loss is not finite, or the network moved.
     """
+    if save is not None:
+        refuse_unsavable(network)
     reference, test = labelled_splits(data)
     classes = class_count(data, reference.labels, test.labels)
     head = classifier(network.width, classes, protocol.init_std, seed).to(device)
@@ -91,16 +86,6 @@ def evaluate_probe(
         )
         scores = scores_of(forward, test, batch_size, device, workers)
         network.train(was_training)
-    return ProbeResult(
-        **accuracies(scores, test.labels),
-        source=protocol.source,
-        lr=protocol.lr,
-        weight_decay=protocol.weight_decay,
-        schedule=protocol.schedule,
-        epochs=protocol.epochs,
-        batch_size=min(protocol.batch_size, len(reference)),
-        seed=seed,
-        train_images=len(reference),
-        test_images=len(test),
-        classes=classes,
-    )
+    if save is not None:
+        save_classifier(Classifier(network, nn.Identity(), head), save)
+    return ProbeResult(**outcome(scores, test, reference, protocol, seed), classes=classes)

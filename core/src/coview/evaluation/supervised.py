@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -16,6 +17,7 @@ from coview.data.base import Split
 from coview.data.loader import Batches, images_in_order
 from coview.errors import CoviewError
 from coview.evaluation.exported import ExportedBackbone
+from coview.evaluation.metrics import accuracies
 from coview.evaluation.protocols import Protocol
 from coview.training.lars import LARS
 from coview.views.augmentation import Augmentation, Normalize
@@ -23,6 +25,43 @@ from coview.views.augmentation import Augmentation, Normalize
 MOMENTUM = 0.9
 Forward = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """An accuracy with the settings that a classifier was trained with, and on what."""
+
+    top1: float
+    top5: float
+    mean_per_class: float
+    source: str
+    lr: float
+    weight_decay: float
+    schedule: str
+    epochs: int
+    batch_size: int
+    seed: int
+    train_images: int
+    test_images: int
+
+
+def outcome(
+    scores: Tensor, test: Split, train: Split, protocol: Protocol, seed: int
+) -> dict[str, Any]:
+    """Return the values of an :class:`Outcome`; ``scores`` are :func:`scores_of` the test split."""
+    assert test.labels is not None
+    return {
+        **accuracies(scores, test.kept(test.labels)),
+        "source": protocol.source,
+        "lr": protocol.lr,
+        "weight_decay": protocol.weight_decay,
+        "schedule": protocol.schedule,
+        "epochs": protocol.epochs,
+        "batch_size": min(protocol.batch_size, len(train)),
+        "seed": seed,
+        "train_images": len(train),
+        "test_images": len(scores),
+    }
 
 
 def crop_and_flip(meta: dict[str, Any], simple: bool) -> Callable[[Tensor, int], Tensor]:
@@ -106,7 +145,7 @@ def train_classifier(
         CoviewError: the loss is not finite any more.
     """
     batch_size = min(protocol.batch_size, len(split))
-    batches = Batches(split, batch_size, seed, device, workers)
+    batches = Batches(split, batch_size, seed, device, workers, same_class=True)
     total = protocol.epochs * batches.steps_per_epoch
     step, loss = 0, torch.zeros(())
     for epoch in range(protocol.epochs):
@@ -146,9 +185,12 @@ def _seed(seed: int, step: int) -> int:
 def scores_of(
     forward: Forward, split: Split, batch_size: int, device: torch.device | str, workers: int
 ) -> Tensor:
-    """Return scores (N, K) on the CPU, in the split's order."""
+    """Return scores (N, K) on the CPU, in the split's order; of unreadable images there are none.
+
+    ``split.kept(labels)`` are the labels of the others.
+    """
     batches = images_in_order(split, batch_size, device, workers)
-    return torch.cat([forward(images.float() / 255).float().cpu() for images in batches])
+    return split.kept(torch.cat([forward(i.float() / 255).float().cpu() for i in batches]))
 
 
 def augmentation_for(network: ExportedBackbone) -> Callable[[Tensor, int], Tensor]:

@@ -27,6 +27,15 @@ recipe = Recipe(
     schedule=Use("cosine", warmup_epochs=10),
     epochs=1000,
     batch_size=4096,
+    # The paper searches five rates on held-out images; the released code has this one.
+    probe=Use(
+        "sgd",
+        source="arXiv:2006.07733, appendix C.1 and released code",
+        lr=0.2,
+        epochs=80,
+        batch_size=1024,
+        nesterov=True,
+    ),
     presets={
         # Richemond et al. 2020, arXiv:2010.10241: group normalisation with weight
         # standardisation everywhere, and no statistic of the batch anywhere.

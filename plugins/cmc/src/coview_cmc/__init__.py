@@ -23,6 +23,15 @@ recipe = Recipe(
     schedule=Use("steps", milestones=(120, 160, 200), gamma=0.1),
     epochs=240,
     batch_size=128,
+    # On the features of both networks; the released code's rate for ResNet-50.
+    probe=Use(
+        "sgd",
+        source="arXiv:1906.05849, released code",
+        lr=30.0,
+        epochs=60,
+        drops=(1 / 2, 2 / 3, 5 / 6),
+        factor=0.2,
+    ),
     presets={
         # The released code's later form, a softmax in place of NCE, and its temperature for
         # STL-10. With a constant Z the NCE form fails where a small set's rows are visited

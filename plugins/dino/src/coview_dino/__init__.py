@@ -43,6 +43,10 @@ recipe = Recipe(
     epochs=300,
     batch_size=1024,
     evaluates="target",
+    # There on the features of a ViT-S's last four blocks; here on those of the last.
+    probe=Use(
+        "sgd", source="arXiv:2104.14294, released code", lr=0.001, epochs=100, batch_size=1024
+    ),
     presets={
         # The released code's ResNet-50 recipe.
         "resnet": {

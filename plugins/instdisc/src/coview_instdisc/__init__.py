@@ -20,6 +20,17 @@ recipe = Recipe(
     schedule=Use("steps", milestones=(120, 160), gamma=0.1),
     epochs=200,
     batch_size=256,
+    # Section 4.2: on each layer of the network, of which this is the last; C is not given.
+    probe=Use("svm", source="arXiv:1805.01978, section 4.2 (C is not given there)", cost=1.0),
+    # Section 4.3: divided by ten every 30 epochs. Batch size as in the training before it.
+    finetune=Use(
+        "sgd",
+        source="arXiv:1805.01978, section 4.3",
+        lr=0.01,
+        epochs=70,
+        drops=(30 / 70, 60 / 70),
+        factor=0.1,
+    ),
     presets={
         # The released CIFAR-10 settings. They flip no image and use the full
         # softmax: with a constant Z the NCE form fails where a small set's rows

@@ -36,6 +36,7 @@ recipe = Recipe(
     schedule=Use("cosine", per="epoch"),
     epochs=200,
     batch_size=256,
+    probe=Use("sgd", source="arXiv:2003.04297, as MoCo", lr=30.0, epochs=100, drops=(0.6, 0.8)),
     presets={
         # solo-learn's published CIFAR recipe ("MoCo v2+": symmetric loss, rising
         # momentum), on MoCo v2's own augmentation without blur.

@@ -21,6 +21,7 @@ recipe = Recipe(
     schedule=Use("steps", milestones=(120, 160), gamma=0.1),
     epochs=200,
     batch_size=256,
+    probe=Use("sgd", source="arXiv:1911.05722, section 4.1", lr=30.0, epochs=100, drops=(0.6, 0.8)),
     presets={
         # The authors' CIFAR-10 demonstration, asymmetric form.
         "small": {

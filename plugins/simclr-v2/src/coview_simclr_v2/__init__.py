@@ -21,6 +21,26 @@ PARTS = {
     "schedule": Use("cosine", warmup_epochs=40),
     "epochs": 800,
     "batch_size": 4096,
+    "probe": Use(
+        "sgd",
+        source="arXiv:2006.10029, as SimCLR",
+        lr=0.1,
+        epochs=90,
+        batch_size=4096,
+        nesterov=True,
+        init_std=0.0,
+    ),
+    # The second stage, 0.16 at a batch of 1024: 60 epochs with 1 % of the labels, 30 with more.
+    "finetune": Use(
+        "sgd",
+        source="arXiv:2006.10029, released code",
+        lr=0.005,
+        lr_rule="sqrt",
+        lars=True,
+        epochs=30,
+        few_epochs=60,
+        batch_size=1024,
+    ),
 }
 # The released code's present settings for CIFAR-10: SimCLR's, with three layers in the head
 # and the larger weight decay.

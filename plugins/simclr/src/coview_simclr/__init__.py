@@ -19,6 +19,27 @@ recipe = Recipe(
     schedule=Use("cosine", warmup_epochs=10),
     epochs=1000,
     batch_size=4096,
+    # Logits start at zero.
+    probe=Use(
+        "sgd",
+        source="arXiv:2002.05709, appendix B.6",
+        lr=0.1,
+        epochs=90,
+        batch_size=4096,
+        nesterov=True,
+        init_std=0.0,
+    ),
+    # 30 epochs with 10 % of the labels, 60 with 1 %.
+    finetune=Use(
+        "sgd",
+        source="arXiv:2002.05709, appendix B.5",
+        lr=0.05,
+        epochs=30,
+        few_epochs=60,
+        batch_size=4096,
+        nesterov=True,
+        init_std=0.0,
+    ),
     presets={
         # Released code, CIFAR-10: ResNet-18, half the colour strength, no blur.
         "small": {

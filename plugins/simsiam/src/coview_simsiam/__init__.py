@@ -39,6 +39,15 @@ recipe = Recipe(
     schedule=Use("cosine", per="epoch"),
     epochs=100,
     batch_size=512,
+    # The released code's rate; the paper's text has 0.02.
+    probe=Use(
+        "sgd",
+        source="arXiv:2011.10566, released code",
+        lr=0.1,
+        epochs=90,
+        batch_size=4096,
+        lars=True,
+    ),
     presets={
         # solo-learn's published CIFAR recipe.
         "small": {

@@ -44,6 +44,21 @@ recipe = Recipe(
     ),
     epochs=800,
     batch_size=4096,
+    probe=Use(
+        "sgd", source="arXiv:2006.09882, released code", lr=0.3, epochs=100, weight_decay=1e-6
+    ),
+    # Rates of trunk and classifier: with 10 % of the labels, and with 1 %.
+    finetune=Use(
+        "sgd",
+        source="arXiv:2006.09882, released code",
+        lr=0.01,
+        head_lr=0.2,
+        few_lr=0.02,
+        few_head_lr=5.0,
+        epochs=20,
+        drops=(0.6, 0.8),
+        factor=0.2,
+    ),
     presets={
         "batch-256": {
             "encoder": {"freeze_steps": 5005},

@@ -1,0 +1,131 @@
+"""A linear support vector machine on frozen features, as early methods were measured."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.svm import LinearSVC
+from torch import Tensor
+
+from coview.data.base import ImageData
+from coview.errors import CoviewError
+from coview.evaluation.classifiers import refuse_unsavable, save_linear
+from coview.evaluation.exported import ExportedBackbone
+from coview.evaluation.features import features
+from coview.evaluation.knn import labelled_splits
+from coview.evaluation.metrics import accuracies, class_count
+from coview.evaluation.probe import Heads, Standard
+from coview.evaluation.protocols import SupportVectors
+
+PASSES = 10_000
+"""Passes after which liblinear gives up."""
+
+
+@attrs.frozen
+class SvmResult:
+    """An accuracy with the published protocol that gave it."""
+
+    top1: float
+    top5: float
+    mean_per_class: float
+    source: str
+    cost: float
+    seed: int
+    train_images: int
+    test_images: int
+    classes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, protocol named."""
+        return {"protocol": "linear SVM, offline, frozen features", **attrs.asdict(self)}
+
+
+def evaluate_svm(
+    network: ExportedBackbone,
+    data: ImageData,
+    protocol: SupportVectors,
+    *,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    save: Path | None = None,
+) -> SvmResult:
+    """Return the accuracy of a support vector machine on the data's test split.
+
+    Features are computed once, without augmentation, and standardised with the
+    reference images' statistics. The machine is trained on the CPU.
+
+    Raises:
+        RequestError: no labels, no test split, or a network that cannot be saved.
+        CoviewError: features are not finite, the network moved, or no optimum was reached.
+    """
+    if save is not None:
+        refuse_unsavable(network)
+    reference, test = labelled_splits(data)
+    rows, queries = (
+        features(network, split, batch_size=batch_size, device=device, workers=workers)
+        for split in (reference, test)
+    )
+    labels, truth = reference.kept(reference.labels), test.kept(test.labels)
+    standard = Standard.of(rows)
+    classes = class_count(data, labels, truth)
+    heads = support_vectors(standard(rows), labels, classes, protocol.cost, seed)
+    if save is not None:
+        save_linear(network, heads, standard, save)
+    return SvmResult(
+        **accuracies(heads.scores(standard(queries))[0], truth),
+        source=protocol.source,
+        cost=protocol.cost,
+        seed=seed,
+        train_images=len(rows),
+        test_images=len(queries),
+        classes=classes,
+    )
+
+
+def support_vectors(rows: Tensor, labels: Tensor, classes: int, cost: float, seed: int) -> Heads:
+    """Minimise, for each class, |w|^2 / 2 + b^2 / 2 + cost x sum of max(0, 1 - y (w x + b))^2.
+
+    y is 1 for the class's own rows and -1 for all others. A class without rows
+    never wins.
+
+    Args:
+        rows: (N, D), standardised, on the CPU.
+        labels: (N,) int64.
+        classes: K.
+        cost: of errors.
+        seed: of the order in which coordinates are visited.
+
+    Returns:
+        One head: weights (1, D, K), biases (1, K).
+
+    Raises:
+        CoviewError: the optimum was not reached.
+    """
+    weights = rows.new_zeros(rows.shape[1], classes)
+    biases = torch.full((classes,), torch.finfo(rows.dtype).min, dtype=rows.dtype)
+    present = labels.unique()
+    if len(present) == 1:
+        biases[present] = 0.0
+        return Heads(weights[None], biases[None])
+    machine = LinearSVC(C=cost, dual="auto", max_iter=PASSES, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            machine.fit(rows.double().numpy(), labels.numpy())
+        except ConvergenceWarning as error:
+            raise CoviewError(
+                f"The support vector machine reached no optimum in {PASSES} passes: a smaller "
+                "cost is easier to fit."
+            ) from error
+    found = torch.from_numpy(machine.coef_).to(rows), torch.from_numpy(machine.intercept_).to(rows)
+    if len(present) == 2:  # one machine tells them apart; its other side is its opposite
+        found = torch.cat([-found[0], found[0]]), torch.cat([-found[1], found[1]])
+    weights[:, present], biases[present] = found[0].T, found[1]
+    return Heads(weights[None], biases[None])
