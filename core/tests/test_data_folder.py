@@ -186,7 +186,7 @@ def test_a_damaged_image_ends_the_loading(tmp_path: Path) -> None:
     write(tmp_path, *many("a"), *many("b"))
     (tmp_path / "b/5.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(CoviewError, match=r"b/5\.png cannot be decoded") as caught:
-        Folder(str(tmp_path)).load(DataSettings(size=8))
+        Folder(str(tmp_path)).load(DataSettings(size=8, on_bad_image="stop"))
     assert not isinstance(caught.value, RequestError)
 
 
@@ -201,7 +201,7 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
         Folder(None)
     with pytest.raises(RequestError, match=r"There is no folder .*/nowhere\."):
         Folder(str(tmp_path / "nowhere"))
-    with pytest.raises(RequestError, match=r"holds no images \(bmp, jpeg, jpg, npy, npz, png,"):
+    with pytest.raises(RequestError, match=r"holds no images \(bmp, gif, jpeg, jpg, npy, npz, png,"):
         Folder(str(tmp_path))
     write(tmp_path, "train/a/1.png")
     with pytest.raises(RequestError, match=r"1\.png is a file; .* needs a folder"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 from torch import Tensor
 
+from coview.data.bad import BadImages
 from coview.data.base import SMALL_IMAGE, DataSettings, ImageData, Split
 from coview.data.decode import Fitted, decode_all, fit_all
 from coview.data.splits import hold_out, part, statistics
@@ -78,21 +79,24 @@ def assemble(
     resident = fits(settings, sum(map(len, parts)), channels, size)
 
     def ready(split: Split) -> Split:
-        images = split.images
+        images, bad = split.images, BadImages(settings.on_bad_image, split.bad.faults.items())
         if isinstance(images, Tensor):
             images = (fit_all if resident else Fitted)(images, size, channels)
         elif resident:
-            images = decode_all(images, workers)
-        return attrs.evolve(split, images=images)
+            images = decode_all(images, workers, bad)
+        return attrs.evolve(split, images=images, bad=bad)
 
     train = ready(train)
     known = published if published and len(published[0]) == channels else None
     mean, std = known or statistics(train)
+    test = None if test is None else ready(test)
+    reference = train if reference is None else ready(reference)
+    notes = (*notes, *bad_notes((("training", train), ("test", test))))
     return ImageData(
         name=name,
         train=train,
-        test=None if test is None else ready(test),
-        reference=train if reference is None else ready(reference),
+        test=test,
+        reference=reference,
         classes=classes,
         channels=channels,
         size=size,
@@ -101,6 +105,16 @@ def assemble(
         fingerprint=fingerprint,
         notes=notes,
     )
+
+
+def bad_notes(splits: Iterable[tuple[str, Split | None]]) -> Iterator[str]:
+    """Yield a sentence for each split in which bad images are known."""
+    for kind, split in splits:
+        if split is not None and len(split.bad):
+            yield (
+                f"{len(split.bad)} of {len(split)} {kind} images cannot be read; others stand in "
+                f"their places. {split.bad.named()}"
+            )
 
 
 def _held_out(split: Split, share: float) -> tuple[Split, Split | None, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,23 @@ from torch import Tensor
 
 ARRAYS = frozenset({".npy", ".npz"})
 STACKS = frozenset({".tif", ".tiff"})
+MOST_PAGES = 4096
+MOST_BYTES = 1 << 30
+"""Of an unpacked ``.npz``: a few kilobytes can be made to unpack to more than a machine has."""
+
+
+def check_pixels(width: int, height: int, pages: int = 1) -> None:
+    """Refuse what PIL thinks unsafe; PIL itself only warns up to twice as many pixels.
+
+    Raises:
+        ValueError: there are more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height * pages > limit:
+        each = f"{pages} pages of " if pages > 1 else ""
+        raise ValueError(
+            f"it has {each}{width} x {height} pixels; PIL.Image.MAX_IMAGE_PIXELS allows {limit}"
+        )
 
 
 def shape_of(path: str) -> tuple[int, int, int] | None:
@@ -27,7 +46,7 @@ def shape_of(path: str) -> tuple[int, int, int] | None:
     if suffix not in STACKS:
         return None
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("TIFF",)) as image:
             pages = _grey_pages(image)
             return (pages, image.height, image.width) if pages > 1 else None
     except UnidentifiedImageError:
@@ -79,6 +98,11 @@ def eight_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _layers(path: str) -> list[np.ndarray[Any, Any]]:
+    if path.lower().endswith(".npz"):
+        with zipfile.ZipFile(path) as packed:
+            unpacked = sum(member.file_size for member in packed.infolist())
+        if unpacked > MOST_BYTES:
+            raise ValueError(f"it unpacks to {unpacked} bytes, more than {MOST_BYTES}")
     # Objects would be unpickled, which runs whatever code the file holds.
     found = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(found, np.ndarray):
@@ -101,6 +125,8 @@ def _channels_first(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _grey_pages(image: Image.Image) -> int:
     """Return how many pages there are, if all are grey and of one size; else 1."""
     pages, size = getattr(image, "n_frames", 1), image.size
+    if pages > MOST_PAGES:
+        raise ValueError(f"it has {pages} pages, more than {MOST_PAGES}")
     for number in range(pages):
         image.seek(number)
         if len(image.getbands()) > 1 or image.size != size:
@@ -112,9 +138,10 @@ def _grey_pages(image: Image.Image) -> int:
 
 def _stack(path: str) -> list[np.ndarray[Any, Any]]:
     try:
-        with Image.open(path) as image:
-            layers = []
-            for number in range(_grey_pages(image)):
+        with Image.open(path, formats=("TIFF",)) as image:
+            layers, pages = [], _grey_pages(image)
+            check_pixels(image.width, image.height, pages)
+            for number in range(pages):
                 image.seek(number)
                 layers.append(np.asarray(image))
             return layers
@@ -130,5 +157,7 @@ def _samples(path: str) -> np.ndarray[Any, Any]:
         raise ValueError(
             "it is a TIFF file with more channels than PIL reads; pip install 'coview[tiff]'"
         ) from error
+    # What is wrong with a file is said once, in a sentence.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     values: np.ndarray[Any, Any] = tifffile.imread(path)
     return values

@@ -8,13 +8,15 @@ kept apart and reach evaluation only.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.settings import between, gt, setting
+from coview.data.bad import POLICIES, BadImages
+from coview.settings import between, gt, one_of, setting
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,6 +43,12 @@ class DataSettings:
     resident_mib: int = setting(
         2048, "a set up to this size (MiB, decoded) is decoded once and lives on the device", gt(0)
     )
+    on_bad_image: str = setting(
+        "skip",
+        "of an image that cannot be read: skip (another takes its place, up to 1 % of a split) "
+        "or stop",
+        one_of(*POLICIES),
+    )
 
 
 @attrs.frozen(eq=False)
@@ -54,12 +62,16 @@ class Split:
         names: each image's name (its path below the data set's folder), or None.
         rows: (N,) int64, each image's place in the data set that this was split
             from; None if the data came in splits.
+        bad: images that could not be read, as far as is known: those of a set
+            in memory at once, of any other when they were looked at. Others
+            stand in their places.
     """
 
     images: Tensor | Dataset[Tensor]
     labels: Tensor | None = None
     names: tuple[str, ...] | None = None
     rows: Tensor | None = None
+    bad: BadImages = attrs.field(factory=BadImages)
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
@@ -68,6 +80,14 @@ class Split:
     def resident(self) -> Tensor | None:
         """The images, if they are in memory."""
         return self.images if isinstance(self.images, Tensor) else None
+
+    def kept(self, values: Tensor) -> Tensor:
+        """Return the rows of (N, ...) whose images could be read, as far as is known."""
+        if not len(self.bad):
+            return values
+        good = torch.ones(len(values), dtype=torch.bool)
+        good[list(self.bad.faults)] = False
+        return values[good.to(values.device)]
 
 
 @attrs.frozen(eq=False)
@@ -110,12 +130,25 @@ class ImageData:
             and self.test.labels is not None
         )
 
+    @property
+    def bad_images(self) -> dict[str, Any]:
+        """Which images cannot be read, as far as is known: by split, where there are any."""
+        splits = {"train": self.train, "reference": self.reference, "test": self.test}
+        return {
+            name: split.bad.facts()
+            for name, split in splits.items()
+            if split is not None
+            and len(split.bad)
+            and not (name == "reference" and split is self.train)
+        }
+
 
 class Source(Protocol):
     """A data set by name; what the entry points of ``coview.datasets`` name.
 
-    One of one-dimensional signals has an attribute ``signals = True``: it gives
-    (N, C, T) float, T in place of the pixels a side, for views that say likewise.
+    One of something else than images says of what, in an attribute ``gives``
+    (``"signals"``, say: (N, C, T) float, T in place of the pixels a side), for
+    views whose ``takes`` say the same; see :mod:`coview.data.kinds`.
     """
 
     def __init__(self, path: str | None, download: bool = False) -> None:

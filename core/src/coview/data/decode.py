@@ -1,11 +1,11 @@
-"""From files and PIL images to uint8 tensors of one size."""
+"""From files and PIL images to uint8 tensors of one size; damaged ones are named."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sized
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from typing import BinaryIO, cast
 
 import attrs
 import numpy as np
@@ -16,14 +16,21 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from coview.data import bands
-from coview.errors import CoviewError, RequestError
+from coview.data.bad import BadImage, BadImages, Readable
+from coview.errors import RequestError
 
 CHUNK = 64
 """Images that are decoded, or resized, in one go."""
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF")
+"""What is decoded, whatever a file is called. PIL would start other programs for some formats."""
+LONGEST = 8
+"""Sides beyond this ratio are cut before resizing: 1 x 65,535 pixels would become gigabytes."""
 
 
 def fit(images: Tensor, size: int, channels: int) -> Tensor:
     """Resize the short side (bilinear, antialiased), crop the centre, set the channels.
+
+    Of an image more than 8 times as long as wide the middle is cut out first.
 
     Args:
         images: (..., C, H, W) uint8.
@@ -43,6 +50,9 @@ def fit(images: Tensor, size: int, channels: int) -> Tensor:
             f"it has {have} channels, and data.channels = {channels} asks for others"
         )
     if images.shape[-2:] != (size, size):
+        short = min(images.shape[-2:])
+        if max(images.shape[-2:]) > LONGEST * short:
+            images = tvf.center_crop(images, [min(s, LONGEST * short) for s in images.shape[-2:]])
         images = tvf.center_crop(tvf.resize(images, [size], antialias=True), [size])
     if have > channels:
         # By way of floats: in uint8 torchvision cuts fractions off, and white becomes 254.
@@ -87,26 +97,40 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def decode(path: str, size: int, channels: int) -> Tensor:
-    """Return the image in a file as (channels, size, size) uint8.
+    """Return the image in a file as (channels, size, size) uint8; of an animation, the first.
 
     Raises:
-        CoviewError: it cannot be decoded, or is larger than PIL thinks safe.
+        BadImage: it cannot be decoded, or is larger than PIL thinks safe.
     """
     try:
         if bands.shape_of(path) is not None:
             return fit(bands.read(path), size, channels)
-        with Image.open(path) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            # PIL itself refuses only twice as many, and warns of these.
-            if limit is not None and image.width * image.height > limit:
-                raise ValueError(
-                    f"it has {image.width} x {image.height} pixels; PIL.Image.MAX_IMAGE_PIXELS "
-                    f"allows {limit}"
-                )
-            return fit(pixels(image, channels), size, channels)
+        return decode_plain(path, size, channels)
     except Exception as error:
         # A damaged file can make PIL raise nearly anything: OSError, SyntaxError, struct.error.
-        raise CoviewError(f"The image {path} cannot be decoded: {error}.") from error
+        raise named(path, error) from error
+
+
+def named(name: str, error: Exception) -> BadImage:
+    """Return the sentence that an image cannot be decoded, and why, on one line."""
+    why = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
+    return BadImage(f"The image {name} cannot be decoded: {why}.")
+
+
+def decode_plain(file: str | BinaryIO, size: int, channels: int) -> Tensor:
+    """Return an image of the usual formats as (channels, size, size) uint8.
+
+    Args:
+        file: a path, or an open file.
+        size: pixels a side.
+        channels: see :func:`fit`.
+
+    Raises:
+        Exception: of nearly any kind, where it is damaged.
+    """
+    with Image.open(file, formats=FORMATS) as image:
+        bands.check_pixels(image.width, image.height)
+        return fit(pixels(image, channels), size, channels)
 
 
 @attrs.frozen(eq=False)
@@ -139,19 +163,30 @@ class Fitted(Dataset[Tensor]):
         return fit(self.images[index], self.size, self.channels)
 
 
-def decode_all(images: Dataset[Tensor], workers: int = 0) -> Tensor:
+def decode_all(images: Dataset[Tensor], workers: int = 0, bad: BadImages | None = None) -> Tensor:
     """Return every image as one (N, C, S, S) uint8 tensor; threads decode, as PIL frees the GIL.
 
     Args:
         images: (C, S, S) uint8 each.
         workers: threads; 0: one for each core.
+        bad: takes in which images cannot be read; others are in their places.
+            Without it, the first ends the work.
+
+    Raises:
+        BadImage: an image cannot be read.
+        CoviewError: too many cannot.
     """
-    count, first = len(cast(Sized, images)), images[0]
+    count = len(cast(Sized, images))
+    ledger = BadImages("stop") if bad is None else bad
+    readable = Readable(images)
+    first = readable[0][0]
     out = first.new_empty((count, *first.shape))
 
     def work(start: int) -> None:
         for row in range(start, min(start + CHUNK, count)):
-            out[row] = images[row]
+            image, faults = readable[row]
+            ledger.add(faults, count)
+            out[row] = image
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         # In pieces, so that the first image that fails ends the work.

@@ -11,18 +11,19 @@ from PIL import Image
 
 from coview.data import bands
 from coview.data.assemble import assemble, common_size, delivered_size
+from coview.data.bad import BadImage
 from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
-from coview.data.decode import Files
+from coview.data.decode import FORMATS, Files, named
 from coview.data.listing import SUFFIXES, Listing, list_images
 from coview.data.splits import digest, evenly_spaced
-from coview.errors import CoviewError, RequestError
+from coview.errors import RequestError
 
 LOOKED_AT = 32
 """Images whose size is read to tell whether all have the same."""
 
 
 class Folder:
-    """JPEG, PNG, WebP, BMP and TIFF images and NumPy arrays below a folder.
+    """JPEG, PNG, GIF, WebP, BMP and TIFF images and NumPy arrays below a folder.
 
     Sub-folders ``train`` and ``test`` (or ``val``) are the splits; without
     them a share is held out. The folders one level down are the classes.
@@ -59,21 +60,24 @@ class Folder:
 
     def native_size(self) -> int:
         """Return the short side that a sample of images shares if up to 64, else 256."""
-        return common_size(min(self._header(name)[:2]) for name in self._sample())
+        return common_size(min(height, width) for height, width, _ in self._sample())
 
-    def _sample(self) -> list[str]:
-        return [self.train.names[row] for row in evenly_spaced(len(self.train.names), LOOKED_AT)]
+    def _sample(self) -> list[tuple[int, int, int | None]]:
+        """Return height, width and, of an array or stack, channels of some images.
 
-    def _header(self, name: str) -> tuple[int, int, int | None]:
-        """Return height, width and, of an array or stack, channels."""
-        path = self.root / name
-        try:
-            if (shape := bands.shape_of(str(path))) is not None:
-                return shape[1], shape[2], shape[0]
-            with Image.open(path) as image:
-                return image.height, image.width, None
-        except Exception as error:
-            raise CoviewError(f"The image {path} cannot be decoded: {error}.") from error
+        Raises:
+            BadImage: none of them can be read.
+        """
+        names, seen = self.train.names, []
+        problems: list[BadImage] = []
+        for row in evenly_spaced(len(names), LOOKED_AT):
+            try:
+                seen.append(_header(str(self.root / names[row])))
+            except Exception as error:  # see decode
+                problems.append(named(str(self.root / names[row]), error))
+        if not seen:
+            raise problems[0]
+        return seen
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe; colour unless ``settings`` ask for grey.
@@ -81,7 +85,7 @@ class Folder:
         Where there are arrays and stacks, the first that is looked at says how
         many channels there are.
         """
-        counts = (self._header(name)[2] for name in self._sample())
+        counts = (count for _, _, count in self._sample())
         stored = next((count for count in counts if count is not None), None)
         native, channels = self.native_size(), settings.channels or stored or 3
         listings = [self.train] if self.test is None else [self.train, self.test]
@@ -114,10 +118,19 @@ class Folder:
         return Split(Files(paths, size, channels), labels, listing.names)
 
 
+def _header(path: str) -> tuple[int, int, int | None]:
+    if (shape := bands.shape_of(path)) is not None:
+        return shape[1], shape[2], shape[0]
+    with Image.open(path, formats=FORMATS) as image:
+        return image.height, image.width, None
+
+
 def _notes(listings: Sequence[Listing], classes: Sequence[str]) -> list[str]:
     notes = []
     if loose := sum(listing.loose for listing in listings):
         notes.append(f"{loose} images beside the class folders are left out.")
+    if lost := sum(listing.lost for listing in listings):
+        notes.append(f"{lost} links that lead to no file are left out.")
     if len(classes) == 1:
         notes.append("There is one class folder only, so the images count as unlabelled.")
     if untrained := sorted(set(classes) - set(listings[0].classes or classes)):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Set
+from contextlib import suppress
 from pathlib import Path, PurePath
 
 import attrs
@@ -11,7 +13,7 @@ import attrs
 from coview.data.bands import ARRAYS, STACKS
 from coview.errors import RequestError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"}) | ARRAYS | STACKS
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp"}) | ARRAYS | STACKS
 
 
 @attrs.frozen
@@ -24,12 +26,15 @@ class Listing:
         classes: each image's class, the sub-folder it is below; None if the
             folder has no sub-folders with images.
         loose: images beside the class folders, which are left out.
+        lost: links that lead nowhere or in a circle, and files that went away
+            meanwhile.
     """
 
     names: tuple[str, ...]
     bytes: tuple[int, ...]
     classes: tuple[str, ...] | None
     loose: int = 0
+    lost: int = 0
 
 
 def list_images(folder: Path, root: Path, suffixes: Set[str] = SUFFIXES) -> Listing:
@@ -43,11 +48,18 @@ def list_images(folder: Path, root: Path, suffixes: Set[str] = SUFFIXES) -> List
     Raises:
         RequestError: there are none, or a folder cannot be read.
     """
+    found: list[tuple[PurePath, int]] = []
+    lost = 0
     try:
-        found = [
-            (PurePath(entry.path), entry.stat().st_size)
-            for entry in _walk(str(folder), (), suffixes)
-        ]
+        for entry in _walk(str(folder), (), suffixes):
+            try:
+                status = entry.stat()
+            except OSError:
+                lost += 1
+                continue
+            # Neither a folder nor a pipe, which would be waited for without end.
+            if stat.S_ISREG(status.st_mode):
+                found.append((PurePath(entry.path), status.st_size))
     except OSError as error:
         raise RequestError(f"{error.filename} cannot be read: {error.strerror}.") from error
     if not found:
@@ -60,11 +72,12 @@ def list_images(folder: Path, root: Path, suffixes: Set[str] = SUFFIXES) -> List
         bytes=tuple(size for _, size in kept),
         classes=tuple(path.relative_to(folder).parts[0] for path, _ in kept) if within else None,
         loose=len(found) - len(kept),
+        lost=lost,
     )
 
 
 def _walk(folder: str, above: tuple[str, ...], suffixes: Set[str]) -> Iterator[os.DirEntry[str]]:
-    """Yield image files in sorted order; a link to a folder above is not followed."""
+    """Yield what is named as images, sorted; a link to a folder above is not followed."""
     here = os.path.realpath(folder)
     if here in above:
         return
@@ -72,7 +85,13 @@ def _walk(folder: str, above: tuple[str, ...], suffixes: Set[str]) -> Iterator[o
         # Names with a dot first are no data: .DS_Store, .cache, ._photo.jpg of macOS.
         visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     for entry in visible:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(entry.path, (*above, here), suffixes)
-        elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():
+        elif os.path.splitext(entry.name)[1].lower() in suffixes:
             yield entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link to itself
+        return entry.is_dir()
+    return False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from coview.data.bad import TRIES, Fault, Readable, stacked, stand_ins
 from coview.data.base import Split
+from coview.data.transfer import gathered, on_device
 from coview.errors import CoviewError, RequestError
 from coview.records import Batch
 
@@ -71,6 +75,54 @@ def fetched(
         yield batch
 
 
+def read_batches(
+    split: Split,
+    batches: Sequence[Tensor],
+    device: Device = "cpu",
+    workers: int = 0,
+    labels: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Yield the images of each list of rows, uint8 on the device.
+
+    Images that cannot be read have others in their places; ``split.bad`` knows
+    of them when their batch is yielded.
+
+    Args:
+        split: the images.
+        batches: (B,) int64 each, on the CPU.
+        device: where they go.
+        workers: processes that decode images that are not in memory.
+        labels: (N,) of the split: let images of the same class stand in.
+
+    Raises:
+        CoviewError: too many images cannot be read, or one where that is to stop.
+    """
+    place = torch.device(device)
+    for images, faults in on_device(_with_faults(split, batches, place, workers, labels), place):
+        split.bad.add(faults, len(split))
+        yield images
+
+
+def _with_faults(
+    split: Split,
+    batches: Sequence[Tensor],
+    device: torch.device,
+    workers: int,
+    labels: Tensor | None,
+) -> Iterator[tuple[Tensor, list[Fault]]]:
+    if split.resident is not None:
+        return ((split.resident[rows], []) for rows in batches)
+    if hasattr(split.images, "gather"):
+        return ((images, []) for images in gathered(split.images, batches, device))
+    return fetched(
+        Readable(split.images, labels),
+        [rows.tolist() for rows in batches],
+        workers,
+        stacked,
+        pin_memory=device.type == "cuda",
+    )
+
+
 class Batches:
     """The batches of a training, addressed by epoch and position.
 
@@ -87,6 +139,7 @@ class Batches:
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        same_class: bool = False,
     ) -> None:
         """Move images that are in memory to the device.
 
@@ -98,6 +151,8 @@ class Batches:
             workers: processes that decode images that are not in memory.
             rank: number of this process.
             world_size: number of processes.
+            same_class: where labels are learned from: an image that cannot be read
+                is replaced by one of its class, and goes by that one's index.
 
         Raises:
             RequestError: a batch is larger than the set, or cannot be shared evenly.
@@ -116,7 +171,9 @@ class Batches:
         self._count, self._seed, self._device = len(split), seed, torch.device(device)
         self._workers, self._rank, self._world_size = workers, rank, world_size
         resident = split.resident
-        self._images = split.images if resident is None else resident.to(self._device)
+        self._images = None if resident is None else resident.to(self._device)
+        self._split = split
+        self._labels = split.labels if same_class else None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield this process's rows of each global batch of an epoch from ``start`` on.
@@ -124,23 +181,40 @@ class Batches:
         The last images, too few for a batch, are left out.
         """
         rows = self._rows(epoch)[start:]
-        on_device = rows.to(self._device)
-        if isinstance(self._images, Tensor):
-            for own in on_device:
+        indices = rows.to(self._device)
+        if self._images is not None:
+            for own in indices:
                 yield Batch(self._images.index_select(0, own), own)
             return
-        pin = self._device.type == "cuda"
-        batches = fetched(self._images, rows.tolist(), self._workers, pin_memory=pin)
-        for images, own in zip(batches, on_device, strict=True):
-            yield Batch(images.to(self._device, non_blocking=True), own)
+        batches = read_batches(self._split, rows, self._device, self._workers, self._labels)
+        with closing(batches):
+            for images, own in zip(batches, indices, strict=True):
+                yield Batch(images, own)
+
+    def indices(self, epoch: int, position: int) -> Tensor:
+        """Return (global batch,) int64: the images of one step, of all processes."""
+        return self._order(epoch)[position].flatten()
 
     def _rows(self, epoch: int) -> Tensor:
         """Return (steps, own batch) int64: the images of each step."""
+        return self._order(epoch)[:, self._rank]
+
+    def _order(self, epoch: int) -> Tensor:
+        """Return (steps, processes, own batch) int64."""
         text = f"{self._seed}/{epoch}/order".encode()
         mixed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
         order = torch.randperm(self._count, generator=torch.Generator().manual_seed(mixed))
+        if self._labels is not None:
+            for row in self._split.bad.faults:
+                order[order == row] = self._same(row)
         whole = order[: self.steps_per_epoch * self.batch_size]
-        return whole.view(self.steps_per_epoch, self._world_size, -1)[:, self._rank]
+        return whole.view(self.steps_per_epoch, self._world_size, -1)
+
+    def _same(self, row: int) -> int:
+        """Return the image of the same class that takes a bad one's place."""
+        known = self._split.bad.faults
+        others = islice(stand_ins(row, self._count, self._labels), len(known) + TRIES)
+        return next((other for other in others if other not in known), row)
 
 
 def images_in_order(
@@ -148,11 +222,10 @@ def images_in_order(
 ) -> Iterator[Tensor]:
     """Yield all images in their order, (up to batch_size, C, S, S) uint8 on the device."""
     device = torch.device(device)
-    batches: Iterator[Tensor]
     if split.resident is not None:
-        batches = iter(torch.split(split.resident, batch_size))
-    else:
-        rows = [part.tolist() for part in torch.split(torch.arange(len(split)), batch_size)]
-        batches = fetched(split.images, rows, workers, pin_memory=device.type == "cuda")
-    for images in batches:
-        yield images.to(device, non_blocking=True)
+        for images in torch.split(split.resident, batch_size):
+            yield images.to(device, non_blocking=True)
+        return
+    rows = torch.split(torch.arange(len(split)), batch_size)
+    with closing(read_batches(split, rows, device, workers)) as batches:
+        yield from batches

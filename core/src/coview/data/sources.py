@@ -14,7 +14,7 @@ from coview.registry import entries, find
 def parse_source(text: str) -> tuple[str, str | None]:
     """Split ``SOURCE[:PATH]`` into a data set's name and a path.
 
-    A path alone is a folder. A name comes before a folder of that name, which
+    A path alone is a folder, of images or one that ``coview pack`` wrote. A name comes before a folder of that name, which
     can be written ``./NAME``; ``PACKAGE:NAME`` chooses among packages.
 
     Raises:
@@ -30,10 +30,26 @@ def parse_source(text: str) -> tuple[str, str | None]:
             return name, os.path.expanduser(path) if path else None
     path = os.path.expanduser(text)
     if os.path.exists(path):
-        return "folder", path
+        return _kind(path), path
     if os.sep in pieces[0]:
         raise RequestError(f"There is no folder {text}.")
     raise RequestError(f"{unknown('data set', pieces[0], names)} There is no such folder either.")
+
+
+def _refuse_unwritable(text: str) -> None:
+    """Refuse a path that a run's recipe, which is UTF-8, could not say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+        raise RequestError(
+            f"The path {shown} is not UTF-8, so that no recipe could name it: give the folder "
+            "another name, or a link to it. (Names within it may be anything.)"
+        ) from None
+
+
+def _kind(path: str | os.PathLike[str]) -> str:
+    return "pack" if os.path.isfile(os.path.join(path, "pack.json")) else "folder"
 
 
 def open_source(data: Any, download: bool = False) -> Source:
@@ -45,7 +61,8 @@ def open_source(data: Any, download: bool = False) -> Source:
         download: fetch the data if they are not there.
     """
     if isinstance(data, (str, os.PathLike)):
-        name, path = parse_source(data) if isinstance(data, str) else ("folder", os.fspath(data))
+        _refuse_unwritable(os.fspath(data))
+        name, path = parse_source(data) if isinstance(data, str) else (_kind(data), os.fspath(data))
         return cast(Source, find("datasets", name).load()(path, download=download))
     if hasattr(data, "load") and hasattr(data, "native_size"):
         return cast(Source, data)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from coview.data.bad import read
 from coview.data.base import Split
 
 HOLDOUT_SEED = 0
@@ -58,6 +59,7 @@ def part(split: Split, rows: Tensor) -> Split:
         labels=None if split.labels is None else split.labels[rows],
         names=None if split.names is None else tuple(split.names[row] for row in rows.tolist()),
         rows=rows,
+        bad=split.bad.part(rows.tolist(), len(split)),
     )
 
 
@@ -75,7 +77,9 @@ def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     # 100 times as fast as torch's, whose threads wait for one another.
     counts = np.zeros(())
     for row in evenly_spaced(len(split), SAMPLED):
-        channels = split.images[row].flatten(1).numpy()
+        image, faults = read(split.images, row)
+        split.bad.add(faults, len(split))
+        channels = image.flatten(1).numpy()
         counts = counts + np.stack([np.bincount(channel, minlength=256) for channel in channels])
     weights = counts / counts.sum(1, keepdims=True)
     values = np.arange(256) / 255

@@ -1,0 +1,89 @@
+"""``coview pack``: a data set decoded once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from coview.commands.options import (
+    data_help,
+    json_option,
+    on_bad_image,
+    on_bad_image_option,
+    print_json,
+)
+
+
+@click.command("pack")
+@click.argument("data", metavar="DATA")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder to make.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    help="Pixels a side. Default: the data set's own, 256 where that is larger or varies.",
+)
+@click.option("--channels", type=click.IntRange(min=1), help="Default: the data set's own.")
+@click.option(
+    "--holdout",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0.01, 0.9),
+    help="Share held out for testing where there is no test split.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Processes that decode.  [default: one a core]"
+)
+@on_bad_image_option
+@click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
+@json_option
+def command(
+    data: str,
+    out: Path,
+    size: int | None,
+    channels: int | None,
+    holdout: float,
+    workers: int | None,
+    download: bool,
+    as_json: bool,
+) -> None:
+    """Decode a data set once into arrays that are memory-mapped from then on.
+
+    DATA is as for --data of coview train; what is written is used by
+    --data pack:DIR. A pack that was interrupted is gone on with.
+    """
+    from coview.commands.weights import tell_bad_images
+    from coview.data.base import DataSettings
+    from coview.data.packing import pack, refuse_taken, splits_of
+    from coview.data.sources import open_source
+
+    refuse_taken(out)
+    settings = DataSettings(
+        size=size,
+        channels=channels,
+        holdout=holdout,
+        # Decoded as it is written: nothing is held in memory, and an interruption loses little.
+        resident_mib=1,
+        on_bad_image=on_bad_image(),
+    )
+    loaded = open_source(data, download).load(settings)
+    counts = {name: len(split) for name, split in splits_of(loaded).items()}
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    with click.progressbar(
+        length=sum(counts.values()), label="packing", file=sys.stderr
+    ) as bar:
+        pack(loaded, out, workers, bar.update)
+    bad = tell_bad_images(loaded, "have others in their places")
+    each = loaded.channels * loaded.size**2
+    if as_json:
+        shape = [loaded.channels, loaded.size, loaded.size]
+        print_json({"out": str(out), "images": counts, "shape": shape, **bad})
+        return
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+    total = sum(counts.values()) * each / 2**20
+    click.echo(
+        f"{listed} images of {loaded.size} pixels, {loaded.channels} channels, {total:.1f} MiB in "
+        f"{out}. Use them by: --data pack:{out}"
+    )

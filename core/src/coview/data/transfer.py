@@ -1,0 +1,127 @@
+"""Batches on their way to the device: read ahead by a thread, copied beside the computation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+PAUSE = 0.1
+
+
+def ahead(items: Iterator[Item], depth: int = 1) -> Iterator[Item]:
+    """Yield items that a thread makes while the ones before are worked on.
+
+    An error in the thread is raised here, in its turn. When this is closed, so
+    is the thread.
+    """
+    queue: Queue[tuple[str, Any]] = Queue(depth)
+    closed = Event()
+
+    def put(kind: str, value: Any) -> None:
+        while not closed.is_set():
+            try:
+                return queue.put((kind, value), timeout=PAUSE)
+            except Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if closed.is_set():
+                    return
+        except BaseException as error:
+            put("error", error)
+        else:
+            put("end", None)
+
+    thread = Thread(target=work, name="coview-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = queue.get()
+            if kind == "item":
+                yield value
+            elif kind == "error":
+                raise value
+            else:
+                return
+    finally:
+        closed.set()
+        while thread.is_alive():
+            try:
+                queue.get(timeout=PAUSE / 10)  # whoever waits for room goes on, and ends
+            except Empty:
+                continue
+        thread.join()
+
+
+def gathered(
+    images: Any, batches: Sequence[Tensor], device: torch.device, depth: int = 1
+) -> Iterator[Tensor]:
+    """Yield the images of each list of rows, read ahead by a thread.
+
+    Args:
+        images: has ``gather(rows, out)``, see :class:`coview.data.packed.Packed`.
+        batches: (B,) int64 each.
+        device: CUDA: batches come in a few pinned buffers by turns, for
+            :func:`on_device`, which waits for a copy before its buffer is written again.
+        depth: batches that are read before they are asked for.
+    """
+    if device.type != "cuda":
+        yield from ahead((images.gather(rows, None) for rows in batches), depth)
+        return
+    yield from ahead(_into_buffers(images.gather, batches, depth + 3), depth)
+
+
+def _into_buffers(
+    gather: Callable[[Tensor, Tensor | None], Tensor], batches: Iterable[Tensor], count: int
+) -> Iterator[Tensor]:
+    """Yield batches in pinned memory: two on their way, some waiting, one being filled."""
+    buffers: list[Tensor] = []
+    for number, rows in enumerate(batches):
+        if len(buffers) < count:
+            first = gather(rows, None)
+            buffers.append(torch.empty_like(first, pin_memory=torch.cuda.is_available()))
+        place = buffers[number % count][: len(rows)]
+        yield gather(rows, place)
+
+
+def on_device(batches: Iterable[tuple[Tensor, Any]], device: torch.device) -> Iterator[Any]:
+    """Yield pairs with their images on the device.
+
+    On CUDA each is copied on a stream of its own while the one before it is
+    worked on, and has arrived before the next pair but one is asked for: then
+    the memory that it came in may be written again.
+    """
+    if device.type != "cuda":
+        for images, rest in batches:
+            yield images.to(device), rest
+        return
+    stream = torch.cuda.Stream(device)
+    before: tuple[Tensor, Any, torch.cuda.Event] | None = None
+    for images, rest in batches:
+        with torch.cuda.stream(stream):
+            copied = images.to(device, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record(stream)
+        if before is not None:
+            yield _arrived(*before)
+            before[2].synchronize()  # issued a step ago: in the past, unless copying is too slow
+        before = (copied, rest, done)
+    if before is not None:
+        yield _arrived(*before)
+
+
+def _arrived(images: Tensor, rest: Any, done: torch.cuda.Event) -> tuple[Tensor, Any]:
+    current = torch.cuda.current_stream(images.device)
+    current.wait_event(done)
+    # The memory belongs to the copying stream: it must not be given away while this one reads.
+    images.record_stream(current)
+    return images, rest

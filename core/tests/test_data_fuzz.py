@@ -1,0 +1,190 @@
+"""A thousand damaged files: each gives an image or a sentence, in time, and no run is lost."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coview.data.bad import BadImage
+from coview.data.base import DataSettings
+from coview.data.decode import decode
+from coview.data.folder import Folder
+from coview.data.listing import SUFFIXES
+from coview.data.loader import Batches
+
+SIDE = 24
+FORMATS = ("png", "jpg", "gif", "bmp", "webp", "tif")
+SLOWEST = 20.0
+"""Seconds for one file: a damaged header may ask for as many pixels as are let through."""
+
+
+def whole(random: np.random.RandomState) -> dict[str, bytes]:
+    """A whole file of every kind that is read."""
+    noise = random.randint(0, 256, (SIDE, SIDE, 3), np.uint8)
+    image = Image.fromarray(noise)
+    files = {kind: saved(image, kind) for kind in FORMATS}
+    files["progressive.jpg"] = saved(image, "jpg", progressive=True)
+    files["palette.png"] = saved(image.quantize(16), "png")
+    files["deep.png"] = saved(Image.fromarray(noise[..., 0].astype(np.uint16) * 257), "png")
+    files["stack.tif"] = saved(
+        Image.fromarray(noise[..., 0]),
+        "tif",
+        save_all=True,
+        append_images=[Image.fromarray(noise[..., band]) for band in (1, 2)],
+    )
+    files["packed.tif"] = saved(image, "tif", compression="tiff_lzw")
+    frames = [Image.fromarray(255 - noise), image]
+    for kind in ("gif", "webp", "png"):
+        files[f"animated.{kind}"] = saved(image, kind, save_all=True, append_images=frames)
+    for kind, save in (("npy", np.save), ("npz", np.savez)):
+        file = io.BytesIO()
+        save(file, noise)
+        files[f"a.{kind}"] = file.getvalue()
+    return files
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    names = {"jpg": "JPEG", "tif": "TIFF"}
+    image.save(file, names.get(kind, kind.upper()), **options)
+    return file.getvalue()
+
+
+def damaged(content: bytes, random: np.random.RandomState) -> bytes:
+    """Cut, flip, overwrite, double, or rewrite a number in the header."""
+    way, data = random.randint(7), bytearray(content)
+    place = random.randint(len(data))
+    if way == 0:
+        return bytes(data[:place])
+    if way == 1:
+        for _ in range(random.randint(1, 9)):
+            data[random.randint(len(data))] ^= 1 << random.randint(8)
+    elif way == 2:
+        head = min(len(data), 64)
+        data[random.randint(head)] = random.randint(256)
+    elif way == 3:
+        length = random.randint(1, 33)
+        data[place : place + length] = random.bytes(length)
+    elif way == 4:
+        data[place:place] = data[: random.randint(1, 65)]
+    elif way == 5:
+        # A width or a length that promises gigabytes.
+        huge = (2**31 - 1, 2**32 - 1, 65535, 0)[random.randint(4)]
+        order = "<" if random.randint(2) else ">"
+        data[place : place + 4] = struct.pack(f"{order}I", huge)
+    else:
+        del data[place : place + random.randint(1, 33)]
+    return bytes(data)
+
+
+def hostile(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Damaged files; one of eight under the name of another kind."""
+    random = np.random.RandomState(seed)
+    files = whole(random)
+    names = sorted(files)
+    suffixes = sorted(SUFFIXES)
+    for number in range(count):
+        name = names[number % len(names)]
+        suffix = "." + name.rpartition(".")[2]
+        if random.randint(8) == 0:
+            suffix = suffixes[random.randint(len(suffixes))]
+        yield f"{number:05}{suffix}", damaged(files[name], random)
+
+
+def check(folder: Path, count: int, seed: int) -> tuple[int, int]:
+    """Decode hostile files one by one; return how many gave an image, and how many a sentence."""
+    good = bad = 0
+    for name, content in hostile(count, seed):
+        path = folder / name
+        path.write_bytes(content)
+        started = time.perf_counter()
+        try:
+            image = decode(str(path), 16, 3)
+            assert image.shape == (3, 16, 16) and image.dtype == torch.uint8
+            good += 1
+        except BadImage as error:
+            assert name in str(error) and "\n" not in str(error)
+            bad += 1
+        assert time.perf_counter() - started < SLOWEST, name
+    return good, bad
+
+
+def test_a_thousand_damaged_files(tmp_path: Path) -> None:
+    good, bad = check(tmp_path, 1000, seed=0)
+    # A flipped bit of a pixel is no damage that a format without check sums could show.
+    assert good > 100 and bad > 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_ten_thousand_more(tmp_path: Path, seed: int) -> None:
+    check(tmp_path, 1000, seed)
+
+
+def test_damaged_files_among_whole_ones_lose_no_epoch(tmp_path: Path) -> None:
+    random = np.random.RandomState(1)
+    content = saved(Image.fromarray(random.randint(0, 256, (SIDE, SIDE, 3), np.uint8)), "jpg")
+    for number in range(500):
+        (tmp_path / f"whole{number:03}.jpg").write_bytes(content)
+    for name, damage in [*hostile(40, seed=2)][:8]:
+        (tmp_path / name).write_bytes(damage)
+    for resident in (2048, 1):
+        settings = DataSettings(size=64, holdout=0.01, resident_mib=resident)
+        data = Folder(str(tmp_path)).load(settings)
+        batches = Batches(data.train, 50, 0, "cpu")
+        assert [len(batch.indices) for batch in batches.epoch(0)] == [50] * 10
+        assert 0 < len(data.train.bad) <= 8
+
+
+@pytest.mark.parametrize("width", [20_000, 60_000])
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path, width: int) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, width, 8, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""))
+    with pytest.raises(BadImage, match=r"bomb\.png cannot be decoded: .*pixels"):
+        decode(str(tmp_path / "bomb.png"), 16, 3)
+
+
+def test_an_archive_that_unpacks_to_gigabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coview.data.bands.MOST_BYTES", 1 << 20)
+    np.savez_compressed(tmp_path / "bomb.npz", np.zeros((3, 1024, 1024), np.uint8))
+    assert (tmp_path / "bomb.npz").stat().st_size < 10_000
+    with pytest.raises(BadImage, match="unpacks to 3145"):
+        decode(str(tmp_path / "bomb.npz"), 16, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 65_500), (65_500, 1), (1, 7), (3, 4000)])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_thin_images_cost_no_gigabytes(tmp_path: Path, shape: tuple[int, int], kind: str) -> None:
+    Image.new("RGB", shape, (200, 0, 0)).save(tmp_path / f"thin.{kind}")
+    started = time.perf_counter()
+    image = decode(str(tmp_path / f"thin.{kind}"), 256, 3)
+    assert image.shape == (3, 256, 256) and (image[0] > 190).all() and (image[1] < 9).all()
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png"])
+def test_an_animation_is_its_first_picture(tmp_path: Path, kind: str) -> None:
+    shades = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (250, 20, 90)]
+    options = {"lossless": True} if kind == "webp" else {}
+    path = tmp_path / f"moving.{kind}"
+    shades[0].save(path, save_all=True, append_images=shades[1:], **options)
+    with Image.open(path) as image:
+        assert image.n_frames == 3
+    assert decode(str(path), 8, 3)[:, 4, 4].tolist() == [250, 0, 0]
