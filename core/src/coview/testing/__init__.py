@@ -1,6 +1,22 @@
-"""For the tests of plugins, anyone's."""
+"""For the tests of plugins, anyone's: the conformance kit, and what tests share."""
 
+from coview.testing.checks import Result, Trial, promises, try_all
+from coview.testing.errors import ConformanceError, NotTried
 from coview.testing.recipes import has, resolved
 from coview.testing.states import same
+from coview.testing.subject import Subject
+from coview.testing.synchronisation import Synchronisations
 
-__all__ = ["has", "resolved", "same"]
+__all__ = [
+    "ConformanceError",
+    "NotTried",
+    "Result",
+    "Subject",
+    "Synchronisations",
+    "Trial",
+    "has",
+    "promises",
+    "resolved",
+    "same",
+    "try_all",
+]

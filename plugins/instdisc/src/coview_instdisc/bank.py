@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import attrs
 import torch
@@ -13,8 +14,9 @@ from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
-from coview.settings import between, ge, setting
+from coview.settings import between, ge, one_of, setting
 from coview.training.distributed import gather, rank, world_size
+from coview_instdisc.shares import Share, fresh, moved
 
 
 class MemoryBank(nn.Module):
@@ -29,10 +31,19 @@ class MemoryBank(nn.Module):
     row in the bank of the key's view, its negatives are rows of that bank, the
     same ones for every view, and a view's bank takes in that view's features.
 
+    A bank that is larger than ``shard_above`` is shared out: each process keeps a
+    block of its rows (:mod:`coview_instdisc.shares`), with the same results. A
+    step then sends, beside the features, every row that is asked for over the
+    network: (draws + key views) x d numbers an image of the global batch. A
+    checkpoint gathers all rows on the first process's host, and fits any number
+    of processes.
+
     Attributes:
         rows: (n, d), with ``per_view`` (views, n, d). They start uniform in
             (-s, s), s = 1 / sqrt(d / 3), so that their expected squared length is 1
-            (released code); a visited row has unit length.
+            (released code); a visited row has unit length. If shared out, this
+            process's block and a row of zeros.
+        share: which rows those are, if shared out.
     """
 
     rows: Tensor
@@ -46,6 +57,12 @@ class MemoryBank(nn.Module):
         )
         draws: int = setting(4096, "negatives drawn for a query; 0: every other row", ge(0))
         per_view: bool = setting(False, "a bank for each view instead of one for all")
+        shard: str = setting(
+            "auto",
+            "whether processes share the rows out: never, always, or auto, beyond shard_above",
+            one_of("auto", "never", "always"),
+        )
+        shard_above: float = setting(4096, "MiB of rows that one process keeps at most", ge(0))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -53,10 +70,10 @@ class MemoryBank(nn.Module):
             raise RequestError("A memory bank needs a plan with dataset_size and dim.")
         self.settings = settings
         self.views = _views_with_banks(plan) if settings.per_view else ()
-        shape = (plan.dataset_size, plan.dim)
-        bound = (3 / plan.dim) ** 0.5
-        rows = torch.empty(len(self.views), *shape) if settings.per_view else torch.empty(shape)
-        self.register_buffer("rows", rows.uniform_(-bound, bound))
+        banks = len(self.views) if settings.per_view else None
+        self.share = _share(settings, plan, banks or 1)
+        self.register_buffer("rows", fresh(banks, plan.dataset_size, plan.dim, self.share))
+        self.images = plan.dataset_size
 
     def bank(self, view: int) -> Tensor:
         """Return the rows (n, d) that hold a view's features, not copied."""
@@ -97,24 +114,59 @@ class MemoryBank(nn.Module):
 
     def _move(self, rows: Tensor, indices: Tensor, features: Tensor) -> None:
         keep = self.settings.momentum
-        moved = unit(keep * rows[indices] + (1 - keep) * features.to(rows.dtype))
-        rows.index_copy_(0, indices, moved)
+        if self.share is None:
+            rows.index_copy_(0, indices, moved(rows[indices], features, keep))
+        else:
+            self.share.move(rows, indices, features, keep)
 
     def _by_view(self, views: Iterable[int], numbers: Tensor) -> dict[int, Tensor]:
         """Return each view's rows at these numbers; taken once where all share a bank."""
         if not self.settings.per_view:
-            return dict.fromkeys(views, self.rows[numbers])
-        return {view: self.bank(view)[numbers] for view in views}
+            return dict.fromkeys(views, self._read(self.rows, numbers))
+        return {view: self._read(self.bank(view), numbers) for view in views}
+
+    def _read(self, rows: Tensor, numbers: Tensor) -> Tensor:
+        return rows[numbers] if self.share is None else self.share.read(rows, numbers)
 
     def _draw(self, queries: int, step: Step) -> Tensor:
         """Draw for the global batch, take this process's part: (B, draws) row numbers."""
         drawn = torch.randint(
-            self.rows.shape[-2],
+            self.images,
             (queries * world_size(), self.settings.draws),
             generator=step.generator,
             device=self.rows.device,
         )
         return drawn[rank() * queries : (rank() + 1) * queries]
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.share is not None:
+            destination[f"{prefix}rows"] = self.share.whole(self.rows)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
+    ) -> None:
+        rows = state_dict.get(f"{prefix}rows")
+        if self.share is not None and rows is not None and rows.shape[-2] == self.images:
+            state_dict = {**state_dict, f"{prefix}rows": self.share.part_of(rows)}
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
+
+
+def _share(settings: MemoryBank.Settings, plan: Plan, banks: int) -> Share | None:
+    """Return this process's share, or None where each process keeps all rows."""
+    if world_size() == 1 or settings.shard == "never":
+        return None
+    size = banks * plan.dataset_size * plan.dim * 4 / 2**20
+    if settings.shard == "auto" and size <= settings.shard_above:
+        return None
+    if settings.draws == 0:
+        raise RequestError(
+            f"A memory bank of {size:.0f} MiB in shares cannot give every row as a negative: set "
+            "target.draws to how many are drawn, or target.shard = never to keep it whole."
+        )
+    return Share(plan.dataset_size)
 
 
 def _views_with_banks(plan: Plan) -> tuple[int, ...]:

@@ -1,0 +1,65 @@
+"""What every method promises, a function each; the docstring says why it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from coview.testing.kit import recipe, state, step, together, views
+from coview.testing.subject import Subject
+
+Check = Callable[[Subject], str | None]
+
+
+@attrs.frozen(eq=False)
+class Promise:
+    """One thing that is promised.
+
+    Attributes:
+        name: for the command line, ``reads-back``.
+        check: raises :class:`~coview.testing.errors.ConformanceError` if it is not
+            kept and :class:`~coview.testing.errors.NotTried` if it does not apply;
+            may return a remark.
+        slow: it starts processes, which takes seconds.
+    """
+
+    name: str
+    check: Check
+    slow: bool = False
+
+    @property
+    def meaning(self) -> str:
+        """What is promised, and why, in the check's own words."""
+        return (self.check.__doc__ or "").strip()
+
+
+def _promise(check: Check, slow: bool = False) -> Promise:
+    return Promise(check.__name__.replace("_", "-"), check, slow)
+
+
+PROMISES: tuple[Promise, ...] = (
+    _promise(recipe.loads),
+    _promise(recipe.imports_no_torch, slow=True),
+    _promise(recipe.imports_no_other_plugin),
+    _promise(recipe.resolves),
+    _promise(recipe.reads_back),
+    _promise(recipe.documents_its_settings),
+    _promise(recipe.refuses_wrong_settings),
+    _promise(step.builds),
+    _promise(views.fit_their_layout),
+    _promise(views.follow_the_step),
+    _promise(views.evaluate_without_randomness),
+    _promise(step.gives_a_loss_with_gradient),
+    _promise(step.descends),
+    _promise(step.draws_from_the_step_alone),
+    _promise(step.sees_no_labels),
+    _promise(step.reads_memory_before_writing),
+    _promise(step.never_waits_for_the_device),
+    _promise(step.takes_other_channels),
+    _promise(state.goes_on_exactly),
+    _promise(state.accumulates),
+    _promise(state.exports),
+    _promise(together.two_processes_equal_one, slow=True),
+)
+"""In the order in which they are tried: what is first explains what follows."""

@@ -1,0 +1,160 @@
+"""Promises of what is written down: the recipe, its settings, its package."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from coview.configure import Changes, configure
+from coview.recipes import read_recipe, to_toml
+from coview.registry import find
+from coview.resolve import Part, Resolved
+from coview.settings import fields_of, structure
+from coview.testing.errors import NotTried, demand
+from coview.testing.subject import Subject
+
+HEAVY = ("torch", "torchvision", "kornia", "timm")
+
+
+def loads(subject: Subject) -> None:
+    """The recipe can be imported. A package that cannot is of no use to anyone."""
+    demand(bool(subject.recipe.summary), "the recipe has no summary, which listings show")
+
+
+def imports_no_torch(subject: Subject) -> None:
+    """Importing the recipe imports no torch.
+
+    `coview lineage` reads every installed recipe; each second that one takes is
+    everybody's. A recipe's module needs ``from coview import Recipe, Use`` alone.
+    """
+    if not isinstance(subject.method, str) or subject.method.endswith(".toml"):
+        raise NotTried("the recipe is not one that a package registers")
+    module = find("methods", subject.method).value.partition(":")[0]
+    code = f"import {module}, sys; print(*[n for n in {HEAVY!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], **_quiet())
+    demand(done.returncode == 0, f"{module} cannot be imported by itself: {done.stderr.strip()}")
+    found = ", ".join(done.stdout.split())
+    demand(not found, f"importing {module} imports {found}: keep components in other modules")
+
+
+def imports_no_other_plugin(subject: Subject) -> None:
+    """The package's modules import no other plugin's.
+
+    A recipe names other packages' components; code that imports them ties the
+    packages' insides together, and breaks when the other one moves a function.
+    """
+    seen = {m for m in _modules(subject)}
+    packages = {name.partition(".")[0] for name in seen}
+    for path in sorted({p for name in packages for p in _sources(name)}):
+        for name in _imported(path):
+            top = name.partition(".")[0]
+            other = top.startswith("coview_") and top not in packages
+            demand(not other, f"{path.name} imports {name}: name its component in a recipe instead")
+
+
+def resolves(subject: Subject) -> str:
+    """The recipe as it is written, and with every preset, names only what exists."""
+    names = list(subject.recipe.presets)
+    for preset in ("none", *names):
+        changes = attrs.evolve(subject.changes, preset=preset)
+        configure(subject.recipe, None, changes, "check")
+    return f"presets: {', '.join(names) or 'none'}"
+
+
+def reads_back(subject: Subject) -> None:
+    """The recipe printed as TOML is the same recipe when it is read: a run can be repeated."""
+    for resolved in (subject.whole, subject.resolved):
+        text = to_toml(resolved.recipe)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "recipe.toml"
+            path.write_text(text, encoding="utf-8")
+            again = configure(read_recipe(path), None, Changes(preset="none"), "check")
+        for before, after in zip(
+            text.splitlines(), to_toml(again.recipe).splitlines(), strict=False
+        ):
+            demand(before == after, f"{before!r} reads back as {after!r}")
+
+
+def documents_its_settings(subject: Subject) -> str:
+    """Every setting says what it means: `coview show` prints it, and there is no other place."""
+    count = sum(documented(f"{p.table} {p.name!r}", p.factory) for p in _parts(subject.whole))
+    return f"{count} settings"
+
+
+def refuses_wrong_settings(subject: Subject) -> None:
+    """A value of a wrong type is refused by its setting's name, before anything is built."""
+    for part in _parts(subject.whole):
+        refusing(part.table, part.factory)
+
+
+def documented(label: str, factory: Any) -> int:
+    """Demand that a component and its settings say what they are; return the settings' number."""
+    demand(bool(inspect.getdoc(factory)), f"{label} has no docstring")
+    fields = fields_of(factory.Settings)
+    for field in fields:
+        written = bool(field.metadata.get("help"))
+        demand(written, f"{label} does not say what {field.name} means: setting(default, help)")
+    return len(fields)
+
+
+def refusing(table: str, factory: Any) -> None:
+    """Demand that a component's settings refuse values of other types."""
+    for field in fields_of(factory.Settings):
+        # No setting is a table of tables.
+        _, problems = structure(factory.Settings, {field.name: {"a": {"b": None}}}, table)
+        demand(
+            any(f"{table}.{field.name}" in problem for problem in problems),
+            f"{table}.{field.name} takes a value of any type: annotate it (int, float, str, bool, "
+            "tuples of them)",
+        )
+
+
+def _parts(resolved: Resolved) -> Iterator[Part]:
+    from coview.hookspecs import ROLES
+
+    for role in ROLES:
+        yield from (part for part in resolved.parts[role] if part.shared_with is None)
+
+
+def _modules(subject: Subject) -> Iterator[str]:
+    """Yield the modules of the method's own package that the recipe needs."""
+    if not isinstance(subject.method, str) or subject.method.endswith(".toml"):
+        raise NotTried("the recipe is not one that a package registers")
+    entry = find("methods", subject.method)
+    yield entry.value.partition(":")[0]
+    for part in _parts(subject.whole):
+        if part.package == entry.package:
+            yield part.factory.__module__
+
+
+def _sources(package: str) -> list[Path]:
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if file is None:
+        return []
+    path = Path(file)
+    return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def _quiet() -> dict[str, Any]:
+    import os
+
+    # The child must find what this process found, also where the path was changed in it.
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    variables = {**os.environ, "PYTHONPATH": path}
+    return {"capture_output": True, "text": True, "check": False, "env": variables}

@@ -1,0 +1,117 @@
+"""Promises of what is kept: checkpoints, micro-batches, exported weights."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from coview.errors import RequestError
+from coview.evaluation.exported import export, load_backbone, save_backbone
+from coview.hookspecs import hookimpl
+from coview.records import Batch, Views
+from coview.testing.errors import NotTried, demand
+from coview.testing.kit.step import forward_in_parts
+from coview.testing.states import same
+from coview.testing.subject import Built, Subject
+
+STEPS = 3
+
+
+def goes_on_exactly(subject: Subject) -> None:
+    """What is saved is everything: a fresh build with it trains on to the last bit the same."""
+    going_on = subject.train(subject.build(), 0, 2)
+    file = io.BytesIO()
+    parts = {"method": going_on.method, "optimizer": going_on.optimizer}
+    torch.save({name: part.state_dict() for name, part in parts.items()}, file)
+    subject.train(going_on, 2, STEPS)
+
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    resumed = subject.build(seed=1)
+    resumed.method.load_state_dict(saved["method"])
+    resumed.optimizer.load_state_dict(saved["optimizer"])
+    subject.train(resumed, 2, STEPS)
+
+    for number, (ours, theirs) in enumerate(zip(resumed.losses, going_on.losses[2:], strict=True)):
+        demand(
+            ours == theirs,
+            f"the loss of step {number} after loading is {ours!r}, not {theirs!r}: keep what it "
+            "depends on in buffers (register_buffer)",
+        )
+    ended = zip(resumed.state().items(), going_on.state().values(), strict=True)
+    wrong = [key for (key, ours), theirs in ended if not same(ours, theirs)]
+    demand(not wrong, f"{STEPS} steps after loading, {', '.join(wrong[:3])} differ")
+
+
+def accumulates(subject: Subject) -> str:
+    """A step in micro-batches moves memories once, with all rows.
+
+    Where a loss is a mean over rows, and but for batch norm, it is the step of
+    the whole batch: gradients, queues and banks alike.
+    """
+    try:
+        built = subject.build(accumulate=2)
+    except RequestError as error:
+        raise NotTried(f"it takes no micro-batches: {error.problems[0]}") from error
+    calls = forward_in_parts(subject, built, 2).calls
+    demand(all(abs(loss) < float("inf") for loss in built.losses), "the loss is not finite")
+    demand(len(calls) == 1, f"update_target was called {len(calls)} times in a step")
+    indices = subject.batch(0).indices
+    demand(torch.equal(calls[0][0], indices), "update_target was not given the batch's images")
+    whole, halves = _compared(subject, 1), _compared(subject, 2)
+    if abs(sum(whole.losses) - sum(halves.losses)) > 1e-9:
+        return "its loss compares the rows of a batch with each other"
+    before, after = whole.state(), halves.state()
+    wrong = [k for k, v in before.items() if not torch.allclose(v, after[k], atol=1e-7)]
+    demand(not wrong, f"{', '.join(wrong[:3])} differ from the whole batch's")
+    return "a step equals the whole batch's"
+
+
+def exports(subject: Subject) -> str:
+    """The exported backbone, loaded from its file, gives the same features."""
+    built = subject.train(subject.build(), 0, 1)
+    exported = export(built.method, subject.export_facts()).eval()
+    images = subject.batch(0).images.float() / 255
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder) / "backbone.safetensors"
+        save_backbone(exported, path)
+        before, after = exported(images), load_backbone(path)(images)
+    demand(before.ndim == 2, f"features have shape {tuple(before.shape)}, not (B, D)")
+    near = torch.allclose(before, after, rtol=1e-4, atol=1e-5)  # weights lie otherwise in memory
+    demand(near, "the loaded backbone gives other features")
+    return f"{before.shape[1]} features"
+
+
+class Frozen:
+    """An observer: every micro-batch gets the views that the whole batch would get."""
+
+    def __init__(self, crops: Sequence[Tensor], indices: Tensor) -> None:
+        self.crops, self.indices = crops, indices
+
+    @hookimpl(wrapper=True)
+    def generate_views(self, batch: Batch) -> Any:
+        """Return the rows of the whole batch's views that are this part's."""
+        views: Views = yield
+        rows = [self.indices.tolist().index(i) for i in batch.indices.tolist()]
+        return attrs.evolve(views, crops=tuple(crop[rows] for crop in self.crops))
+
+
+def _compared(subject: Subject, parts: int) -> Built:
+    """Do one step in so many parts, with the same views and batch norms that do not move."""
+    built = subject.build(accumulate=parts, double=True)
+    batch, step = subject.batch(0), subject.step(0)
+    with torch.no_grad():
+        views = built.method.manager.hook.generate_views(batch=batch, step=step)
+    built.method.observe(Frozen(views.crops, batch.indices), "frozen")
+    for module in built.method.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    forward_in_parts(subject, built, parts)
+    return built

@@ -1,0 +1,182 @@
+"""Promises of a training step."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from coview.errors import RequestError
+from coview.hookspecs import hookimpl
+from coview.records import Batch
+from coview.testing.errors import ConformanceError, demand
+from coview.testing.states import same
+from coview.testing.subject import Built, Subject
+from coview.testing.synchronisation import Synchronisations
+
+
+def builds(subject: Subject) -> str:
+    """The components fit their hooks and each other, and are built alike from the same seed."""
+    first, second = subject.build(), subject.build()
+    equal = same(first.state(), second.state())
+    demand(equal, "two builds from the same seed differ: draw from torch's generator when building")
+    parameters = sum(p.numel() for p in first.method.parameters())
+    return f"{parameters / 1e6:.2f} M parameters here"
+
+
+def gives_a_loss_with_gradient(subject: Subject) -> None:
+    """The loss is one finite number; its gradient reaches the online network alone, all of it.
+
+    A parameter without gradient stops DistributedDataParallel; one of the target
+    that has a gradient would be trained.
+    """
+    built = subject.build()
+    loss = built.method(subject.batch(0), subject.step(0))
+    demand(loss.shape == (), f"the loss has shape {tuple(loss.shape)}; it must be a scalar")
+    demand(bool(loss.isfinite()), f"the loss is {float(loss.detach())}")
+    loss.backward()
+    for key, component in built.method.components.items():
+        for name, parameter in component.named_parameters():
+            gradient, where = parameter.grad, f"{key}.{name}"
+            if key == "encoder" and parameter.requires_grad:
+                demand(gradient is not None, f"no gradient reaches {where}")
+            if key == "target" and gradient is not None:
+                raise ConformanceError(f"a gradient reaches {where}, which is the target's")
+            if gradient is not None:
+                demand(bool(gradient.isfinite().all()), f"the gradient of {where} is not finite")
+    norms = [float(p.grad.norm()) for p in built.method.parameters() if p.grad is not None]
+    demand(any(norm > 0 for norm in norms), "the gradient is zero everywhere")
+
+
+def descends(subject: Subject) -> None:
+    """A small step against the gradient, all else being equal, lowers the loss."""
+    built = subject.build(double=True)
+    batch = subject.batch(0)
+    before = built.method(batch, subject.step(0))
+    before.backward()
+    trained = [p for p in built.method.parameters() if p.grad is not None]
+    gradients = [p.grad.clone() for p in trained if p.grad is not None]
+    squares = sum(float(g.square().sum()) for g in gradients)
+    start = {k: v.clone() for k, v in built.method.state_dict().items()}
+    for length in (1e-2, 1e-3, 1e-4):
+        built.method.load_state_dict(start)
+        with torch.no_grad():
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                parameter -= length * gradient / squares**0.5
+            after = built.method(batch, subject.step(0))
+        if after < before:
+            return
+    raise ConformanceError(
+        f"the loss goes from {float(before.detach()):.9g} to {float(after):.9g} along its gradient"
+    )
+
+
+def draws_from_the_step_alone(subject: Subject) -> None:
+    """A step's randomness is the step's generator's.
+
+    torch's global generator decides nothing and is left as it was, and so is the
+    batch: a resumed run, and several processes, then draw what one run would.
+    """
+    results = []
+    for seed in (1, 2):
+        built = subject.build()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before, images = torch.get_rng_state(), subject.batch(0).images
+            subject.train(built, 0, 2)
+            used = not torch.equal(before, torch.get_rng_state())
+        demand(not used, "torch's global generator was drawn from: use step.generator")
+        demand(torch.equal(images, subject.batch(0).images), "the batch's images were changed")
+        results.append((built.losses, built.state()))
+    demand(same(results[0], results[1]), "torch's global generator decides what a step does")
+
+
+def sees_no_labels(subject: Subject) -> None:
+    """Components ask a batch for its images and indices, and for nothing else."""
+    built, asked = subject.build(), []
+
+    class Sealed(Batch):
+        def __getattr__(self, name: str) -> object:
+            if not name.startswith("__"):
+                asked.append(name)
+            raise AttributeError(name)
+
+    plain = subject.batch(0)
+    step = subject.step(0)
+    built.method(Sealed(plain.images, plain.indices), step).backward()
+    built.method.update_target(step)
+    demand(not asked, f"a component asks the batch for {', '.join(sorted(set(asked)))}")
+
+
+def reads_memory_before_writing(subject: Subject) -> None:
+    """Negatives are drawn from what past steps left: a positive is never its own negative.
+
+    Queues and banks change in ``update_target``, after the optimiser's step, once.
+    """
+    built = subject.train(subject.build(), 0, 1)
+    sources = {c.key for c in built.method.parts.values() if "negatives" in c.roles}
+
+    def memory() -> dict[str, Tensor]:
+        names = tuple(f"components.{key}." for key in sources)
+        return {k: v for k, v in built.state().items() if k.startswith(names)}
+
+    before = memory()
+    built.method(subject.batch(1), subject.step(1)).backward()
+    changed = [key for key, value in memory().items() if not torch.equal(value, before[key])]
+    demand(not changed, f"{', '.join(changed)} changed before update_target")
+
+
+def never_waits_for_the_device(subject: Subject) -> None:
+    """A step reads no value back from the device: a GPU is never idle for it."""
+    built = subject.train(subject.build(), 0, 1)
+    batch, step = subject.batch(1), subject.step(1)
+    method = built.method
+    on_device = [batch.images, batch.indices, *method.parameters(), *method.buffers()]
+    with Synchronisations(of=on_device) as seen:
+        built.method(batch, step).backward()
+        built.method.gradients_ready(step)
+        built.method.update_target(step)
+    found = list(dict.fromkeys(seen.found))
+    demand(not found, f"the host would wait: {'; '.join(found[:3])}")
+
+
+def takes_other_channels(subject: Subject) -> str | None:
+    """Images of one channel are trained on too, or refused in a sentence."""
+    grey = attrs.evolve(subject, channels=1)
+    try:
+        built = grey.build()
+    except RequestError as error:
+        return f"refuses one channel: {error.problems[0]}"
+    grey.train(built, 0, 1)
+    demand(all(abs(loss) < float("inf") for loss in built.losses), "the loss is not finite")
+    return None
+
+
+class Recorder:
+    """An observer that keeps what ``update_target`` is given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Tensor, int]] = []
+
+    @hookimpl
+    def update_target(self, batch: Batch, encoded: object) -> None:
+        """Keep the indices, and the rows of the first slot."""
+        rows = next(iter(encoded.queries.values()))  # type: ignore[attr-defined]
+        self.calls.append((batch.indices, len(rows)))
+
+
+def forward_in_parts(subject: Subject, built: Built, parts: int) -> Recorder:
+    """Do one optimiser step in micro-batches; return what ``update_target`` was given."""
+    recorder = Recorder()
+    built.method.observe(recorder, "recorder")
+    batch, step = subject.batch(0), subject.step(0)
+    pieces = zip(batch.images.chunk(parts), batch.indices.chunk(parts), strict=True)
+    for micro, (images, indices) in enumerate(pieces):
+        within = attrs.evolve(step, micro=micro, generators={})
+        loss = built.method(Batch(images, indices), within) / parts
+        loss.backward()
+        built.losses.append(float(loss.detach()))
+    built.method.gradients_ready(step)
+    built.optimizer.step()
+    built.method.update_target(step)
+    return recorder

@@ -1,0 +1,18 @@
+"""Promises of several processes."""
+
+from __future__ import annotations
+
+from coview.testing.processes import compare, in_groups, train_part, train_together
+from coview.testing.subject import Subject
+
+
+def two_processes_equal_one(subject: Subject) -> None:
+    """Two processes with half the batch each train what one trains with all of it.
+
+    Under gloo, in float64, with synchronised batch norm: the averaged gradients
+    (those that flow through gathered keys among them), and after three steps all
+    weights, queues, banks and centres, on both processes. A gradient that is wrong
+    by the number of processes still trains, only worse, and nobody notices.
+    """
+    (several,) = train_together([subject])
+    compare(train_part(subject), several, in_groups(subject))

@@ -1,0 +1,72 @@
+"""Promises of views."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from coview.records import Views
+from coview.testing.errors import demand
+from coview.testing.subject import Built, Subject
+
+
+def fit_their_layout(subject: Subject) -> str:
+    """Views have the number, sizes, channels and pairs that their layout announced.
+
+    Encoders, queues and losses are built for the layout before the first batch.
+    """
+    built = subject.build()
+    layout = built.method.components["views"].layout
+    views = made(subject, built, 0)
+    demand(len(views.crops) == layout.count, f"{len(views.crops)} views, announced {layout.count}")
+    for number, crop in enumerate(views.crops):
+        announced = (subject.images, layout.channels[number], *layout.sizes[number])
+        seen = tuple(crop.shape)
+        # A signal's view has one row and no dimension for it.
+        fits = seen == announced or seen == (*announced[:2], announced[3])
+        demand(fits, f"view {number} is {seen}, announced {announced}")
+        demand(crop.is_floating_point(), f"view {number} is {crop.dtype}, not float")
+        demand(bool(crop.isfinite().all()), f"view {number} holds values that are not finite")
+    for name in ("queries", "keys", "pairs"):
+        given, announced = getattr(views, name), getattr(layout, name)
+        demand(tuple(given) == tuple(announced), f"{name} are {given}, announced {announced}")
+    return f"{layout.count} views, {len(layout.pairs)} pairs"
+
+
+def follow_the_step(subject: Subject) -> None:
+    """Views depend on (seed, step) and nothing else, and differ from step to step.
+
+    So a run that is resumed sees what it would have seen.
+    """
+    built = subject.build()
+    first = made(subject, built, 0).crops
+    torch.rand(7)  # somebody else draws
+    demand(_same(first, made(subject, built, 0).crops), "the same step gives other views again")
+    batch = subject.batch(0)
+    for text, step in (("step", subject.step(1)), ("seed", subject.step(0, seed=4))):
+        with torch.no_grad():
+            other = built.method.manager.hook.generate_views(batch=batch, step=step).crops
+        demand(not _same(first, other), f"another {text} gives the very same views")
+
+
+def evaluate_without_randomness(subject: Subject) -> None:
+    """``evaluation_views`` gives the same views of an image each time, in any batch."""
+    built = subject.build()
+    images = subject.batch(0).images
+    first = built.method.evaluation_views(images).crops
+    demand(_same(first, built.method.evaluation_views(images).crops), "they differ when repeated")
+    alone = built.method.evaluation_views(images[3:4]).crops
+    near = all(torch.allclose(a[3:4], b, atol=1e-6) for a, b in zip(first, alone, strict=True))
+    demand(near, "an image's views depend on the others in its batch")
+
+
+def made(subject: Subject, built: Built, number: int) -> Views:
+    """Return the views of a step's batch."""
+    batch, step = subject.batch(number), subject.step(number)
+    with torch.no_grad():
+        views: Views = built.method.manager.hook.generate_views(batch=batch, step=step)
+    return views
+
+
+def _same(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -1,0 +1,151 @@
+"""Several processes under gloo, each with its part of the batch, against one with all of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from coview.records import Batch
+from coview.testing.errors import ConformanceError
+from coview.testing.subject import Built, Subject
+
+STEPS = 3
+TOLERANCE = 1e-5
+TIMEOUT = timedelta(seconds=120)
+GRADIENT = "gradient of "
+State = dict[str, Tensor]
+
+
+def train_together(
+    subjects: Sequence[Subject], processes: int = 2
+) -> list[list[State | Exception]]:
+    """Train every subject three steps in real processes that share the batch.
+
+    Returns:
+        For each subject, what :func:`train_part` gave on each process, or the
+        error that it ended with there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_work, args=(list(subjects), processes, folder), nprocs=processes)
+        return [
+            [_loaded(Path(folder) / f"{number}-{rank}.pt") for rank in range(processes)]
+            for number in range(len(subjects))
+        ]
+
+
+def train_part(subject: Subject, rank: int = 0, processes: int = 1) -> State:
+    """Train on this process's rows, in float64.
+
+    Returns:
+        The first step's gradients, averaged over processes, by ``gradient of NAME``,
+        and the method's state at the end.
+    """
+    built = subject.build(processes, double=True)
+    kept: State = {}
+    own = slice(rank * subject.images // processes, (rank + 1) * subject.images // processes)
+    for number in range(STEPS):
+        batch, step = subject.batch(number), subject.step(number)
+        built.optimizer.zero_grad(set_to_none=True)
+        built.method(Batch(batch.images[own], batch.indices[own]), step).backward()
+        gradients = _averaged(built, processes)
+        if number == 0:
+            kept = {GRADIENT + name: value.clone() for name, value in gradients.items()}
+        built.method.gradients_ready(step)
+        built.optimizer.step()
+        built.method.update_target(step)
+    return kept | built.state()
+
+
+def compare(one: State, several: Sequence[State | Exception], groups: bool) -> None:
+    """Demand that every process has what a single one has.
+
+    Args:
+        one: :func:`train_part` of a single process.
+        several: of each of several.
+        groups: batch norm is of groups within a process, whose statistics are its own.
+
+    Raises:
+        ConformanceError: at the first difference; the sentence names it.
+    """
+    for rank, part in enumerate(several):
+        if isinstance(part, Exception):
+            notes = "; ".join(["", *getattr(part, "__notes__", ())])
+            raise ConformanceError(f"process {rank} failed: {type(part).__name__}: {part}{notes}")
+        for key in sorted(one.keys() ^ part.keys()):
+            raise ConformanceError(f"{key} is not on one and on {len(several)} processes alike")
+        for key, value in one.items():
+            if groups and ("running_" in key or "num_batches" in key):
+                continue
+            error = difference(value, part[key])
+            if not error < TOLERANCE:
+                raise ConformanceError(
+                    f"{key} on process {rank} of {len(several)} differs from a single process's "
+                    f"by {error:.2g} of its largest value"
+                )
+
+
+def difference(expected: Tensor, seen: Tensor) -> float:
+    """Return the largest difference, relative to the largest expected value."""
+    if expected.shape != seen.shape:
+        return float("inf")
+    if not expected.numel():
+        return 0.0
+    wide = expected.double()
+    return float((seen.double() - wide).abs().max() / wide.abs().max().clamp_min(1e-6))
+
+
+def in_groups(subject: Subject) -> bool:
+    """Whether a method normalises groups of the batch apart, so each process its own."""
+    return getattr(subject.resolved.part("encoder").settings, "norm_groups", 1) > 1
+
+
+def _averaged(built: Built, processes: int) -> Mapping[str, Tensor]:
+    found = {}
+    for name, parameter in built.method.named_parameters():
+        if parameter.grad is not None:
+            if processes > 1:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= processes
+            found[name] = parameter.grad
+    return found
+
+
+def _work(rank: int, subjects: list[Subject], processes: int, folder: str) -> None:
+    """Be one of the processes; save what each subject gave."""
+    torch.set_num_threads(1)
+    for number, subject in enumerate(subjects):
+        # A meeting of its own for each: one that fails must not hide the others.
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder}/{number}-meet",
+            rank=rank,
+            world_size=processes,
+            timeout=TIMEOUT,
+        )
+        result: Any
+        try:
+            result = train_part(subject, rank, processes)
+            dist.barrier()
+        except Exception as error:
+            result = [type(error).__name__, str(error), list(getattr(error, "__notes__", ()))]
+        torch.save(result, f"{folder}/{number}-{rank}.pt")
+        dist.destroy_process_group()
+
+
+def _loaded(path: Path) -> State | Exception:
+    result = torch.load(path, weights_only=True)
+    if isinstance(result, dict):
+        return result
+    name, text, notes = result
+    failed = RuntimeError(f"{name}: {text}")
+    for note in notes:
+        failed.add_note(note)
+    return failed

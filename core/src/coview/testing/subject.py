@@ -1,0 +1,220 @@
+"""What is checked: a method at a size that takes a fraction of a second."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import attrs
+import torch
+from torch.optim import Optimizer
+
+from coview.configure import Changes, configure
+from coview.hookspecs import ROLES, hookimpl
+from coview.method import Method, build_method
+from coview.plan import Plan
+from coview.recipes import Recipe, find_recipe
+from coview.records import Batch, Step, Views
+from coview.registry import find
+from coview.resolve import Part, Resolved
+from coview.settings import fields_of
+from coview.training.optimizers import make_optimizer, set_rate
+from coview.training.sync_norm import synchronise
+
+SIZE, DATASET, STEPS_PER_EPOCH, TOTAL_STEPS = 32, 64, 4, 40
+BACKBONE = "resnet10-quarter"
+WIDE, NARROW = 64, 32
+"""Widths, sizes and counts above the first are cut to the second: no promise depends on them."""
+
+
+class InDouble:
+    """An observer that lets views arrive in float64."""
+
+    @hookimpl(wrapper=True)
+    def generate_views(self) -> Any:
+        """Return the views' crops as float64."""
+        views: Views = yield
+        return attrs.evolve(views, crops=tuple(crop.double() for crop in views.crops))
+
+
+@attrs.frozen(eq=False)
+class Built:
+    """A method that trains by itself, step by step.
+
+    Attributes:
+        losses: of the steps done.
+    """
+
+    method: Method
+    optimizer: Optimizer
+    losses: list[float] = attrs.field(factory=list)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of everything a checkpoint keeps of the method."""
+        return {key: value.clone() for key, value in self.method.state_dict().items()}
+
+
+@attrs.frozen(eq=False)
+class Subject:
+    """A method under test, built small and always the same.
+
+    Its ``small`` preset is taken, a network of 0.3 M parameters, and images of
+    32 pixels; whole numbers above 64 in the encoder, target, negatives and loss
+    (widths, sizes, draws) become 32.
+
+    Attributes:
+        method: a method's name, or a recipe.
+        changes: laid over it, as of the command line.
+        batch_size: images of the global batch; None: 16, or 4 signals.
+        channels: of the images.
+    """
+
+    method: str | Recipe
+    changes: Changes = Changes()
+    batch_size: int | None = None
+    channels: int = 3
+
+    @property
+    def name(self) -> str:
+        """What the method is called."""
+        return self.method if isinstance(self.method, str) else self.method.name or "a recipe"
+
+    @property
+    def package(self) -> str:
+        """The distribution that registers the method; empty where none does."""
+        if not isinstance(self.method, str) or self.method.endswith(".toml"):
+            return ""
+        return find("methods", self.method).package
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe as it is written."""
+        return find_recipe(self.method) if isinstance(self.method, str) else self.method
+
+    @cached_property
+    def whole(self) -> Resolved:
+        """The recipe as it is written, resolved with the changes."""
+        return configure(self.recipe, None, self.changes, "check")
+
+    @cached_property
+    def resolved(self) -> Resolved:
+        """The recipe, small."""
+        own = self.changes
+        preset = "small" if "small" in self.recipe.presets else "none"
+        replaced = own.backbone is None and not self.signals
+        small = attrs.evolve(
+            own, preset=own.preset or preset, backbone=BACKBONE if replaced else own.backbone
+        )
+        first = configure(self.recipe, None, small, "check")
+        stem = {"backbone.stem": "7x7"} if replaced else {}
+        narrow = {**stem, **_narrowed(first), **own.set}
+        return configure(self.recipe, None, attrs.evolve(small, set=narrow), "check")
+
+    @cached_property
+    def signals(self) -> bool:
+        """Whether the method takes signals (N, C, T) in place of images."""
+        return getattr(self.whole.part("views").factory, "takes", "images") == "signals"
+
+    @cached_property
+    def images(self) -> int:
+        """Images of the global batch."""
+        return self.batch_size or (4 if self.signals else 16)
+
+    @cached_property
+    def side(self) -> int:
+        """Pixels a side of the images, or samples of the signals: as the recipe has them."""
+        whole: int = self.whole.data.size if self.signals else SIZE
+        return self.changes.image_size or whole
+
+    def plan(self, processes: int = 1, accumulate: int = 1) -> Plan:
+        """Return what components get to know."""
+        return Plan(
+            dataset_size=DATASET,
+            channels=self.channels,
+            image_size=self.side,
+            mean=(0.5,) * self.channels,
+            std=(0.2,) * self.channels,
+            batch_size=self.images,
+            world_size=processes,
+            accumulate=accumulate,
+            steps_per_epoch=STEPS_PER_EPOCH,
+            total_steps=TOTAL_STEPS,
+        )
+
+    def build(
+        self, processes: int = 1, accumulate: int = 1, seed: int = 0, double: bool = False
+    ) -> Built:
+        """Build the method and its optimiser, in training mode; leave torch's generator alone."""
+        plan = self.plan(processes, accumulate)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            method = build_method(self.resolved, plan)
+        if double:
+            method.double().observe(InDouble(), "in-double")
+        synchronise(method)
+        part = self.resolved.part("optimizer")
+        optimizer = make_optimizer(part.factory, part.settings, method, plan, torch.device("cpu"))
+        set_rate(optimizer, min(part.settings.peak(self.images), 0.05))
+        method.train()
+        return Built(method, optimizer)
+
+    def step(self, number: int, seed: int = 3) -> Step:
+        """Return where training stands."""
+        return Step(
+            number=number, steps_per_epoch=STEPS_PER_EPOCH, total_steps=TOTAL_STEPS, seed=seed
+        )
+
+    def batch(self, number: int) -> Batch:
+        """Return a step's images (or signals), which are noise, and their indices."""
+        generator = torch.Generator().manual_seed(number)
+        shape = (self.images, self.channels, self.side, self.side)
+        if self.signals:
+            images = torch.randn(shape[:3], generator=generator)
+        else:
+            images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        return Batch(images, torch.randperm(DATASET, generator=generator)[: self.images])
+
+    def train(self, built: Built, first: int, count: int) -> Built:
+        """Train some steps on; their losses are kept."""
+        for number in range(first, first + count):
+            step, batch = self.step(number), self.batch(number)
+            built.optimizer.zero_grad(set_to_none=True)
+            loss = built.method(batch, step)
+            loss.backward()
+            built.method.gradients_ready(step)
+            built.optimizer.step()
+            built.method.update_target(step)
+            built.losses.append(float(loss.detach()))
+        return built
+
+    def export_facts(self) -> dict[str, Any]:
+        """Return what an exported backbone's file says of it."""
+        from coview.evaluation.rebuilt import parts_of
+
+        part = self.resolved.part("backbone")
+        return {
+            "method": self.name,
+            "backbone": part.name,
+            "given": False,
+            "settings": attrs.asdict(part.settings),
+            "channels": self.channels,
+            "image_size": self.side,
+            "parts": parts_of(self.resolved, self.plan()),
+        }
+
+
+def _narrowed(resolved: Resolved) -> dict[str, Any]:
+    """Return the settings that are cut, by path; alone where the part takes no others."""
+    found: dict[str, Any] = {}
+    for role in ROLES[1:]:
+        parts = resolved.parts[role]
+        for part in parts:
+            if part.shared_with is None:
+                place = role if len(parts) == 1 else f"{role}.{part.name}"
+                found |= {f"{place}.{key}": NARROW for key in _wide(part)}
+    return found
+
+
+def _wide(part: Part) -> list[str]:
+    values = ((f.name, getattr(part.settings, f.name)) for f in fields_of(type(part.settings)))
+    return [name for name, value in values if type(value) is int and value > WIDE]

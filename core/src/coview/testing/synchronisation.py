@@ -1,0 +1,120 @@
+"""What makes the host wait for the device, seen on any device."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# Their result, or its size, is a value on the device that the host has to read.
+WAITS = frozenset(
+    {
+        "_local_scalar_dense",  # item, float, int, bool, tolist, a tensor as a condition
+        "equal",
+        "nonzero",
+        "masked_select",
+        "_unique",
+        "_unique2",
+        "unique_dim",
+        "unique_consecutive",
+        "bincount",
+    }
+)
+
+
+class Synchronisations(TorchDispatchMode):
+    """Notes every operation at which a device would have to be waited for.
+
+    A step that reads a value back (``if loss > 3``, ``x[mask]``, ``int(count)``)
+    lets the device run dry, and cannot be captured as a CUDA graph. On a CPU
+    nothing waits, so what would is told by its operation::
+
+        with Synchronisations() as seen:
+            loss = method(batch, step)
+            loss.backward()
+        assert not seen.found, seen.found
+
+    A copy from a device to the host is noted too, where there is a device.
+
+    Some values are drawn on the host by design (what an augmentation branches on).
+    With ``of``, only what is computed from those tensors counts::
+
+        Synchronisations(of=[batch.images, *method.parameters(), *method.buffers()])
+
+    Args:
+        of: tensors that would be on the device; none: every tensor would.
+
+    Attributes:
+        found: a sentence for each, with the place in the code, in their order.
+    """
+
+    def __init__(self, of: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        # Weak references keep no memory, but the storages' addresses from being used again.
+        self._theirs = {StorageWeakRef(tensor.untyped_storage()) for tensor in of}
+        self._all = not self._theirs
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Note the operation, and do it."""
+        given = dict(kwargs or {})
+        name = func.overloadpacket.__name__
+        counts = self._all or any(self._is_theirs(x) for x in tree_leaves((args, given)))
+        if counts and waits(name, args, given):
+            self.found.append(f"{name} at {place()}")
+        result = func(*args, **given)
+        if not self._all and (counts or given.get("generator") is not None):
+            made = (x for x in tree_leaves(result) if isinstance(x, Tensor))
+            self._theirs |= {StorageWeakRef(x.untyped_storage()) for x in made}
+        return result
+
+    def _is_theirs(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and StorageWeakRef(value.untyped_storage()) in self._theirs
+
+
+def waits(name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> bool:
+    """Whether the host needs a value of the device's to go on after an operation."""
+    special: dict[str, Callable[[], bool]] = {
+        "index": lambda: any(_is_mask(index) for index in arguments[1]),
+        "index_put": lambda: _spreads(arguments),
+        "index_put_": lambda: _spreads(arguments),
+        "repeat_interleave": lambda: named.get("output_size") is None,
+        "_to_copy": lambda: _to_host(arguments[0], named.get("device")),
+        "copy_": lambda: _to_host(arguments[1], arguments[0].device),
+    }
+    return name in WAITS or (name in special and special[name]())
+
+
+def place() -> str:
+    """Return where the running operation was asked for, outside torch and this file."""
+    libraries = str(Path(torch.__file__).parent)
+    for frame in reversed(traceback.extract_stack()):
+        if not frame.filename.startswith((libraries, __file__, "<frozen")):
+            return f"{Path(frame.filename).name}:{frame.lineno} ({frame.line})"
+    return "an unknown place"
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
+
+
+def _spreads(arguments: Sequence[Any]) -> bool:
+    """Whether values are put where a mask is true; one value for all of them is a fill."""
+    return arguments[2].numel() > 1 and any(_is_mask(index) for index in arguments[1])
+
+
+def _to_host(value: Tensor, device: torch.device | None) -> bool:
+    return device is not None and device.type == "cpu" and value.device.type != "cpu"
