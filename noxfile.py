@@ -79,6 +79,21 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def kills(session: nox.Session) -> None:
+    """Fifty runs killed at random steps, over all methods, go on to the very same end."""
+    python = python_with_everything(session)
+    arguments = ("-m", "slow", "tests/test_kill.py", *session.posargs)
+    session.run(python, "-m", "pytest", *arguments, external=True)
+
+
+@nox.session(venv_backend="none")
+def soak(session: nox.Session) -> None:
+    """Twenty thousand steps: flat memory, steps no slower: benchmarks/results/soak.json."""
+    python = python_with_everything(session)
+    session.run(python, "benchmarks/soak.py", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Ruff, and mypy in strict mode for the core."""
     check(session, python_with_everything(session))

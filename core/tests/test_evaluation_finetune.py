@@ -14,9 +14,9 @@ from coview.backbones import BackboneSettings, find_backbone
 from coview.data.base import ImageData, Split
 from coview.errors import RequestError
 from coview.evaluation.exported import ExportedBackbone
-from coview.evaluation.finetune import finetune, published
+from coview.evaluation.finetune import finetune
 from coview.evaluation.frozen import state_hash
-from coview.evaluation.protocols import FINETUNES, Protocol
+from coview.evaluation.protocols import FineTuning
 from coview.evaluation.subsets import labelled_subset
 from coview.evaluation.trained import cut
 
@@ -53,11 +53,12 @@ def test_other_requests_are_refused(wanted: str) -> None:
         labelled_subset(torch.tensor([0, 1]), wanted, 0)
 
 
-def test_one_per_cent_has_its_own_schedule() -> None:
-    assert published("simclr", "1%") is FINETUNES["simclr-1%"]
-    assert published("swav", "10%") is FINETUNES["swav"]
-    with pytest.raises(RequestError, match="no fine-tuning protocol 'moco': choose simclr, swav"):
-        published("moco", "1%")
+def test_one_per_cent_may_have_rates_of_its_own() -> None:
+    whole = FineTuning("x", 0.01, 20, head_lr=0.2, few_lr=0.02, few_head_lr=5.0, few_epochs=40)
+    assert whole.for_labels("10%") is whole
+    few = whole.for_labels("1%")
+    assert (few.lr, few.head_lr, few.epochs) == (0.02, 5.0, 40)
+    assert FineTuning("x", 0.01, 20).for_labels("1%").epochs == 20
 
 
 def network() -> ExportedBackbone:
@@ -80,7 +81,7 @@ def data(count: int = 60) -> ImageData:
 def test_the_whole_network_learns_from_the_listed_images() -> None:
     own = network()
     before = state_hash(own)
-    protocol = Protocol("test", 1.0, 12, batch_size=30)
+    protocol = FineTuning("test", 1.0, 12, batch_size=30)
     result = finetune(own, nn.Identity(), 128, data(), protocol, labels="50%", seed=3)
     assert state_hash(own) != before
     assert result.images == tuple(labelled_subset(data().reference.labels, "50%", 3).tolist())
@@ -95,7 +96,7 @@ def test_the_whole_network_learns_from_the_listed_images() -> None:
 def test_batch_norms_learn_too() -> None:
     own = network()
     before = own.backbone.bn1.running_mean.clone()
-    finetune(own, nn.Identity(), 128, data(), Protocol("test", 1e-9, 1), labels="100%")
+    finetune(own, nn.Identity(), 128, data(), FineTuning("test", 1e-9, 1), labels="100%")
     assert (own.backbone.bn1.running_mean - before).abs().max() > 1e-3
     assert not own.training, "it is measured in evaluation mode"
 
@@ -106,7 +107,7 @@ def test_layers_move_at_their_own_rates() -> None:
     for decay in (1.0, 0.5):
         own = network()
         start = {k: v.detach().clone() for k, v in own.backbone.named_parameters()}
-        protocol = Protocol("test", 0.01, 1, batch_size=60, head_lr=0.02, init_std=0.1)
+        protocol = FineTuning("test", 0.01, 1, batch_size=60, head_lr=0.02, init_std=0.1)
         finetune(own, nn.Identity(), 128, data(), protocol, labels="100%", layer_decay=decay)
         moved[decay] = {
             k: (v.detach() - start[k]).norm() for k, v in own.backbone.named_parameters()
@@ -127,7 +128,7 @@ def test_layer_decay_needs_layers_that_timm_can_order() -> None:
             nn.Identity(),
             128,
             data(),
-            Protocol("test", 0.1, 1),
+            FineTuning("test", 0.1, 1),
             labels="100%",
             layer_decay=0.5,
         )
@@ -139,7 +140,7 @@ def test_a_class_without_training_images_and_one_with_a_single_image() -> None:
     images, labels = whole.train.images[keep], whole.train.labels[keep]
     few = attrs.evolve(whole, reference=Split(images, labels))
     result = finetune(
-        network(), nn.Identity(), 128, few, Protocol("test", 0.1, 1), labels="1%", seed=0
+        network(), nn.Identity(), 128, few, FineTuning("test", 0.1, 1), labels="1%", seed=0
     )
     assert (result.train_images, result.classes) == (2, 3)
     assert 0 <= result.top1 <= 2 / 3

@@ -25,7 +25,7 @@ from coview.evaluation.linear import evaluate_linear
 from coview.evaluation.metrics import accuracies
 from coview.evaluation.probe import Setting, best_head, train_heads
 from coview.evaluation.probed import evaluate_probe
-from coview.evaluation.protocols import PROBES, Protocol, find_probe
+from coview.evaluation.protocols import Protocol
 from coview.evaluation.supervised import (
     by_labels,
     classifier,
@@ -214,9 +214,17 @@ def test_a_published_probe_learns_and_leaves_the_backbone(digits: ImageData) -> 
     assert evaluate_probe(network, digits, protocol, seed=2).top1 != result.top1
 
 
-@pytest.mark.parametrize("name", ["moco", "byol", "simsiam"])
-def test_learning_rates_of_a_probe_follow_its_schedule(name: str) -> None:
-    protocol = attrs.evolve(PROBES[name], epochs=10, batch_size=4)
+@pytest.mark.parametrize(
+    "published",
+    [
+        {"lr": 30.0, "drops": (0.6, 0.8)},
+        {"lr": 0.2, "nesterov": True},
+        {"lr": 0.1, "lars": True},
+        {"lr": 0.1, "lars": True, "lr_rule": "sqrt", "warmup": 0.2},
+    ],
+)
+def test_learning_rates_of_a_probe_follow_its_schedule(published: dict[str, Any]) -> None:
+    protocol = Protocol("test", epochs=10, batch_size=4, **published)
     images = torch.zeros(8, 1, 2, 2, dtype=torch.uint8)
     head = classifier(4, 2, 0.01, seed=0)
     optimizer = optimizer_of([{"params": list(head.parameters()), "peak": protocol.lr}], protocol)
@@ -231,9 +239,12 @@ def test_learning_rates_of_a_probe_follow_its_schedule(name: str) -> None:
         seed=0,
         device="cpu",
     )
-    peak = protocol.lr * 4 / 256
-    if name == "moco":
+    peak = protocol.lr * (2 if "lr_rule" in published else 4 / 256)
+    if "drops" in published:
         expected = [peak * 0.1 ** ((step // 2 >= 6) + (step // 2 >= 8)) for step in range(20)]
+    elif "warmup" in published:
+        expected = [peak * step / 4 for step in range(4)]
+        expected += [peak * (1 + math.cos(math.pi * step / 16)) / 2 for step in range(16)]
     else:
         expected = [peak * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(20)]
     assert steps == 20
@@ -247,15 +258,6 @@ def test_a_probe_that_diverges_says_so(digits: ImageData) -> None:
 
     with pytest.raises(CoviewError, match="not finite after epoch 1: a smaller --lr"):
         evaluate_probe(exported(Huge()), digits, Protocol("test", 1e20, 1, 256))
-
-
-def test_paper_is_the_probe_of_the_weights_method() -> None:
-    assert find_probe("paper", "moco") is PROBES["moco"]
-    assert find_probe("byol", "moco") is PROBES["byol"]
-    with pytest.raises(RequestError, match="No published linear probe is known for 'mine'"):
-        find_probe("paper", "mine")
-    with pytest.raises(RequestError, match="no protocol called 'mocco'. Did you mean 'moco'"):
-        find_probe("mocco", "moco")
 
 
 def tiny(train: list[int], test: list[int] | None, names: tuple[str, ...] = ()) -> ImageData:

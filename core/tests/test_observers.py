@@ -1,6 +1,7 @@
 """Observers: how they are asked for, and that a resumed run has them as they were."""
 
 import json
+from contextlib import nullcontext
 
 import attrs
 import pytest
@@ -119,3 +120,34 @@ def test_settings_are_built_and_checked(monkeypatch):
         watchers(["tuned:every=often"])
     (default,) = watchers(["tuned:every=3", "tuned"])  # the last one counts
     assert default.observer.settings.every == 10
+
+
+@pytest.mark.parametrize("ends", [None, RuntimeError("of its own"), KeyboardInterrupt()])
+def test_an_observer_is_closed_however_training_ends(tmp_path, ends):
+    class Holds:
+        open = True
+
+        @coview.hookimpl
+        def step_finished(self, run):
+            if ends is not None:
+                raise ends
+
+        def close(self):
+            self.open = False
+
+    holds = Holds()
+    raised = nullcontext() if ends is None else pytest.raises(type(ends))
+    with raised:
+        coview.train(
+            "simclr",
+            out=tmp_path / "r",
+            backbone="resnet10-quarter",
+            image_size=16,
+            batch_size=16,
+            max_steps=1,
+            evaluate=False,
+            device="cpu",
+            progress=False,
+            observe=[holds],
+        )
+    assert not holds.open

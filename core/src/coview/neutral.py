@@ -19,12 +19,13 @@ class OnlineTarget(nn.Module):
 
     The views that are keys must be encoded by the online network too, and no
     view may be its own positive: its key would be the query itself. A subclass
-    gives its name and what its user may do instead, for messages, and may
-    change a key on its way.
+    gives its name and what its user may do instead, for messages, may change a
+    key on its way, and says whether keys pass gradient back.
     """
 
     name = ""
     instead = ""
+    passes_gradient = False
 
     @attrs.frozen
     class Settings:
@@ -66,6 +67,7 @@ class Shared(OnlineTarget):
 
     name = "shared"
     instead = "a memory bank as target, or "
+    passes_gradient = True
 
 
 class NoNegatives(nn.Module):

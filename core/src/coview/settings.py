@@ -98,9 +98,24 @@ def literal(text: str) -> Any:
     (0.2, [1, 2], True, 'sgd')
     """
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return read_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """Read TOML.
+
+    Raises:
+        tomllib.TOMLDecodeError: it is none, or none that Python can read: nested by
+            the thousand, a number of thousands of digits.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except (RecursionError, ValueError) as error:
+        raise tomllib.TOMLDecodeError(str(error)) from error
 
 
 def plain(value: Any) -> Any:
@@ -202,7 +217,10 @@ def _exactly(type_: type) -> Callable[[Any, Any], Any]:
 def _float(value: Any, _: Any) -> float:
     if type(value) not in (int, float):
         raise ValueError(f"this is {type(value).__name__}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("this is too large") from None
 
 
 def _union(value: Any, type_: Any) -> Any:

@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coview.commands.options import data_help, device_option, json_option, print_json
-from coview.commands.weights import data_of, load_like
+from coview.commands.options import (
+    data_help,
+    device_option,
+    json_option,
+    on_bad_image_option,
+    print_json,
+)
+from coview.commands.weights import (
+    data_of,
+    load_like,
+    network_of,
+    tell_bad_images,
+    weights_argument,
+)
 from coview.errors import CoviewError, RequestError, unknown
 
 if TYPE_CHECKING:
@@ -18,7 +30,7 @@ FORMATS = (".npy", ".npz", ".safetensors", ".parquet")
 
 
 @click.command("embed")
-@click.argument("weights", metavar="RUN_OR_WEIGHTS", type=click.Path(path_type=Path))
+@weights_argument
 @click.option("--data", help=f"{data_help} Default: the run's own.")
 @click.option(
     "--out",
@@ -35,6 +47,7 @@ FORMATS = (".npy", ".npz", ".safetensors", ".parquet")
 )
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1))
 @click.option("--workers", default=0, type=click.IntRange(min=0))
+@on_bad_image_option
 @device_option
 @json_option
 def command(
@@ -46,26 +59,32 @@ def command(
     workers: int,
     device: str,
     as_json: bool,
+    backbone: str | None,
+    pretrained: bool,
 ) -> None:
     """Write one embedding an image, with labels, names and splits where the format holds them."""
     if out.suffix not in FORMATS:
         raise RequestError(unknown("format", out.suffix or out.name, FORMATS))
-    from coview.evaluation.embeddings import embed, write
-    from coview.evaluation.exported import load_backbone
+    from coview.evaluation.embeddings import embed, missing, write
     from coview.training.device import pick_device
 
     place = pick_device(device)
-    backbone = load_backbone(weights).to(place)
-    loaded = load_like(data or data_of(weights), backbone.meta, workers)
+    network, origin = network_of(weights, backbone, pretrained)
+    loaded = load_like(data or data_of(weights), network.meta, workers)
     table: dict[str, np.ndarray[Any, Any]] = embed(
-        backbone, loaded, split, batch_size=batch_size, device=place, workers=workers
+        network.to(place), loaded, split, batch_size=batch_size, device=place, workers=workers
     )
     try:
         write(out, table)
     except ImportError as error:
         raise CoviewError(f"{out.suffix} needs pyarrow: pip install coview[parquet]") from error
     images, width = table["embeddings"].shape
+    bad = tell_bad_images(loaded)
+    if gone := missing(table):
+        bad["missing_rows"] = gone
+        click.echo(f"rows of NaN in their places: {', '.join(map(str, gone[:10]))}", err=True)
     if as_json:
-        print_json({"out": str(out), "images": images, "width": width, "columns": list(table)})
+        facts = {"out": str(out), "images": images, "width": width, "columns": list(table)}
+        print_json({**facts, **({} if origin is None else {"origin": origin}), **bad})
     else:
         click.echo(f"{images} embeddings of width {width} in {out}")

@@ -47,6 +47,8 @@ def knn(
     workers: int,
     device: str,
     as_json: bool,
+    backbone: str | None,
+    pretrained: bool,
 ) -> None:
     """Top-1 by vote of the nearest training images."""
     if temperature <= 0:
@@ -56,7 +58,7 @@ def knn(
         raise RequestError("A plain vote has no temperature: leave out --temperature.")
     from coview.evaluation.knn import evaluate_knn
 
-    found = opened(weights, data, device, workers)
+    found = opened(weights, data, device, workers, backbone, pretrained)
     result = evaluate_knn(
         found.backbone,
         found.data,

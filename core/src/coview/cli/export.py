@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from coview.commands.options import json_option, print_json
+from coview.commands.weights import network_of, weights_argument
 from coview.errors import RequestError
 
 
 @click.command("export")
-@click.argument("weights", metavar="RUN", type=click.Path(path_type=Path))
+@weights_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write.")
 @click.option(
     "--format",
@@ -38,6 +39,8 @@ def command(
     format: str,
     keys: str,
     as_json: bool,
+    backbone: str | None,
+    pretrained: bool,
 ) -> None:
     r"""Write a run's backbone for other programs; it is read again and compared.
 
@@ -48,10 +51,9 @@ def command(
     given = ctx.get_parameter_source("keys") is not click.core.ParameterSource.DEFAULT
     if format != "safetensors" and given:
         raise RequestError("--keys names tensors, which only --format safetensors has.")
-    from coview.evaluation.exported import load_backbone
     from coview.evaluation.shipping import ship
 
-    exported = load_backbone(weights)
+    exported, _ = network_of(weights, backbone, pretrained)
     difference = ship(exported, out, format, keys)
     meta = exported.meta
     if as_json:

@@ -30,10 +30,9 @@ from coview.commands.weights import data_option, measuring, opened, weights_argu
 )
 @click.option(
     "--protocol",
-    default="simclr",
-    show_default=True,
     metavar="NAME",
-    help="Published settings: simclr or swav.",
+    help="paper: as the run's method published; or another method's name.  [default: paper, or "
+    "coview's own settings where the method published none]",
 )
 @click.option(
     "--lr", type=click.FloatRange(min=0, min_open=True), help="At a batch of 256, of all layers."
@@ -61,7 +60,7 @@ from coview.commands.weights import data_option, measuring, opened, weights_argu
     "--save",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the classifier, as a teacher for distillation.",
+    help="Write backbone and classifier, a teacher for distillation.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the subset and all else random.")
 @measuring
@@ -70,7 +69,7 @@ def finetune(
     data: str | None,
     labels: str,
     start: str,
-    protocol: str,
+    protocol: str | None,
     lr: float | None,
     head_lr: float | None,
     layer_decay: float,
@@ -83,21 +82,24 @@ def finetune(
     workers: int,
     device: str,
     as_json: bool,
+    backbone: str | None,
+    pretrained: bool,
 ) -> None:
     """Top-1 of the whole network, trained on with a part of the labels."""
     from coview.evaluation.finetune import finetune as fit
-    from coview.evaluation.finetune import published, starting_network
+    from coview.evaluation.finetune import starting_network
     from coview.evaluation.protocols import changed
+    from coview.evaluation.published import find_finetuning
 
+    found = opened(weights, data, device, workers, backbone, pretrained)
     chosen = changed(
-        published(protocol, labels),
+        find_finetuning(protocol, found.backbone.meta, labels),
         lr=lr,
         head_lr=head_lr,
         weight_decay=weight_decay,
         epochs=epochs,
         batch_size=train_batch_size,
     )
-    found = opened(weights, data, device, workers)
     head, width = starting_network(weights, found.backbone, start)
     result = fit(
         found.backbone,

@@ -10,6 +10,9 @@ import click
 from coview.commands.weights import Opened, data_option, measuring, opened, weights_argument
 from coview.errors import RequestError
 
+OPTIONS = {"batch_size": "head_batch_size"}
+"""What changes to a protocol are called on the command line, where that differs."""
+
 
 @click.command("linear")
 @weights_argument
@@ -43,6 +46,12 @@ from coview.errors import RequestError
     help="Images a step of the classifier. Default: 256, or as published.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write backbone and classifier, a teacher for distillation.",
+)
 @measuring
 def linear(
     weights: Path,
@@ -53,10 +62,13 @@ def linear(
     epochs: int | None,
     head_batch_size: int | None,
     seed: int,
+    save: Path | None,
     batch_size: int,
     workers: int,
     device: str,
     as_json: bool,
+    backbone: str | None,
+    pretrained: bool,
 ) -> None:
     """Top-1 of a linear classifier on the frozen backbone, trained offline.
 
@@ -65,12 +77,13 @@ def linear(
     """
     if protocol != "grid" and max(len(rates), len(decays)) > 1:
         raise RequestError("Only --protocol grid chooses among several --lr or --weight-decay.")
-    found = opened(weights, data, device, workers)
+    found = opened(weights, data, device, workers, backbone, pretrained)
     common: dict[str, Any] = {
         "seed": seed,
         "batch_size": batch_size,
         "device": found.device,
         "workers": workers,
+        "save": save,
     }
     if protocol == "grid":
         result = _grid(found, rates, decays, epochs, head_batch_size, common)
@@ -110,19 +123,33 @@ def _published(
     found: Opened, name: str, changes: dict[str, Any], common: dict[str, Any]
 ) -> dict[str, Any]:
     from coview.evaluation.probed import evaluate_probe
-    from coview.evaluation.protocols import changed, find_probe
+    from coview.evaluation.protocols import Protocol, changed
+    from coview.evaluation.published import find_probe
+    from coview.evaluation.svm import evaluate_svm
 
-    probe = changed(find_probe(name, found.backbone.meta["method"]), **changes)
-    return evaluate_probe(found.backbone, found.data, probe, **common).as_dict()
+    probe = find_probe(name, found.backbone.meta)
+    if isinstance(probe, Protocol):
+        probe = changed(probe, **changes)
+        return evaluate_probe(found.backbone, found.data, probe, **common).as_dict()
+    if given := [key for key, value in changes.items() if value is not None]:
+        listed = ", ".join(f"--{OPTIONS.get(key, key).replace('_', '-')}" for key in given)
+        raise RequestError(f"A support vector machine is not trained in steps: leave out {listed}.")
+    return evaluate_svm(found.backbone, found.data, probe, **common).as_dict()
 
 
 def sentence(what: str, result: dict[str, Any], data: str) -> str:
     """Write an accuracy with its protocol for people."""
     from coview.evaluation.metrics import percentages
 
+    how = f"C = {result['cost']:g}" if "cost" in result else _training(result)
     return (
-        f"{what} {percentages(result)} on {data} ({result['protocol']}, lr {result['lr']:g}, "
-        f"weight decay {result['weight_decay']:g}, {result['epochs']} epochs, batch "
-        f"{result['batch_size']}, {result['train_images']} training and "
-        f"{result['test_images']} test images)"
+        f"{what} {percentages(result)} on {data} ({result['protocol']}, {how}, "
+        f"{result['train_images']} training and {result['test_images']} test images)"
+    )
+
+
+def _training(result: dict[str, Any]) -> str:
+    return (
+        f"lr {result['lr']:g}, weight decay {result['weight_decay']:g}, "
+        f"{result['epochs']} epochs, batch {result['batch_size']}"
     )

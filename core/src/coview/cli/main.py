@@ -22,6 +22,8 @@ COMMANDS = {
     "embed": "coview.cli.embed",
     "export": "coview.cli.export",
     "views": "coview.cli.views",
+    "check": "coview.cli.check",
+    "pack": "coview.cli.pack",
     "doctor": "coview.cli.doctor",
 }
 
@@ -84,13 +86,20 @@ def _fail(ctx: click.Context, error: Exception) -> NoReturn:
         for problem in error.problems:
             click.echo(f"Error: {problem}", err=True)
         ctx.exit(2)
-    known = isinstance(error, CoviewError)
-    click.echo(f"Error: {error if known else f'{type(error).__name__}: {error}'}", err=True)
+    known = isinstance(error, (CoviewError, OSError))
+    click.echo(f"Error: {_sentence(error)}", err=True)
     for note in getattr(error, "__notes__", ()):
         click.echo(f"  {note}", err=True)
     if not known:
         click.echo("  (coview --traceback COMMAND ... shows where)", err=True)
     ctx.exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        # A path that the operating system refuses: too long, a loop, no permission.
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    return str(error) if isinstance(error, CoviewError) else f"{type(error).__name__}: {error}"
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -45,6 +45,8 @@ def retrieval(
     workers: int,
     device: str,
     as_json: bool,
+    backbone: str | None,
+    pretrained: bool,
 ) -> None:
     """Recall@k and mean average precision of nearest-image search, by cosine."""
     if (query is None) != (gallery is None):
@@ -53,10 +55,10 @@ def retrieval(
         raise RequestError("--data is what is searched where --query and --gallery are not given.")
     import torch
 
-    from coview.evaluation.embeddings import embed
+    from coview.evaluation.embeddings import embed, readable
     from coview.evaluation.retrieval import identities, retrieve
 
-    found = opened(weights, query or data, device, workers)
+    found = opened(weights, query or data, device, workers, backbone, pretrained)
     other = found.data
     if gallery is not None and gallery != query:
         other = load_like(gallery, found.backbone.meta, workers)
@@ -67,7 +69,7 @@ def retrieval(
     }
     parts = ("all", "all") if query is not None else ("test", "train")
     queries, searched = (
-        embed(found.backbone, each, which, **options)
+        readable(embed(found.backbone, each, which, **options))
         for each, which in zip((found.data, other), parts, strict=True)
     )
     result = retrieve(
@@ -81,7 +83,7 @@ def retrieval(
     ).as_dict()
     if gallery is not None:
         result["gallery_data"] = other.name
-    found.answer("retrieval", result, as_json, lambda: _sentence(result))
+    found.answer("retrieval", result, as_json, lambda: _sentence(result), also=other)
 
 
 def _sentence(result: dict[str, Any]) -> str:

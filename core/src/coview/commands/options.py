@@ -16,6 +16,25 @@ json_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+_ON_BAD_IMAGE = "coview.on_bad_image"
+bad_images_help = (
+    "Of an image that cannot be read: skip (count and name it, up to 1 %) or stop.  [default: skip]"
+)
+on_bad_image_option = click.option(
+    "--on-bad-image",
+    type=click.Choice(["skip", "stop"]),
+    expose_value=False,
+    callback=lambda ctx, _, value: ctx.meta.update({_ON_BAD_IMAGE: value}),
+    help=bad_images_help,
+)
+
+
+def on_bad_image() -> str:
+    """Return what the running command's ``--on-bad-image`` says."""
+    ctx = click.get_current_context(silent=True)
+    return (ctx.meta.get(_ON_BAD_IMAGE) if ctx else None) or "skip"
+
+
 data_help = "SOURCE[:PATH]: digits, idx:DIR, cifar10, ..., or the path of a folder of images."
 
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from coview.commands.options import AnyCommand, data_help, device_option, json_option, print_json
+from coview.commands.options import (
+    AnyCommand,
+    data_help,
+    device_option,
+    json_option,
+    on_bad_image,
+    on_bad_image_option,
+    print_json,
+)
 from coview.errors import RequestError
 
 if TYPE_CHECKING:
@@ -20,9 +28,24 @@ if TYPE_CHECKING:
     from coview.data.base import ImageData
     from coview.evaluation.exported import ExportedBackbone
 
-weights_argument = click.argument(
-    "weights", metavar="RUN_OR_WEIGHTS", type=click.Path(path_type=Path)
-)
+
+def weights_argument(function: AnyCommand) -> AnyCommand:
+    """Add the argument that names weights, and the options that some names need."""
+    for add in (
+        click.option(
+            "--backbone",
+            metavar="NAME",
+            help="Of another program's file: the network that it is of.",
+        ),
+        click.option(
+            "--pretrained",
+            is_flag=True,
+            help="Of timm:NAME: the weights that timm publishes, fetched if need be.",
+        ),
+        click.argument("weights", metavar="RUN_OR_WEIGHTS", type=click.Path(path_type=Path)),
+    ):
+        function = add(function)
+    return function
 
 
 def measuring(function: AnyCommand) -> AnyCommand:
@@ -42,6 +65,7 @@ def measuring(function: AnyCommand) -> AnyCommand:
                 type=click.IntRange(min=0),
                 help="Processes that decode images.",
             ),
+            on_bad_image_option,
             device_option,
             json_option,
         )
@@ -61,14 +85,23 @@ class Opened:
     backbone: ExportedBackbone
     data: ImageData
     device: torch.device
+    origin: str | None = None
 
     def answer(
-        self, evaluation: str, result: dict[str, Any], as_json: bool, text: Callable[[], str]
+        self,
+        evaluation: str,
+        result: dict[str, Any],
+        as_json: bool,
+        text: Callable[[], str],
+        also: ImageData | None = None,
     ) -> None:
-        """Keep a result with the run, and print it."""
+        """Keep a result with the run, and print it; ``also`` is a second data set it is of."""
         from coview.evaluation.results import remember
 
-        document = {"weights": str(self.weights), "data": self.data.name, **result}
+        origin = {} if self.origin is None else {"origin": self.origin}
+        document = {"weights": str(self.weights), **origin, "data": self.data.name, **result}
+        for data in dict.fromkeys((self.data, also or self.data)):
+            document |= tell_bad_images(data)
         remember(self.weights, {"evaluation": evaluation, **document}, sys.argv)
         if as_json:
             print_json(document)
@@ -76,15 +109,33 @@ class Opened:
             click.echo(text())
 
 
-def opened(weights: Path, data: str | None, device: str, workers: int) -> Opened:
+def opened(
+    weights: Path,
+    data: str | None,
+    device: str,
+    workers: int,
+    backbone: str | None = None,
+    pretrained: bool = False,
+) -> Opened:
     """Load weights and data for one of the commands."""
-    from coview.evaluation.exported import load_backbone
     from coview.training.device import pick_device
 
     place = pick_device(device)
-    backbone = load_backbone(weights).to(place)
-    loaded = load_like(data or data_of(weights), backbone.meta, workers)
-    return Opened(weights, backbone, loaded, place)
+    network, origin = network_of(weights, backbone, pretrained)
+    loaded = load_like(data or data_of(weights), network.meta, workers)
+    return Opened(weights, network.to(place), loaded, place, origin)
+
+
+def network_of(
+    weights: Path, backbone: str | None, pretrained: bool
+) -> tuple[ExportedBackbone, str | None]:
+    """Load weights by any name, say on stderr what must be known of them; return their origin."""
+    from coview.evaluation.opening import open_weights
+
+    found = open_weights(weights, backbone=backbone, pretrained=pretrained)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    return found.network, found.origin
 
 
 def data_of(weights: Path) -> str:
@@ -100,10 +151,25 @@ def data_of(weights: Path) -> str:
     return name
 
 
+def tell_bad_images(data: ImageData, fate: str = "are left out") -> dict[str, Any]:
+    """Say on stderr which images could not be read and what became of them; return it for JSON."""
+    found = data.bad_images
+    for kind, facts in found.items():
+        click.echo(
+            f"{facts['count']} {kind} images of {data.name} cannot be read and {fate}:",
+            err=True,
+        )
+        for sentence in facts["first"]:
+            click.echo(f"  {sentence}", err=True)
+    return {"bad_images": found} if found else {}
+
+
 def load_like(data: str, meta: dict[str, Any], workers: int) -> ImageData:
     """Load data at the size and with the channels that a backbone was trained with."""
     from coview.data.base import DataSettings
     from coview.data.sources import open_source
 
-    settings = DataSettings(size=meta["image_size"], channels=meta["channels"])
+    settings = DataSettings(
+        size=meta["image_size"], channels=meta["channels"], on_bad_image=on_bad_image()
+    )
     return open_source(data).load(settings, workers)

@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import resize
 from torchvision.utils import make_grid, save_image
 
 from coview.data.base import ImageData
-from coview.data.loader import fetched
+from coview.data.loader import read_batches
 from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 from coview.plan import Plan
@@ -47,8 +47,7 @@ def draw_views(
     part = resolved.part("views")
     views = part.factory(part.settings, plan)
     count = min(images, len(data.train))
-    indices = list(range(count))
-    chosen = next(iter(fetched(data.train.images, [indices], 0)))
+    chosen = next(read_batches(data.train, [torch.arange(count)]))
     if chosen.ndim != 4:
         raise RequestError("Views of signals cannot be drawn; those of images can.")
     batch = Batch(chosen, torch.arange(count))

@@ -3,7 +3,8 @@
 An observer is a class with hook implementations. One with an attrs class
 ``Settings`` inside it is built as ``Cls(Cls.Settings(...))``, any other as
 ``Cls()``. One with ``state_dict()`` and ``load_state_dict(state)`` is kept in
-the run's checkpoints. It runs on every process: files are the first one's.
+the run's checkpoints. One with ``close()`` is closed when training ends, however
+it ends. It runs on every process: files are the first one's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import attrs
 
 from coview.errors import RequestError
 from coview.registry import find
-from coview.settings import literal, structure
+from coview.settings import literal, read_toml, structure
 
 OF_THE_TERMINAL = "progress"
 """The observer that belongs to who started a run, not to the run."""
@@ -99,7 +100,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         raise RequestError(f"--observe takes NAME or NAME:key=value,key=value, not {text!r}.")
     settings = match["settings"] or ""
     try:
-        return match["name"], dict(tomllib.loads(f"all = {{{settings}}}")["all"])
+        return match["name"], dict(read_toml(f"all = {{{settings}}}")["all"])
     except tomllib.TOMLDecodeError:
         pass  # text needs no quotes here
     pairs = [part.partition("=") for part in settings.split(",")]
@@ -122,3 +123,10 @@ def restore(observers: Mapping[str, Watcher], kept: Mapping[str, Any]) -> None:
     for name, watcher in observers.items():
         if name in kept and hasattr(watcher.observer, "load_state_dict"):
             watcher.observer.load_state_dict(kept[name])
+
+
+def close(observers: Mapping[str, Watcher]) -> None:
+    """Let observers that hold something open (a terminal, a file) let go of it."""
+    for watcher in observers.values():
+        if hasattr(watcher.observer, "close"):
+            watcher.observer.close()

@@ -57,9 +57,8 @@ class ProgressObserver:
         elif self._worth_a_line(run):
             self._say(line)
 
-    @hookimpl
-    def run_finished(self, run: Any) -> None:
-        """Take the bar away."""
+    def close(self) -> None:
+        """Take the bar away, and give the terminal its cursor back."""
         if self.bar is not None:
             self.bar.stop()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import attrs
+from torch import nn
 
 from coview.encoders import Encoder, EncoderSettings
+from coview.guards import Guard
 from coview.heads import NORMS, OUTPUT_NORMS, mlp
 from coview.plan import Plan
 from coview.settings import gt, one_of, setting
@@ -69,6 +71,16 @@ class PredictorEncoder(Encoder):
                 output_bias=settings.predictor_output_bias,
                 standardized=settings.standardized,
             )
+
+    def guards(self) -> list[Guard]:
+        """Return the predictor, and batch norm in the heads."""
+        heads = [head for head in (self.projector, self.predictor) if head is not None]
+        modules = [module for head in heads for module in head.modules()]
+        normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
+        return [
+            Guard("a predictor", self.predictor is not None, "--set encoder.predictor=true"),
+            Guard("batch normalisation in the heads", normed, "--set encoder.norm=batch"),
+        ]
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:
         """Return the predictor's own learning rate, where it has one."""

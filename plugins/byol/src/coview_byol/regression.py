@@ -40,9 +40,9 @@ class Regression(nn.Module):
 
     @hookimpl
     def compute_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
-        """Return the loss; keys are constants, gradient reaches the queries only."""
+        """Return the loss; gradient reaches the queries, and keys only where the target lets it."""
         cosines = [
-            (unit(encoded.queries[q]) * unit(targets.keys[k].detach())).sum(-1).mean()
+            (unit(encoded.queries[q]) * unit(targets.keys[k])).sum(-1).mean()
             for q, k in encoded.pairs
         ]
         if self.settings.form == "negative-cosine":

@@ -36,7 +36,9 @@ def command(
 ) -> None:
     """Draw the last block's attention by head, and the mask it makes, for a few images."""
     from coview.data.base import DataSettings
-    from coview.data.loader import fetched
+    import torch
+
+    from coview.data.loader import read_batches
     from coview.data.sources import open_source
     from coview.evaluation.exported import load_backbone
     from coview.training.device import pick_device
@@ -46,7 +48,7 @@ def command(
     settings = DataSettings(size=image_size, channels=exported.meta["channels"])
     loaded = open_source(data).load(settings, 0)
     count = min(images, len(loaded.train))
-    chosen = next(iter(fetched(loaded.train.images, [list(range(count))], 0)))
+    chosen = next(read_batches(loaded.train, [torch.arange(count)]))
     facts = draw_attention(exported, chosen, out, image_size, keep)
     if as_json:
         print_json({"out": str(out), "images": count, **facts})

@@ -6,8 +6,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from coview.assignments import log_assignments
 from coview.comparison import reduced
 from coview.errors import RequestError
+from coview.guards import Guard
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Encoded, Step, Targets
@@ -54,6 +56,19 @@ class SelfDistillation(nn.Module):
         self.settings = settings
         self.register_buffer("centre", torch.zeros(plan.dim))
 
+    def guards(self) -> list[Guard]:
+        """Return centring, which keeps one output from taking all, and sharpening."""
+        warmest, coolest = self.settings.teacher_temperature, self.settings.student_temperature
+        if isinstance(warmest, Schedule):
+            warmest = max(warmest.start, warmest.end)
+        if isinstance(coolest, Schedule):
+            coolest = min(coolest.start, coolest.end)
+        how = "--set loss.teacher_temperature=0.04"
+        return [
+            Guard("centring", self.settings.centring, "--set loss.centring=true"),
+            Guard("sharpening (a teacher cooler than the student)", warmest < coolest, how),
+        ]
+
     @hookimpl
     def compute_loss(self, encoded: Encoded, targets: Targets, step: Step) -> Tensor:
         """Return the loss; keys are constants, gradient reaches the queries."""
@@ -65,8 +80,8 @@ class SelfDistillation(nn.Module):
             for slot in {query for query, _ in encoded.pairs}
         }
         terms = [-(given[key] * told[query]).sum(dim=-1).mean() for query, key in encoded.pairs]
-        entropies = [-torch.special.xlogy(p, p).sum(dim=-1).mean() for p in given.values()]
-        step.log("teacher_entropy", torch.stack(entropies).mean())
+        keys = (key for _, key in encoded.pairs)
+        log_assignments(step, given, zip(keys, terms, strict=True))
         return reduced(terms, self.settings.reduction)
 
     @hookimpl

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from coview.encoders import Encoder
 from coview.errors import RequestError
+from coview.guards import Guard
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Batch, Step, Targets, Views
@@ -50,6 +51,10 @@ class Momentum(nn.Module):
         self.network = plan.encoder.without_predictor().requires_grad_(False)
         for parameter in self.network.parameters():
             parameter.grad = None
+
+    def guards(self) -> list[Guard]:
+        """Return that keys are a moving average's."""
+        return [Guard("a target that is a moving average", True)]
 
     @hookimpl
     @torch.no_grad()

@@ -18,13 +18,14 @@ from coview.data.base import ImageData, Split
 from coview.evaluation.classifiers import Classifier
 from coview.evaluation.frozen import unmoved
 from coview.evaluation.knn import labelled_splits
-from coview.evaluation.metrics import accuracies
 from coview.evaluation.protocols import Protocol
 from coview.evaluation.subsets import labelled_subset
 from coview.evaluation.supervised import (
     Loss,
+    Outcome,
     augmentation_for,
     optimizer_of,
+    outcome,
     scores_of,
     train_classifier,
 )
@@ -33,7 +34,7 @@ from coview.evaluation.supervised import (
 PAPER = Protocol(
     "arXiv:2006.10029, appendix B",
     lr=0.1,
-    sqrt_rule=True,
+    lr_rule="sqrt",
     epochs=400,
     batch_size=4096,
     weight_decay=1e-4,
@@ -54,8 +55,8 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
     return -(opinion * log_softmax(student / temperature, dim=1)).sum(dim=1).mean()
 
 
-@attrs.frozen
-class DistillationResult:
+@attrs.frozen(kw_only=True)
+class DistillationResult(Outcome):
     """The student's accuracy beside the teacher's, with the protocol.
 
     Attributes:
@@ -63,24 +64,12 @@ class DistillationResult:
         labels: how many of the training labels are used, None where none are.
     """
 
-    top1: float
-    top5: float
-    mean_per_class: float
     teacher_top1: float
     student: str
-    source: str
     temperature: float
     distill_weight: float
     labels: str | None
     labelled_images: int
-    lr: float
-    weight_decay: float
-    epochs: int
-    batch_size: int
-    schedule: str
-    seed: int
-    train_images: int
-    test_images: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, protocol named."""
@@ -126,24 +115,16 @@ def distill(
             device=device,
             workers=workers,
         )
-        known = accuracies(scores_of(teacher, test, 256, device, workers), test.labels)
+        known = scores_of(teacher, test, 256, device, workers)
+    scores = scores_of(student.eval(), test, 256, device, workers)
     return DistillationResult(
-        **accuracies(scores_of(student.eval(), test, 256, device, workers), test.labels),
-        teacher_top1=known["top1"],
+        **outcome(scores, test, train, protocol, seed),
+        teacher_top1=outcome(known, test, train, protocol, seed)["top1"],
         student=student.network.meta["backbone"],
-        source=protocol.source,
         temperature=temperature,
         distill_weight=distill_weight,
         labels=labels,
         labelled_images=len(kept),
-        lr=protocol.lr,
-        weight_decay=protocol.weight_decay,
-        epochs=protocol.epochs,
-        batch_size=min(protocol.batch_size, len(train)),
-        schedule=protocol.schedule,
-        seed=seed,
-        train_images=len(train),
-        test_images=len(test),
     )
 
 

@@ -8,8 +8,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from coview.assignments import log_assignments
 from coview.comparison import reduced
 from coview.encoders import Encoder
+from coview.guards import Guard
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Encoded, Negatives, Step, Targets
@@ -44,6 +46,10 @@ class SwappedPrediction(nn.Module):
         super().__init__()
         self.settings = settings
 
+    def guards(self) -> list[Guard]:
+        """Return the balance of the codes."""
+        return [Guard("a balanced assignment", True)]
+
     @hookimpl
     def compute_loss(
         self,
@@ -56,14 +62,14 @@ class SwappedPrediction(nn.Module):
         """Return the loss; codes are constants, gradient reaches the queries' scores."""
         temperature = step.read(self.settings.temperature)
         codes = self._codes(encoder, targets, negatives)
-        for slot, code in codes.items():
-            step.log(f"code_entropy_{slot}", -(code * code.clamp_min(1e-30).log()).sum(-1).mean())
         terms = [
             -(codes[key] * (encoded.queries[query] / temperature).log_softmax(dim=-1))
             .sum(dim=-1)
             .mean()
             for query, key in encoded.pairs
         ]
+        keys = (key for _, key in encoded.pairs)
+        log_assignments(step, codes, zip(keys, terms, strict=True))
         return reduced(terms, self.settings.reduction)
 
     @torch.no_grad()
