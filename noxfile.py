@@ -24,6 +24,13 @@ TOOLS = (
 # A worker a core, within reason: each imports torch.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
 SHARED = ROOT / ".nox" / "shared"
+# What a benchmark measures beside coview; solo-learn's releases ask for a torch of 2021.
+PEERS = ("lightly>=1.5",)
+# Scripts that are no measurement of their own, or have a session of their own.
+NOT_ALONE = ("side_by_side", "digits", "soak")
+BENCHMARKS = sorted(
+    path.stem for path in ROOT.glob("benchmarks/*.py") if path.stem not in NOT_ALONE
+)
 
 nox.options.sessions = ["tests"]
 
@@ -111,6 +118,15 @@ def digits(session: nox.Session) -> None:
     """Measure every method on digits, five seeds each: benchmarks/results/digits.json."""
     python = python_with_everything(session)
     session.run(python, "benchmarks/digits.py", "measure", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+@nox.parametrize("name", BENCHMARKS, ids=BENCHMARKS)
+def benchmark(session: nox.Session, name: str) -> None:
+    """Measure one thing beside its peers: benchmarks/results/NAME.json."""
+    python = python_with_everything(session)
+    session.run(python, "-m", "pip", "install", "--quiet", *PEERS, external=True)
+    session.run(python, f"benchmarks/{name}.py", *session.posargs, external=True)
 
 
 @nox.session(default=False)

@@ -1,6 +1,6 @@
 """Does speed cost accuracy? Fused views, kornia's and torchvision's, on Fashion-MNIST.
 
-    python benchmarks/accuracy.py measure [--data idx:DIR] [--share 0/1]
+    python benchmarks/accuracy.py [measure] [--data idx:DIR] [--share 0/1]
     python benchmarks/accuracy.py table         the paired differences, in Markdown
 
 SimCLR and BYOL train with each backend of views from the same five seeds: equal
@@ -165,7 +165,7 @@ def table(found: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("measure", "table"))
+    parser.add_argument("what", nargs="?", default="measure", choices=("measure", "table"))
     parser.add_argument("--data", default="idx:/usr/share/datasets/fashion-mnist")
     parser.add_argument("--share", default="0/1", help="which of how many, e.g. 0/2")
     arguments = parser.parse_args()
