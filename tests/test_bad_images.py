@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,26 +15,30 @@ import pytest
 import torch
 from PIL import Image
 
+from coview.data.base import DataSettings
+from coview.data.folder import Folder
 from coview.testing import same
 
 Run = Callable[..., Any]
 SIDE = 64
-LAZILY = ("--set", "data.resident_mib=1", "--set", "data.holdout=0.05")
-"""220 images of 64 pixels are 2.6 MiB: too many for memory."""
+IN_TRAIN, IN_TEST = "class0/126.png", "class0/018.png"
+LAZILY = ("--set", "data.resident_mib=1")
+"""130 images of 64 pixels are 1.5 MiB: too many for memory."""
 
 
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """220 noisy images of two classes, two of them bad."""
+    """130 noisy images of two classes; one of the training and one of the test images is bad."""
     folder, random = tmp_path_factory.mktemp("spoilt"), np.random.RandomState(0)
-    for number in range(220):
+    for number in range(130):
         place = folder / f"class{number % 2}"
         place.mkdir(exist_ok=True)
         noise = random.randint(0, 256, (SIDE, SIDE, 3), np.uint8)
         Image.fromarray(noise).save(place / f"{number:03}.png", compress_level=1)
-    (folder / "class0" / "100.png").write_bytes(b"no image at all")
-    cut = folder / "class1" / "031.png"
-    cut.write_bytes(cut.read_bytes()[:2000])
+    data = Folder(str(folder)).load(DataSettings())
+    assert (data.train.names[50], data.test.names[3]) == (IN_TRAIN, IN_TEST)
+    (folder / IN_TRAIN).write_bytes(b"no image at all")
+    (folder / IN_TEST).write_bytes((folder / IN_TEST).read_bytes()[:2000])
     return folder
 
 
@@ -61,12 +66,14 @@ def test_a_run_goes_on_and_names_them(
 ) -> None:
     answer = run(*common, *options, "--epochs", 2, "--out", "r")
     found = facts("r")
-    assert sum(kind["count"] for kind in found.values()) == 2
-    for name in ("class0/100.png", "class1/031.png"):
-        assert any(name in sentence for kind in found.values() for sentence in kind["first"])
+    # Those of a set in memory are known at once; others when they are looked at.
+    expected = {"train": IN_TRAIN} if options else {"train": IN_TRAIN, "test": IN_TEST}
+    assert found.keys() == expected.keys()
+    for kind, name in expected.items():
+        assert found[kind]["count"] == 1 and name in found[kind]["first"][0]
         assert f"{name} cannot be decoded" in answer.stderr
     logged = [entry for entry in metrics("r") if "bad_image" in entry]
-    assert len(logged) == found["train"]["count"] and "row" in logged[0]
+    assert [entry["row"] for entry in logged] == [50]
 
 
 @pytest.mark.parametrize("options", [(), LAZILY])
@@ -113,7 +120,18 @@ def test_a_run_that_stops_for_it_is_saved_and_goes_on(run: Run, common: tuple[An
         assert same(state("whole")[part], state("stopped")[part]), part
 
 
-@pytest.mark.parametrize("kind", ["on demand", "by a worker", "packed"])
+def sharded(folder: Path) -> str:
+    """Put the files of a folder into two shards here."""
+    webdataset = pytest.importorskip("webdataset")
+    files = sorted(folder.glob("*/*.png"))
+    for number, some in enumerate((files[:70], files[70:])):
+        with webdataset.TarWriter(f"some-{number}.tar") as shard:
+            for path in some:
+                shard.write({"__key__": path.stem, "png": path.read_bytes()})
+    return "wds:some-{0..1}.tar"
+
+
+@pytest.mark.parametrize("kind", ["on demand", "by a worker", "packed", "shards"])
 def test_a_position_in_the_data_is_kept(
     run: Run, common: tuple[Any, ...], spoilt: Path, kind: str
 ) -> None:
@@ -121,13 +139,15 @@ def test_a_position_in_the_data_is_kept(
     if kind == "by a worker":
         options = (*LAZILY, "--workers", 1)
     if kind == "packed":
-        run("pack", spoilt, "--out", "packed", "--holdout", 0.05, "--size", SIDE, "--workers", 0)
+        run("pack", spoilt, "--out", "packed", "--size", SIDE, "--workers", 0)
         options = (*LAZILY, "--data", "packed")
+    if kind == "shards":
+        options = (*LAZILY, "--data", sharded(spoilt))
     options = (*options, "--epochs", 2, "--log-every", 1)
     run(*common, *options, "--out", "whole")
-    # In the middle of the first epoch of six or seven steps, and of the second.
-    run(*common, *options, "--out", "parts", "--max-steps", 3)
-    run("train", "--resume", "parts", "--no-evaluate", "--log-every", 1, "--max-steps", 9)
+    # In the middle of the first epoch of three steps, and of the second.
+    run(*common, *options, "--out", "parts", "--max-steps", 2)
+    run("train", "--resume", "parts", "--no-evaluate", "--log-every", 1, "--max-steps", 4)
     run("train", "--resume", "parts", "--no-evaluate", "--log-every", 1)
     for part in ("method", "optimizer", "step"):
         assert same(state("whole")[part], state("parts")[part]), part
@@ -135,7 +155,7 @@ def test_a_position_in_the_data_is_kept(
 
 
 def test_packed_data_train_as_the_data_do(run: Run, common: tuple[Any, ...], spoilt: Path) -> None:
-    run("pack", spoilt, "--out", "packed", "--holdout", 0.05, "--size", SIDE, "--workers", 0)
+    run("pack", spoilt, "--out", "packed", "--size", SIDE, "--workers", 0)
     run(*common, *LAZILY, "--epochs", 1, "--out", "a")
     run(*common, *LAZILY, "--epochs", 1, "--out", "b", "--data", "pack:packed")
     assert same(state("a")["method"], state("b")["method"])
@@ -147,27 +167,48 @@ def test_embeddings_keep_their_rows(run: Run, common: tuple[Any, ...], spoilt: P
     with np.load("e.npz") as table:
         names, rows = table["names"].tolist(), table["embeddings"]
         labels = table["labels"].tolist()
-    assert names == sorted(names) and len(names) == len(rows) == 220
-    gone = [names.index(name) for name in ("class0/100.png", "class1/031.png")]
+    assert names == sorted(names) and len(names) == len(rows) == 130
+    gone = [names.index(name) for name in (IN_TRAIN, IN_TEST)]
+    gone.sort()
     assert np.isnan(rows).any(axis=1).nonzero()[0].tolist() == gone
     assert answer.json["missing_rows"] == gone
     assert [f"class{label}" for label in labels] == [name[:6] for name in names]
-    assert "2 " not in answer.stdout and "100.png cannot be decoded" in answer.stderr
+    assert f"{IN_TRAIN} cannot be decoded" in answer.stderr
 
 
 def test_accuracies_are_of_the_images_there_are(run: Run, common: tuple[Any, ...]) -> None:
     run(*common, "--epochs", 1, "--max-steps", 1, "--out", "r")
     result = run("evaluate", "knn", "r", "-k", 5, "--json").json
-    assert result["train_images"] + result["test_images"] == 218
+    assert result["train_images"] + result["test_images"] == 128
     assert sum(kind["count"] for kind in result["bad_images"].values()) == 2
     answer = run("evaluate", "knn", "r", "-k", 5, "--on-bad-image", "stop", status=1)
     assert "cannot be decoded" in answer.stderr
 
 
 def test_no_noise_on_stdout_and_no_traceback(common: tuple[Any, ...], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "coview", *map(str, common), "--epochs", "1", "--json"]
+    command = [sys.executable, "-m", "coview", *map(str, common), "--max-steps", "1", "--json"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "r")], capture_output=True, text=True, timeout=120
     )
-    assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 5
+    assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 1
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one(common: tuple[Any, ...], tmp_path: Path) -> None:
+    for count in (1, 2):
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        command += ["-m", "coview", *map(str, (*common, *LAZILY)), "--epochs", "2"]
+        done = subprocess.run(
+            [sys.executable, *command, "--out", str(tmp_path / str(count))],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count(f"{IN_TRAIN} cannot be decoded") == 1
+    one, two = (state(str(tmp_path / name))["method"] for name in ("1", "2"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+    assert facts(str(tmp_path / "1")) == facts(str(tmp_path / "2"))

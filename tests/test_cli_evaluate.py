@@ -215,3 +215,88 @@ def test_init_from_another_programs_checkpoint(
     assert refused(*start, "--init", "other.safetensors", "--out", "no") == [
         "other.safetensors holds no tensor of this backbone under any known name."
     ]
+
+
+def test_timm_by_name(run: Run, refused: Run, photos: Path) -> None:
+    answer = run("evaluate", "knn", "timm:test_resnet", "--data", photos, "--json")
+    assert "note: timm:test_resnet has RANDOM weights (seed 0)" in answer.stderr
+    assert answer.json["origin"] == "random, seed 0" and answer.json["train_images"] == 48
+    said = run("embed", "timm:test_resnet", "--data", photos, "--out", "e.npz", "--json").json
+    assert (said["images"], said["origin"]) == (60, "random, seed 0")
+    found = run("evaluate", "retrieval", "timm:test_resnet", "--data", photos, "--json").json
+    assert found["origin"] == "random, seed 0" and found["queries"] == 12
+    grid = ("--lr", 1, "--weight-decay", 0, "--epochs", 2)
+    text = run("evaluate", "linear", "timm:test_resnet", "--data", photos, *grid)
+    assert "Linear top-1" in text.stdout and "RANDOM" in text.stderr
+    assert refused("evaluate", "knn", "timm:test_resnet") == [
+        "--data is needed: only a run's directory says what it trained on."
+    ]
+    options = ("--data", photos, "--protocol", "paper")
+    wrong = run("evaluate", "linear", "timm:test_resnet", *options, status=2)
+    assert "published linear probe is known for 'timm:test_resnet'" in wrong.errors[0]
+    assert "Did you mean" in refused("embed", "timm:test_resnit", "--out", "e.npy")[0]
+
+
+def test_another_programs_file_is_measured(
+    run: Run, refused: Run, photos: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    source = timm.create_model("test_resnet", num_classes=0).state_dict()
+    keys = {f"module.encoder_q.{key}": value for key, value in source.items()}
+    torch.save({"state_dict": {**keys, "module.queue": torch.ones(2, 2)}}, "moco.pth")
+    options = ("moco.pth", "--data", photos, "--json")
+    answer = run("evaluate", "knn", *options, "--backbone", "test_resnet")
+    assert answer.json["origin"] == "MoCo"
+    assert "note: moco.pth is laid out as MoCo: all" in answer.stderr
+    # The same weights under another name: timm's random ones of seed 0.
+    plain = run("evaluate", "knn", "timm:test_resnet", *options[1:]).json
+    assert {**plain, "origin": "MoCo", "weights": "moco.pth"} == answer.json
+    assert refused("evaluate", "knn", *options[:-1]) == [
+        "moco.pth is another program's file, which does not name its network: give it by "
+        "--backbone NAME, resnet50 say."
+    ]
+
+
+def test_a_classifiers_backbone(run: Run, photos: Path, trained: Path) -> None:
+    grid = ("--lr", 1, "--weight-decay", 0, "--epochs", 1)
+    run("evaluate", "linear", trained, *grid, "--save", "linear.safetensors")
+    for key, value in coview.load_backbone(trained).backbone.state_dict().items():
+        assert torch.equal(
+            coview.load_backbone("linear.safetensors").backbone.state_dict()[key], value
+        )
+    document = run("evaluate", "knn", "linear.safetensors", "--data", photos, "--json").json
+    assert document["top1"] == run("evaluate", "knn", trained, "--json").json["top1"]
+    run("export", "linear.safetensors", "--out", "alone.safetensors")
+    run("embed", "linear.safetensors", "--data", photos, "--out", "e.npy")
+    said = run("distill", "linear.safetensors", "--data", photos, "--epochs", 1, "--json").json
+    assert said["train_images"] == 48
+    start = ("train", "byol", "--data", photos, "--batch-size", 16, "--max-steps", 1)
+    options = ("--backbone", "resnet10-quarter", "--no-evaluate", "--out", "next")
+    run(*start, *options, "--init", "linear.safetensors")
+
+
+def test_a_support_vector_machine(run: Run, refused: Run, trained: Path) -> None:
+    document = run("evaluate", "linear", trained, "--protocol", "instdisc", "--json").json
+    assert document["protocol"] == "linear SVM, offline, frozen features"
+    assert (document["cost"], document["classes"]) == (1.0, 3)
+    assert (
+        "C = 1, 48 training" in run("evaluate", "linear", trained, "--protocol", "instdisc").stdout
+    )
+    assert refused(
+        *("evaluate", "linear", trained, "--protocol", "instdisc"),
+        *("--epochs", 2, "--head-batch-size", 8),
+    ) == [
+        "A support vector machine is not trained in steps: leave out --epochs, --head-batch-size."
+    ]
+    assert "cost" in run("evaluate", "table", trained, "--json").json[-1]
+
+
+def test_finetuning_as_ones_own_method_published(run: Run, refused: Run, trained: Path) -> None:
+    options = ("--labels", "1%", "--epochs", 1, "--json")
+    own = run("evaluate", "finetune", trained, *options).json
+    assert own["source"] == "arXiv:2002.05709, appendix B.5, but epochs 1"
+    swav = run("evaluate", "finetune", trained, *options, "--protocol", "swav").json
+    assert (swav["lr"], swav["head_lr"]) == (0.02, 5.0)
+    assert refused("evaluate", "finetune", trained, "--protocol", "moco")[0].startswith(
+        "No published fine-tuning is known for 'moco'. Name one: --protocol instdisc, simclr"
+    )

@@ -31,6 +31,12 @@ SHORT = {"views.window": 1265, "encoder.last": 3}
 SUBJECTS = {
     **{name: Subject(name) for name in method_names() if name != "cpc-audio"},
     "cpc-audio": Subject("cpc-audio", Changes(image_size=1300, set=SHORT)),
+    **{
+        f"{name} with stochastic depth": Subject(
+            name, Changes(backbone="test_vit", set={"backbone.drop_path": 0.5})
+        )
+        for name in ("dino", "moco-v3")
+    },
     "instdisc in shares": Subject("instdisc", Changes(set=SHARES, use={"loss": "nce"})),
     "cmc in shares": Subject("cmc", Changes(set=SHARES)),
 }

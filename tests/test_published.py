@@ -107,6 +107,25 @@ def test_a_probe_is_a_setting_like_any_other(run: Run, refused: Run) -> None:
     assert "must be > 0" in refused("show", "moco", "--set", "probe.lr=0")[0]
 
 
+def test_a_file_declares_its_probe(run: Run) -> None:
+    """With a base of which it keeps what it does not change, or another way altogether."""
+    Path("mine.toml").write_text('base = "moco"\n[probe]\nlr = 7\n[finetune]\nuse = "sgd"\n')
+    tables = run("show", "mine.toml", "--json").json["tables"]
+    lr, epochs = (tables["probe"][0]["settings"][key]["value"] for key in ("lr", "epochs"))
+    assert (lr, epochs, tables["finetune"][0]["use"]) == (7.0, 100, "sgd")
+    Path("again.toml").write_text(run("show", "mine.toml", "--toml").stdout)
+    again = run("show", "again.toml", "--json").json["tables"]
+    assert [
+        (part["use"], {key: said["value"] for key, said in part["settings"].items()})
+        for part in (*again["probe"], *again["finetune"])
+    ] == [
+        (part["use"], {key: said["value"] for key, said in part["settings"].items()})
+        for part in (*tables["probe"], *tables["finetune"])
+    ]
+    Path("svm.toml").write_text('base = "moco"\n[probe]\nuse = "svm"\n')
+    assert coview.recipe("svm.toml").probe == Use("svm")
+
+
 def test_a_probe_follows_the_preset(run: Run) -> None:
     """A vision transformer's rate and a ResNet's differ in MoCo v3."""
     for preset, rate in (("none", 3.0), ("resnet", 0.1), ("small", 0.1)):

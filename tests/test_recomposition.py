@@ -177,6 +177,16 @@ REFUSED = {
         ("simclr", "--use", "views=instdisc"),
         "target 'shared' would compare a view with itself",
     ),
+    "a momentum encoder beside an encoder that predicts patches": (
+        ("cpc", "--use", "target=momentum"),
+        "target 'momentum' gives a key for each view, but encoder 'autoregressive' compares "
+        "something else than views: use --use target=shared.",
+    ),
+    "a memory bank beside an encoder that predicts patches": (
+        ("cpc", "--use", "target=memory-bank"),
+        "target 'memory-bank' gives a key for each view, but encoder 'autoregressive' compares "
+        "something else than views: use --use target=shared.",
+    ),
     "two settings of one component": (
         ("instdisc", "--set", "negatives.draws=3"),
         "negatives 'memory-bank' is the same component as the target: set target.draws there.",

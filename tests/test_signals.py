@@ -117,12 +117,12 @@ def test_under_torchrun_all_processes_stop_after_the_same_step(run: Run, tmp_pat
         until_first_epoch(process)
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode != 0
+    assert process.returncode == 1
     assert stderr.count("Interrupted. Step") == 1, stderr
     assert "Another process" not in stderr
     step = step_of(out)
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [*range(1, step + 1)]
+    entries = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    assert [e["step"] for e in entries if "loss" in e] == [*range(1, step + 1)]
     more = ("train", "--resume", out, "--max-steps", step + 1, "--no-evaluate", "--device", "cpu")
     refused = run(*more, status=2)
     assert "world_size was 2 and is now 1" in refused.errors[0]

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.data.bad import BadData, BadImage, BadImages, allowed, read, stand_ins
+from coview.data.bad import BadImageError, BadImages, DataError, allowed, read, stand_ins
 from coview.data.base import DataSettings, Split
 from coview.data.decode import decode_all
 from coview.data.folder import Folder
@@ -38,7 +38,7 @@ class Damaged(Dataset[Tensor]):
 
     def __getitem__(self, row: int) -> Tensor:
         if row in self.broken:
-            raise BadImage(f"The image {row} is broken.")
+            raise BadImageError(f"The image {row} is broken.")
         return torch.full((1, 2, 2), row % 256, dtype=torch.uint8)
 
 
@@ -72,9 +72,9 @@ def test_what_takes_its_place_may_be_bad_too() -> None:
     first, second = islice(stand_ins(3, 50), 2)
     image, faults = read(Damaged(50, (3, first)), 3)
     assert values(image[None]) == [second] and [row for row, _ in faults] == [3, first]
-    with pytest.raises(BadData, match="image 3 is broken.*32 others .*are the data still there"):
+    with pytest.raises(DataError, match="image 3 is broken.*32 others .*are the data still there"):
         read(Damaged(50, tuple(range(50))), 3)
-    with pytest.raises(BadImage, match=r"^The image 0 is broken\.$"):
+    with pytest.raises(BadImageError, match=r"^The image 0 is broken\.$"):
         read(Damaged(1, (0,)), 0)
 
 
@@ -117,7 +117,9 @@ def test_one_in_a_hundred_may_be_bad(count: int, most: int) -> None:
     assert allowed(count) == most
     bad = BadImages()
     bad.add([(row, f"{row} is bad.") for row in range(most)], count)
-    with pytest.raises(BadData, match=f"{most + 1} of {count} images cannot be read, .*more than"):
+    with pytest.raises(
+        DataError, match=f"{most + 1} of {count} images .*, which is more than"
+    ):
         bad.add([(most, "the last straw.")], count)
 
 
@@ -132,9 +134,9 @@ def test_the_first_ten_are_named() -> None:
 
 def test_to_stop_is_at_the_first() -> None:
     split = Split(Damaged(1000, (5,)), bad=BadImages("stop"))
-    with pytest.raises(BadImage, match="image 5 is broken.*--on-bad-image skip"):
+    with pytest.raises(BadImageError, match="image 5 is broken.*--on-bad-image skip"):
         list(Batches(split, 100, 0, "cpu").epoch(0))
-    with pytest.raises(BadImage, match="image 5 is broken"):
+    with pytest.raises(BadImageError, match="image 5 is broken"):
         decode_all(Damaged(1000, (5,)))
 
 
@@ -204,10 +206,8 @@ def test_links_in_circles_and_to_nowhere(tmp_path: Path) -> None:
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     write(tmp_path / "images")
-    folder = os.fsencode(tmp_path / "images")
-    os.rename(os.path.join(folder, b"003.png"), os.path.join(folder, b"caf\xe9.png"))
-    with open(os.path.join(folder, b"bad\xff.png"), "wb") as file:
-        file.write(b"no image")
+    (tmp_path / "images" / "003.png").rename(tmp_path / "images" / os.fsdecode(b"caf\xe9.png"))
+    (tmp_path / "images" / os.fsdecode(b"bad\xff.png")).write_bytes(b"no image")
     data = Folder(str(tmp_path / "images")).load(DataSettings(holdout=0.1))
     names = {name for split in (data.train, data.test) for name in split.names}
     assert os.fsdecode(b"caf\xe9.png") in names
@@ -217,7 +217,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_a_root_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     from coview.data.sources import open_source
 
-    folder = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9")))
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
     write(folder)
     with pytest.raises(RequestError, match=r"caf\\xe9 is not UTF-8"):
         open_source(str(folder))
@@ -242,7 +242,7 @@ def test_a_folder_that_vanishes_is_one_sentence(tmp_path: Path) -> None:
     write(tmp_path / "photos", 300, 64)
     data = Folder(str(tmp_path / "photos")).load(DataSettings(size=64, resident_mib=1))
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
-    with pytest.raises(BadData, match=r"(more than 1%|are the data still there\?)"):
+    with pytest.raises(DataError, match=r"(more than 1%|are the data still there\?)"):
         list(Batches(data.train, 20, 0, "cpu").epoch(0))
 
 

@@ -201,7 +201,9 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
         Folder(None)
     with pytest.raises(RequestError, match=r"There is no folder .*/nowhere\."):
         Folder(str(tmp_path / "nowhere"))
-    with pytest.raises(RequestError, match=r"holds no images \(bmp, gif, jpeg, jpg, npy, npz, png,"):
+    with pytest.raises(
+        RequestError, match=r"holds no images \(bmp, gif, jpeg, jpg, npy, npz, png,"
+    ):
         Folder(str(tmp_path))
     write(tmp_path, "train/a/1.png")
     with pytest.raises(RequestError, match=r"1\.png is a file; .* needs a folder"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coview.data.bad import BadImage
+from coview.data.bad import BadImageError
 from coview.data.base import DataSettings
 from coview.data.decode import decode
 from coview.data.folder import Folder
@@ -111,7 +111,7 @@ def check(folder: Path, count: int, seed: int) -> tuple[int, int]:
             image = decode(str(path), 16, 3)
             assert image.shape == (3, 16, 16) and image.dtype == torch.uint8
             good += 1
-        except BadImage as error:
+        except BadImageError as error:
             assert name in str(error) and "\n" not in str(error)
             bad += 1
         assert time.perf_counter() - started < SLOWEST, name
@@ -155,7 +155,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path, width: int) -> None:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, width, 8, 2, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""))
-    with pytest.raises(BadImage, match=r"bomb\.png cannot be decoded: .*pixels"):
+    with pytest.raises(BadImageError, match=r"bomb\.png cannot be decoded: .*pixels"):
         decode(str(tmp_path / "bomb.png"), 16, 3)
 
 
@@ -165,7 +165,7 @@ def test_an_archive_that_unpacks_to_gigabytes(
     monkeypatch.setattr("coview.data.bands.MOST_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "bomb.npz", np.zeros((3, 1024, 1024), np.uint8))
     assert (tmp_path / "bomb.npz").stat().st_size < 10_000
-    with pytest.raises(BadImage, match="unpacks to 3145"):
+    with pytest.raises(BadImageError, match="unpacks to 3145"):
         decode(str(tmp_path / "bomb.npz"), 16, 3)
 
 

@@ -251,6 +251,50 @@ def test_learning_rates_of_a_probe_follow_its_schedule(published: dict[str, Any]
     assert seen == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_probe_is_sgd_written_out(nesterov: bool) -> None:
+    """Momentum, decay and a falling rate, an image, a class and a weight at a time."""
+    protocol = Protocol(
+        "test", 40.0, 3, batch_size=4, weight_decay=0.01, nesterov=nesterov, drops=(0.5,)
+    )
+    images = torch.randint(0, 256, (8, 1, 2, 2), generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8) % 3
+    split, head = Split(images.to(torch.uint8), labels), classifier(4, 3, 0.5, seed=1)
+    start = (head.weight.detach().double().numpy(), head.bias.detach().double().numpy())
+    taken: list[list[int]] = []
+
+    def forward(rows: Tensor) -> Tensor:
+        return head(rows.flatten(1))
+
+    plain = by_labels(forward, labels)
+
+    def loss(rows: Tensor, indices: Tensor) -> Tensor:
+        taken.append(indices.tolist())
+        return plain(rows, indices)
+
+    optimizer = optimizer_of([{"params": list(head.parameters()), "peak": protocol.lr}], protocol)
+    train_classifier(
+        loss, optimizer, split, protocol, lambda rows, seed: rows, seed=0, device="cpu"
+    )
+    weights = np.concatenate([start[0].T, start[1][None]])  # the bias is a fifth weight, decayed
+    velocity, rows = None, images.flatten(1).double().numpy() / 255
+    assert len(taken) == 6
+    for step, batch in enumerate(taken):
+        slope = 0.01 * weights
+        for row in batch:
+            extended = np.append(rows[row], 1.0)
+            powers = np.exp(extended @ weights)
+            for label in range(3):
+                wrong = powers[label] / powers.sum() - (int(labels[row]) == label)
+                slope[:, label] = slope[:, label] + wrong * extended / 4
+        velocity = slope if velocity is None else 0.9 * velocity + slope
+        move = slope + 0.9 * velocity if nesterov else velocity
+        rate = 40.0 * 4 / 256 * (0.1 if step >= 3 else 1.0)
+        weights = weights - rate * move
+    np.testing.assert_allclose(head.weight.detach().numpy(), weights[:-1].T, atol=1e-5)
+    np.testing.assert_allclose(head.bias.detach().numpy(), weights[-1], atol=1e-5)
+
+
 def test_a_probe_that_diverges_says_so(digits: ImageData) -> None:
     class Huge(RandomFeatures):
         def forward(self, images: Tensor) -> Tensor:

@@ -53,15 +53,71 @@ def test_nearest_in_blocks(
     np.testing.assert_allclose(torch.cat([c for c, _ in got]).numpy(), cosines, atol=1e-12)
 
 
-def test_half_precision_only_proposes() -> None:
-    random = np.random.RandomState(1)
-    # So near to one another that bfloat16 cannot tell them apart.
-    train = torch.from_numpy(1 + 1e-3 * random.randn(12, 6))
-    queries = torch.from_numpy(1 + 1e-3 * random.randn(5, 6))
-    cosines, places = slow_nearest(train.numpy(), queries.numpy(), 4)
-    ((got, found),) = nearest(InMemory(train), queries, 4, half=True)
-    assert found.tolist() == places
-    np.testing.assert_allclose(got.numpy(), cosines, atol=1e-12)
+def crowd(count: int, width: int, spread: float, seed: int) -> torch.Tensor:
+    """Rows so near to one another that bfloat16 cannot tell most of them apart."""
+    make = torch.Generator().manual_seed(seed)
+    return 1 + spread * torch.randn(count, width, generator=make)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-1, 1e-3])
+@pytest.mark.parametrize("stored", [False, True])
+def test_half_precision_only_proposes(tmp_path: Path, spread: float, stored: bool) -> None:
+    train, queries = crowd(3000, 64, spread, 0), crowd(40, 64, spread, 1)
+    rows = InFile.write(tmp_path / "f", train.split(999)) if stored else InMemory(train)
+    exact = list(nearest(rows, queries, 20, half=False, queries_at_once=32))
+    found = list(nearest(rows, queries, 20, half=True, queries_at_once=32))
+    for (cosines, places), (got, where) in zip(exact, found, strict=True):
+        torch.testing.assert_close(got, cosines, atol=1e-6, rtol=0)
+        # Places of equal cosines may be told in any order.
+        different = where != places
+        assert (got - cosines)[different].abs().max().item() < 1e-6 if different.any() else True
+
+
+def test_near_ties_beyond_the_spare_rows_are_within_the_stated_tolerance() -> None:
+    """Hundreds of rows at nearly the k-th cosine: another of them may come, none further away."""
+    make = torch.Generator().manual_seed(0)
+    width, k = 256, 10
+    query = torch.nn.functional.normalize(torch.randn(1, width, generator=make), dim=1)
+    across = torch.randn(2000, width, generator=make)
+    across = torch.nn.functional.normalize(across - (across @ query.T) * query, dim=1)
+    cosine = torch.full((2000, 1), 0.7) + 1e-4 * torch.randn(2000, 1, generator=make)
+    cosine[1000:] -= 2 * neighbours.TOLERANCE
+    train = cosine * query + (1 - cosine**2).sqrt() * across
+    ((exact, _),) = nearest(InMemory(train), query, k, half=False)
+    ((got, places),) = nearest(InMemory(train), query, k, half=True)
+    assert (exact - got).max() <= 2 * neighbours.TOLERANCE
+    assert (places < 1000).all()
+    torch.testing.assert_close(got, train[places[0]] @ query[0] + torch.zeros(1, k))
+
+
+@pytest.mark.parametrize("width", [320, 333, 1000])
+def test_the_search_by_groups_finds_what_topk_finds(width: int) -> None:
+    values = torch.randn(50, width, generator=torch.Generator().manual_seed(width))
+    values[0] = 1.0  # nothing but ties
+    found, places = neighbours._largest(values, 10)
+    expected, where = values.topk(10, dim=1)
+    assert torch.equal(found, expected)
+    assert torch.equal(places[1:], where[1:])
+    assert len(set(places[0].tolist())) == 10
+
+
+def test_half_precision_is_for_what_is_large_and_is_part_of_the_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for native in (True, False):
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda native=native: native, raising=False)
+        wide = torch.zeros(1, 512)
+        assert neighbours.half_pays(50_000, wide, 200) is native
+        assert not neighbours.half_pays(50_000, wide.double(), 200)
+        assert not neighbours.half_pays(50_000, wide[:, :16], 200)
+        assert not neighbours.half_pays(1000, wide, 200)
+        words = neighbours.precision(50_000, wide, 200)
+        assert words == ("bfloat16, the best 232 again in float32" if native else "float32")
+    assert neighbours.precision(50_000, wide.double(), 200) == "float64"
+    train = torch.randn(4, 3)
+    result = accuracy(train, torch.arange(4), train, torch.arange(4), 4, k=1)
+    assert result.as_dict()["precision"] == "float32"
 
 
 def test_rows_in_a_file(tmp_path: Path) -> None:

@@ -53,13 +53,16 @@ def test_a_step_is_done_first() -> None:
 def test_an_echo_is_the_same_order_and_a_second_one_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    done = []
     with pytest.raises(Interrupted) as caught, Interrupts() as taken, taken.held_back():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
+        done.append("went on")
         monkeypatch.setattr(interrupts, "SAME_ORDER", 0.0)
         time.sleep(0.001)
         signal.raise_signal(signal.SIGTERM)
         pytest.fail("it went on")
+    assert done == ["went on"]
     assert caught.value.at_once and caught.value.number == signal.SIGTERM
 
 

@@ -86,7 +86,8 @@ def test_an_object_observes_and_its_state_goes_through_the_checkpoint(tmp_path):
     )
     assert (again.steps, again.started) == (3, 1)
     facts = json.loads((tmp_path / "r" / "run.json").read_text())
-    assert facts["observers"] == []  # an object cannot be named, and progress is the terminal's
+    # An object cannot be named, and progress is the terminal's.
+    assert facts["observers"] == ["collapse"]
 
 
 def test_only_observers_with_state_are_kept():

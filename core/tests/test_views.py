@@ -1,4 +1,4 @@
-"""Each augmentation against torchvision's on the same parameters; the chain's randomness."""
+"""kornia's augmentations against torchvision's on the same parameters; the chain's randomness."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from coview.records import Batch, Step
 from coview.views import Augmentation, Chain, CropViews, TransformViews, positives
 from coview.views.augmentation import Normalize
 
+BACKENDS = ("fused", "kornia", "torchvision")
 ONLY: dict[str, Any] = {
     "jitter": (0.0, 0.0, 0.0, 0.0),
     "grey_p": 0.0,
@@ -42,7 +43,7 @@ def applied(operation: Any, images: Tensor, seed: int = 0) -> tuple[Tensor, dict
 
 
 def operation(settings: Augmentation, name: str, size: int = 48, channels: int = 3) -> Any:
-    only = attrs.evolve(settings, order=(name,))
+    only = attrs.evolve(settings, order=(name,), backend="kornia")
     chain = only.chain(size, channels, Normalize((0.0,), (1.0,), False))
     return chain.operations[0]
 
@@ -170,17 +171,18 @@ def test_probabilities(name: str, p: float) -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_colour_operations_need_colours(channels: int) -> None:
     normalize = Normalize((0.5,) * channels, (0.5,) * channels, True)
-    chain = Augmentation(solarize_p=0.5).chain(16, channels, normalize)
+    chain = Augmentation(solarize_p=0.5, backend="kornia").chain(16, channels, normalize)
     names = {type(op).__name__ for op in chain.operations}
     assert ("RandomGrayscale" in names) == (channels == 3)
     assert ("ColorJitter" in names) == (channels in (1, 3))
     assert chain(torch.rand(3, channels, 20, 20), seed=0).shape == (3, channels, 16, 16)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_seed_gives_the_same_views_and_leaves_global_randomness_alone(
-    images: Tensor,
+    images: Tensor, backend: str
 ) -> None:
-    chain = Augmentation().chain(32, 3, Normalize((0.5,) * 3, (0.5,) * 3, True))
+    chain = Augmentation(backend=backend).chain(32, 3, Normalize((0.5,) * 3, (0.5,) * 3, True))
     torch.manual_seed(5)
     expected_next = torch.rand(1)
     torch.manual_seed(5)
@@ -190,10 +192,14 @@ def test_the_same_seed_gives_the_same_views_and_leaves_global_randomness_alone(
     assert not torch.equal(chain(images, seed=2), first)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("extra", [(), (kornia.RandomErasing(p=0.5),), (tv.RandomInvert(p=0.5),)])
-def test_two_processes_see_what_one_would(images: Tensor, extra: tuple[Any, ...]) -> None:
+def test_two_processes_see_what_one_would(
+    images: Tensor, extra: tuple[Any, ...], backend: str
+) -> None:
     normalize = Normalize((0.5,) * 3, (0.5,) * 3, True)
-    standard = Augmentation(solarize_p=0.5).chain(32, 3, normalize).operations
+    settings = Augmentation(solarize_p=0.5, backend=backend)
+    standard = settings.chain(32, 3, normalize).operations
     chain = Chain([*extra, *standard])
     whole = chain(images, seed=7)
     halves = [chain(images[r * 3 : r * 3 + 3], seed=7, rank=r, world_size=2) for r in (0, 1)]
@@ -215,10 +221,9 @@ def test_crop_views(images: Tensor) -> None:
     views = CropViews([Augmentation(size=24), Augmentation(size=16)], plan, symmetric=False)
     assert views.layout.sizes == ((24, 24), (16, 16))
     assert (views.layout.queries, views.layout.keys) == ((0,), (1,))
-    step = Step(component="views")
-    made = views.generate_views(a_batch(images), step)
+    made = views.generate_views(a_batch(images), Step(component="views"))
     assert [crop.shape for crop in made.crops] == [(6, 3, 24, 24), (6, 3, 16, 16)]
-    again = views.generate_views(a_batch(images), step)
+    again = views.generate_views(a_batch(images), Step(component="views"))
     assert torch.equal(made.crops[0], again.crops[0])
     centre = views.evaluation_views(a_batch(images).images).crops[0]
     own = (a_batch(images).images[:, :, 12:36, 12:36] / 255 - 0.4) / 0.2

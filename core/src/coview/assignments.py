@@ -64,4 +64,5 @@ def log_assignments(
 
 def entropy(probabilities: Tensor) -> Tensor:
     """Return the entropy in nats of distributions along the last dimension, (..., K) -> (...)."""
-    return -torch.special.xlogy(probabilities, probabilities).sum(dim=-1)
+    each: Tensor = torch.special.xlogy(probabilities, probabilities)
+    return -each.sum(dim=-1)

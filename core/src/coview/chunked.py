@@ -17,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.comparison import own, similarities, unit
+from coview.candidates import Chunk, Source, compared, names_of
 from coview.errors import CoviewError
 
 VALUES = 1 << 21
@@ -26,26 +26,6 @@ ROWS = 1024
 """Queries that are compared at once, at most."""
 LOG2_E = math.log2(math.e)
 """Chunks hold logarithms to the base 2: their exponentials take a third of the time."""
-
-
-@attrs.frozen(eq=False)
-class Source:
-    """Negatives as the chunks read them.
-
-    Attributes:
-        vectors: (K, d) shared by all queries, or (N, K, d), a set for each.
-        identities: (K,), (N, K) or None; equal to the query's own: no negative.
-        cosine: divide by the vectors' norms. Only where no gradient reaches them.
-    """
-
-    vectors: Tensor
-    identities: Tensor | None = None
-    cosine: bool = False
-
-    @property
-    def by_row(self) -> bool:
-        """Whether each query has candidates, or names for them, of its own."""
-        return self.vectors.ndim == 3 or (self.identities is not None and self.identities.ndim == 2)
 
 
 def cross_entropy_in_chunks(
@@ -94,17 +74,19 @@ class _CrossEntropy(torch.autograd.Function):
         ctx.needed = ctx.needs_input_grad[5:]
         live = [s for s, needed in zip(sources, ctx.needed, strict=True) if needed]
         still = [s for s, needed in zip(sources, ctx.needed, strict=True) if not needed]
+        names = {id(source): names_of(source, identities, queries.dtype) for source in sources}
         pushes = [torch.zeros_like(source.vectors) for source in live]
         to_queries = torch.zeros_like(queries)
         to_positives = torch.zeros_like(positives)
         loss = queries.new_zeros(())
         for rows in _slices(len(queries), _height(len(queries), live)):
-            own_rows, names = queries[rows] * LOG2_E, identities[rows]
+            own_rows = queries[rows] * LOG2_E
             sums = _Sums.none(own_rows)
             for source in still:
                 for columns in _slices(source.vectors.shape[-2], VALUES // len(own_rows)):
-                    sums = sums.with_chunks([_read(source, rows, columns, own_rows, names)])[0]
-            chunks = [_read(source, rows, slice(None), own_rows, names) for source in live]
+                    chunk = compared(source, rows, columns, own_rows, names[id(source)])
+                    sums = sums.with_chunks([chunk])[0]
+            chunks = [compared(s, rows, slice(None), own_rows, names[id(s)]) for s in live]
             sums, shares = sums.with_chunks(chunks) if chunks else (sums, [])
             # Each term is log(1 + negatives / positive), which loses nothing when it is small.
             odds = sums.log_total() - positives[rows]
@@ -132,15 +114,6 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 @attrs.frozen(eq=False)
-class _Chunk:
-    """Similarities (R, K), the vectors they are with, and their norms where not divided yet."""
-
-    values: Tensor
-    vectors: Tensor
-    norms: Tensor | None
-
-
-@attrs.frozen(eq=False)
 class _Sums:
     """Over the negatives seen so far, for each row.
 
@@ -160,7 +133,7 @@ class _Sums:
         zero = queries.new_zeros(len(queries), 1)
         return cls(zero + lowest, zero, torch.zeros_like(queries))
 
-    def with_chunks(self, chunks: Sequence[_Chunk]) -> tuple[_Sums, list[Tensor]]:
+    def with_chunks(self, chunks: Sequence[Chunk]) -> tuple[_Sums, list[Tensor]]:
         """Return the sums with these added, and 2^(logit - largest); values are overwritten."""
         largest = self.largest
         for chunk in chunks:
@@ -178,29 +151,6 @@ class _Sums:
     def log_total(self) -> Tensor:
         """Return the natural logarithm of the sum (R, 1), -inf where there is none."""
         return (self.largest + self.total.log2()) / LOG2_E
-
-
-def _read(
-    source: Source, rows: slice, columns: slice, queries: Tensor, identities: Tensor
-) -> _Chunk:
-    """Compare these queries with these columns of a source."""
-    shared = source.vectors.ndim == 2
-    vectors = source.vectors[columns] if shared else source.vectors[rows, columns]
-    vectors = vectors.to(queries.dtype)
-    norms = None
-    if source.cosine and shared:
-        vectors = unit(vectors)
-    elif source.cosine:
-        # Dividing the products leaves the (R, K, d) vectors themselves uncopied.
-        norms = vectors.norm(dim=-1).clamp_min(1e-12)
-    values = similarities(queries, vectors)
-    if norms is not None:
-        values /= norms
-    if source.identities is not None:
-        whose = source.identities
-        whose = whose[columns] if whose.ndim == 1 else whose[rows, columns]
-        values.masked_fill_(own(whose, identities), -torch.inf)
-    return _Chunk(values, vectors, norms)
 
 
 def _pull(shares: Tensor, vectors: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ so that any encoder, target and source of negatives can be combined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from coview.records import Encoded, Negatives, Targets
+from coview.records import Encoded, Negatives, Pairs, Targets
 
 
 def unit(rows: Tensor) -> Tensor:
@@ -79,6 +79,9 @@ def cross_entropy(
 ) -> Tensor:
     """Return -log softmax of the positive among all candidates, the mean over rows.
 
+    Every similarity is kept for backward; :func:`coview.contrast.softmax_loss`
+    gives the same in bounded memory.
+
     Args:
         positive: (N,) similarities with the key.
         others: (N, K) similarities with negatives, a part a source.
@@ -86,6 +89,32 @@ def cross_entropy(
     """
     logits = torch.cat([positive.unsqueeze(-1), *others], dim=-1) / temperature
     return (logits.logsumexp(dim=-1) - logits[:, 0]).mean()
+
+
+def soft_cross_entropies(
+    scores: Mapping[int, Tensor],
+    probabilities: Mapping[int, Tensor],
+    pairs: Pairs,
+    temperature: float | Tensor,
+) -> list[Tensor]:
+    """Return -sum of p log softmax(scores / temperature) of each pair, the mean over rows.
+
+    A query's softmax is normalised once for all its pairs, and its logarithms
+    are never written down: what a pair costs is one sum of products.
+
+    Args:
+        scores: by query slot, (N, K).
+        probabilities: by key slot, (N, K), rows that sum to one, without gradient.
+        pairs: (query slot, key slot).
+        temperature: what scores are divided by.
+    """
+    logits, mass = {}, {}
+    for slot in dict.fromkeys(query for query, _ in pairs):
+        rows = scores[slot]
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        logits[slot] = rows / temperature
+        mass[slot] = logits[slot].logsumexp(dim=-1)
+    return [(mass[q] - (probabilities[k] * logits[q]).sum(dim=-1)).mean() for q, k in pairs]
 
 
 def reduced(terms: Iterable[Tensor], reduction: str) -> Tensor:

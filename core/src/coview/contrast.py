@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from coview.chunked import Source, cross_entropy_in_chunks
+from coview.candidates import Source
+from coview.chunked import cross_entropy_in_chunks
 from coview.comparison import unit
 from coview.records import Encoded, Negatives, Pairs, Targets
 
@@ -105,8 +106,9 @@ def _together(
         weight[: len(theirs)] = 1 / max(len(rows), 1)
         weights.append(weight.expand(len(rows), most))
         queries.append(rows)
-    names = [encoded.identities[query] for query in keys]
-    return cross_entropy_in_chunks(*map(torch.cat, (queries, positives, weights, names)), sources)
+    names = torch.cat([encoded.identities[query] for query in keys])
+    rows = torch.cat(queries)
+    return cross_entropy_in_chunks(rows, torch.cat(positives), torch.cat(weights), names, sources)
 
 
 def _alike(pairs: Pairs, negatives: Sequence[Negatives]) -> list[Pairs]:

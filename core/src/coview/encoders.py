@@ -16,6 +16,7 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from coview.backbones import is_convolutional
+from coview.depth import deal, share
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Layout, Plan
@@ -61,7 +62,11 @@ class Encoder(nn.Module):
         trunk: (B, C, H, W) -> (B, D).
         projector: (N, D) -> (N, d).
         predictor: (N, d) -> (N, d), or None.
+        by_view: a slot is a view. A target that says so of its keys is refused
+            beside an encoder that does not.
     """
+
+    by_view = True
 
     projector: nn.Module
     predictor: nn.Module | None
@@ -80,6 +85,7 @@ class Encoder(nn.Module):
             plan.layout.channels[0], max(max(size) for size in plan.layout.sizes)
         )
         _refuse_broken_patches(self.trunk, plan.layout)
+        self.drop_paths = share(self.trunk)
         self.features = int(self.trunk.num_features)  # type: ignore[arg-type]
         self.predictor = None
         self.channels_last = is_convolutional(self.trunk)
@@ -167,6 +173,8 @@ class Encoder(nn.Module):
             chunks = [rows[view].tensor_split(count) for view in group]
             for pieces in zip(*chunks, strict=True):
                 together = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+                if module is self.trunk:
+                    deal(self.drop_paths, len(pieces), len(pieces[0]))
                 outputs = module(together).split([len(piece) for piece in pieces])
                 for view, output in zip(group, outputs, strict=True):
                     parts[view].append(output)

@@ -8,7 +8,8 @@ is missing, and knows no method::
     def guards(self):
         return [Guard("a predictor", self.predictor is not None, "--set encoder.predictor=true")]
 
-A target whose keys pass gradient back says so by ``passes_gradient = True``.
+A target whose keys pass gradient back says so by ``passes_gradient = True``, and
+a loss that takes keys as constants whatever the target by ``constant_keys = True``.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def _constant_keys(method: Method) -> Guard | None:
     parts = method.parts.values()
     targets = [part.module for part in parts if "target" in part.roles]
     passes = any(getattr(target, "passes_gradient", False) for target in targets)
+    passes &= not getattr(method.components["loss"], "constant_keys", False)
     if _negatives(method) is not None and passes:
         return None
     return Guard(

@@ -155,6 +155,9 @@ class StepHooks:
     ) -> Tensor:
         """Role ``loss``: compare.
 
+        A loss that makes assignments (to prototypes, say) also calls
+        :func:`coview.assignments.log_assignments`, by which collapse is seen.
+
         Args:
             encoder: the online encoder, for a loss that scores what it was
                 given by the current predictor or prototypes

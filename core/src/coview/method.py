@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from coview.backbones import BackboneSpec
+from coview.depth import drawing
 from coview.encoders import Encoder
 from coview.errors import CoviewError, PluginError, RequestError
 from coview.hookspecs import PROJECT, ROLES, LifeHooks, StepHooks
@@ -57,7 +58,7 @@ class Method(nn.Module):
         hook = self.manager.hook
         with torch.no_grad():
             views = hook.generate_views(batch=batch, step=step)
-        with self.autocast():
+        with self.autocast(), drawing(step):
             encoded = hook.encode(views=views, batch=batch, step=step)
             targets = hook.encode_targets(
                 encoder=self.encoder, views=views, encoded=encoded, batch=batch, step=step
@@ -169,10 +170,23 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
             key = role if role not in built else f"{role}-{part.name}"
             module = objects.get(role) or _construct(part, plan)
             built[key] = Component(key, module, (role,), part.name, part.package)
+            _refuse_other_slots(built, key)
             plan = _learned(plan, role, module)
     method = Method(list(built.values()), resolved.training.evaluates)
     method.backbone()  # that there is none to evaluate must not be found out after training
     return method
+
+
+def _refuse_other_slots(built: dict[str, Component], key: str) -> None:
+    """Refuse a target whose keys are of views beside an encoder whose queries are not."""
+    target, encoder = built[key], built.get("encoder")
+    if encoder is None or not getattr(target.module, "by_view", False):
+        return
+    if not getattr(encoder.module, "by_view", True):
+        raise RequestError(
+            f"{target.roles[0]} {target.name!r} gives a key for each view, but encoder "
+            f"{encoder.name!r} compares something else than views: use --use target=shared."
+        )
 
 
 def _construct(part: Part, plan: Plan) -> nn.Module:

@@ -65,11 +65,20 @@ def test_the_worked_example(prediction: Any, key: Any, expected: float) -> None:
 def test_its_gradient() -> None:
     """Across the prediction: (-.256, .192), whose product with (3, 4) is nothing."""
     prediction = double([[3, 4]]).requires_grad_()
-    key = double([[1, 0]]).requires_grad_()
+    key = double([[1, 0]])
     regression().compute_loss(*records({0: prediction}, {1: key}, ((0, 1),))).backward()
-    assert prediction.grad is not None and key.grad is None
+    assert prediction.grad is not None
     assert prediction.grad[0].tolist() == pytest.approx([-0.256, 0.192], abs=1e-12)
     assert (prediction.grad * prediction).sum().item() == pytest.approx(0, abs=1e-12)
+
+
+def test_keys_take_gradient_where_the_target_passes_it() -> None:
+    """Without stop-gradient the cosine pulls at both: d cos / d(1, 0) across it is (0, .8)."""
+    prediction = double([[3, 4]])
+    key = double([[1, 0]]).requires_grad_()
+    regression().compute_loss(*records({0: prediction}, {1: key}, ((0, 1),))).backward()
+    assert key.grad is not None
+    assert key.grad[0].tolist() == pytest.approx([0, -1.6], abs=1e-12)
 
 
 def test_both_directions_span_0_to_8() -> None:

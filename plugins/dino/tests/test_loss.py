@@ -45,7 +45,15 @@ def test_dino_toy_1() -> None:
     found = loss.compute_loss(encoded, targets, Step(sink=logged.__setitem__))
     assert found.item() == pytest.approx(1.843077, abs=1e-6)
     entropies = [0.214422, -sum(p * math.log(p) for p in (0.001781, 0.922496, 0.075723))]
-    assert logged["teacher_entropy"].item() == pytest.approx(sum(entropies) / 2, abs=1e-5)
+    entropy = sum(entropies) / 2
+    assert logged["assignment_entropy"].item() == pytest.approx(entropy / math.log(3), abs=1e-5)
+    # Two pairs have either key, so that the mean over pairs takes off the mean entropy.
+    assert logged["assignment_divergence"].item() == pytest.approx(1.843077 - entropy, abs=1e-5)
+    alone = records(rows(STUDENT), rows(TEACHER), ((1, 0),))
+    made_again = made()
+    made_again.centre.copy_(torch.tensor([0.05, 0.1, 0.0]))
+    made_again.compute_loss(*alone, Step(sink=logged.__setitem__))
+    assert logged["assignment_divergence"].item() == pytest.approx(1.193184, abs=1e-6)
     loss.update_target(targets)
     assert loss.centre.tolist() == pytest.approx([0.055, 0.11, 0.005], abs=1e-7)
 

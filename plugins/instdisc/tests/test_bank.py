@@ -170,3 +170,35 @@ def test_its_settings_live_in_the_first_role() -> None:
 
 def _tiny(recipe: Any, **changes: Any) -> Any:
     return attrs.evolve(recipe, backbone=coview.Use("resnet10-quarter"), **changes)
+
+
+def test_shared_draws_serve_every_query_and_every_process() -> None:
+    made = bank(7, 4, draws=50, shared=True)
+    targets = made.encode_targets(ONE, batch(0, 1, 2))
+    drawn = made.draw_negatives(targets, batch(0, 1, 2), Step(seed=5))
+    vectors = drawn.vectors[0]
+    assert vectors.shape == (50, 4) and drawn.identities[0] is None
+    counts = (vectors.unsqueeze(1) == made.rows).all(-1).sum(0)
+    assert counts.sum() == 50 and (counts > 0).sum() > 4
+    # What is drawn depends on the step alone, so processes with other rows draw the same.
+    fewer = made.draw_negatives(targets, batch(4), Step(seed=5))
+    assert torch.equal(fewer.vectors[0], vectors)
+    other = made.draw_negatives(targets, batch(0, 1, 2), Step(seed=6))
+    assert not torch.equal(other.vectors[0], vectors)
+
+
+def test_noise_that_is_shared_costs_what_the_same_noise_costs_each_query() -> None:
+    """It is another estimator only because draws are common, not because of what is computed."""
+    made = bank(7, 4, draws=9, shared=True).double()
+    indices = batch(0, 1, 2)
+    targets = made.encode_targets(ONE, indices)
+    drawn = made.draw_negatives(targets, indices, Step())
+    make = torch.Generator().manual_seed(2)
+    queries = {0: torch.randn(3, 4, generator=make, dtype=torch.float64)}
+    encoded = Encoded(queries, queries, {0: indices.indices}, ((0, 0),), {})
+    values = []
+    for vectors in (drawn.vectors[0], drawn.vectors[0].expand(3, 9, 4)):
+        loss = coview.component("losses", "nce", plan=Plan(dataset_size=7))
+        parts = (coview.Negatives({0: vectors}, {0: None}),)
+        values.append(loss.compute_loss(encoded, targets, parts, Step()).item())
+    assert values[0] == pytest.approx(values[1], abs=1e-12)

@@ -69,4 +69,6 @@ def test_a_short_run_on_digits(tmp_path, preset: str) -> None:
     assert run.step == 4
     loss = run.value("loss")
     assert 0 < loss < 2 * math.log(20)
-    assert 0 <= run.value("code_entropy_0") <= math.log(20) + 1e-6
+    assert 0 < run.value("assignment_entropy") <= run.value("assignment_mean_entropy") <= 1 + 1e-6
+    assert 0 < run.value("assignment_information") < 1
+    assert 0 < run.value("assignment_divergence") < loss

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from coview_swav import sinkhorn as module
 from coview_swav.sinkhorn import sinkhorn
 
 THREE = torch.tensor([[0.9, 0.1], [0.8, 0.3], [0.2, 0.4]], dtype=torch.float64)
@@ -124,6 +125,67 @@ def test_finite_in_half_precision_and_with_huge_scores(dtype: torch.dtype, size:
     assert codes.dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
     assert codes.isfinite().all()
     assert torch.allclose(codes.sum(1), torch.ones(64, dtype=codes.dtype), atol=1e-5)
+
+
+def in_logarithms(scores: list[list[float]], epsilon: float, iterations: int) -> list[list[float]]:
+    """The same scaling with nothing but logarithms, where no number can leave its range."""
+
+    def mass(values: list[float]) -> float:
+        top = max(values)
+        return top + math.log(sum(math.exp(value - top) for value in values))
+
+    table = [[value / epsilon for value in row] for row in scores]
+    for _ in range(iterations):
+        columns = [mass(list(column)) for column in zip(*table, strict=True)]
+        table = [[v - c for v, c in zip(row, columns, strict=True)] for row in table]
+        table = [[v - mass(row) for v in row] for row in table]
+    return [[math.exp(value) for value in row] for row in table]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    scores=matrices,
+    size=st.sampled_from([1.0, 40.0, 1e3, 1e4]),
+    iterations=st.integers(1, 4),
+    block=st.sampled_from([1, 7, 1 << 20]),
+)
+def test_huge_scores_have_the_codes_that_logarithms_give(
+    scores: list[list[float]], size: float, iterations: int, block: int
+) -> None:
+    """Columns that all rows avoid and rows far below all others keep their codes."""
+    large = torch.tensor(scores, dtype=torch.float64) * size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        codes = sinkhorn(large, None, 0.05, iterations)
+    assert close(codes, in_logarithms(large.tolist(), 0.05, iterations), 1e-8)
+
+
+def test_whole_rows_and_columns_that_underflow_are_not_lost() -> None:
+    scores = torch.zeros(4, 3)
+    scores[1] = -500  # below all others by e^-10000
+    scores[:, 2] = -300
+    codes = sinkhorn(scores)
+    expected = in_logarithms(scores.tolist(), 0.05, 3)
+    assert close(codes, expected, 1e-6)
+    assert codes[1].tolist() == pytest.approx([0, 0, 1], abs=1e-6)
+
+
+def test_any_number_of_iterations_stays_finite() -> None:
+    make = torch.Generator().manual_seed(0)
+    scores = torch.randn(50, 7, generator=make) * 30
+    codes = sinkhorn(scores, iterations=500)
+    assert codes.isfinite().all()
+    assert torch.allclose(codes.sum(1), torch.ones(50), atol=1e-5)
+
+
+def test_threads_share_blocks_out_without_changing_codes() -> None:
+    scores = torch.randn(13, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    alone, threads = sinkhorn(scores), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert torch.allclose(sinkhorn(scores), alone, atol=1e-14)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_no_gradient_passes() -> None:

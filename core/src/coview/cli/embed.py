@@ -16,8 +16,9 @@ from coview.commands.options import (
 )
 from coview.commands.weights import (
     data_of,
+    found_weights,
     load_like,
-    network_of,
+    say,
     tell_bad_images,
     weights_argument,
 )
@@ -69,10 +70,11 @@ def command(
     from coview.training.device import pick_device
 
     place = pick_device(device)
-    network, origin = network_of(weights, backbone, pretrained)
-    loaded = load_like(data or data_of(weights), network.meta, workers)
+    found = found_weights(weights, backbone, pretrained)
+    loaded = load_like(data or data_of(weights), found.network.meta, workers)
+    say(found.notes)
     table: dict[str, np.ndarray[Any, Any]] = embed(
-        network.to(place), loaded, split, batch_size=batch_size, device=place, workers=workers
+        found.network.to(place), loaded, split, batch_size=batch_size, device=place, workers=workers
     )
     try:
         write(out, table)
@@ -85,6 +87,6 @@ def command(
         click.echo(f"rows of NaN in their places: {', '.join(map(str, gone[:10]))}", err=True)
     if as_json:
         facts = {"out": str(out), "images": images, "width": width, "columns": list(table)}
-        print_json({**facts, **({} if origin is None else {"origin": origin}), **bad})
+        print_json({**facts, **({} if found.origin is None else {"origin": found.origin}), **bad})
     else:
         click.echo(f"{images} embeddings of width {width} in {out}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from coview.commands.options import json_option, print_json
-from coview.commands.weights import network_of, weights_argument
+from coview.commands.weights import found_weights, say, weights_argument
 from coview.errors import RequestError
 
 
@@ -53,7 +53,9 @@ def command(
         raise RequestError("--keys names tensors, which only --format safetensors has.")
     from coview.evaluation.shipping import ship
 
-    exported, _ = network_of(weights, backbone, pretrained)
+    found = found_weights(weights, backbone, pretrained)
+    say(found.notes)
+    exported = found.network
     difference = ship(exported, out, format, keys)
     meta = exported.meta
     if as_json:

@@ -22,6 +22,7 @@ COMMANDS = {
     "embed": "coview.cli.embed",
     "export": "coview.cli.export",
     "views": "coview.cli.views",
+    "new": "coview.cli.new",
     "check": "coview.cli.check",
     "pack": "coview.cli.pack",
     "doctor": "coview.cli.doctor",

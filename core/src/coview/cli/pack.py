@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from coview.commands.options import (
-    data_help,
     json_option,
     on_bad_image,
     on_bad_image_option,
@@ -71,9 +70,7 @@ def command(
     loaded = open_source(data, download).load(settings)
     counts = {name: len(split) for name, split in splits_of(loaded).items()}
     workers = (os.cpu_count() or 1) if workers is None else workers
-    with click.progressbar(
-        length=sum(counts.values()), label="packing", file=sys.stderr
-    ) as bar:
+    with click.progressbar(length=sum(counts.values()), label="packing", file=sys.stderr) as bar:
         pack(loaded, out, workers, bar.update)
     bad = tell_bad_images(loaded, "have others in their places")
     each = loaded.channels * loaded.size**2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from coview.data.base import ImageData
     from coview.evaluation.exported import ExportedBackbone
+    from coview.evaluation.opening import Weights
 
 
 def weights_argument(function: AnyCommand) -> AnyCommand:
@@ -121,21 +122,23 @@ def opened(
     from coview.training.device import pick_device
 
     place = pick_device(device)
-    network, origin = network_of(weights, backbone, pretrained)
-    loaded = load_like(data or data_of(weights), network.meta, workers)
-    return Opened(weights, network.to(place), loaded, place, origin)
+    found = found_weights(weights, backbone, pretrained)
+    loaded = load_like(data or data_of(weights), found.network.meta, workers)
+    say(found.notes)
+    return Opened(weights, found.network.to(place), loaded, place, found.origin)
 
 
-def network_of(
-    weights: Path, backbone: str | None, pretrained: bool
-) -> tuple[ExportedBackbone, str | None]:
-    """Load weights by any name, say on stderr what must be known of them; return their origin."""
+def found_weights(weights: Path, backbone: str | None, pretrained: bool) -> Weights:
+    """Load weights by any name."""
     from coview.evaluation.opening import open_weights
 
-    found = open_weights(weights, backbone=backbone, pretrained=pretrained)
-    for note in found.notes:
+    return open_weights(weights, backbone=backbone, pretrained=pretrained)
+
+
+def say(notes: Iterable[str]) -> None:
+    """Write on stderr what must be known of weights."""
+    for note in notes:
         click.echo(f"note: {note}", err=True)
-    return found.network, found.origin
 
 
 def data_of(weights: Path) -> str:

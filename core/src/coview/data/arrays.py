@@ -15,7 +15,7 @@ from coview.data.assemble import assemble, common_size, delivered_size, fits
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import CHUNK, fit
 from coview.data.layout import as_images, numbered, one_image
-from coview.data.loader import fetched
+from coview.data.reading import fetched
 from coview.data.splits import digest, evenly_spaced
 from coview.errors import RequestError
 

@@ -33,11 +33,11 @@ Fault = tuple[int, str]
 """An image's number and a sentence that names it and says what is wrong."""
 
 
-class BadData(CoviewError):
+class DataError(CoviewError):
     """The data cannot be trained on, or measured on, any further."""
 
 
-class BadImage(BadData):
+class BadImageError(DataError):
     """An image that cannot be read; the sentence names it."""
 
 
@@ -68,7 +68,7 @@ class BadImages:
             count: of the split's images.
 
         Raises:
-            BadData: the policy is to stop, or they are too many.
+            DataError: the policy is to stop, or they are too many.
         """
         for row, sentence in faults:
             with self._lock:
@@ -78,9 +78,11 @@ class BadImages:
                 whole, rows, of = self._above
                 whole.add([(rows[row], sentence)], of)
             elif self.policy == "stop":
-                raise BadImage(f"{sentence} (--on-bad-image skip lets another take its place.)")
+                raise BadImageError(
+                    f"{sentence} (--on-bad-image skip lets another take its place.)"
+                )
             elif len(self.faults) > allowed(count):
-                raise BadData(
+                raise DataError(
                     f"{len(self.faults)} of {count} images cannot be read, which is more than "
                     f"{SHARE:.0%}: {self.named()}"
                 )
@@ -127,7 +129,7 @@ def stand_ins(row: int, count: int, labels: Tensor | None = None) -> Iterator[in
         labels: (count,) int64: take images of the same class, if there are any. Only
             for learning with labels, which would otherwise be wrong.
     """
-    pool = range(count)
+    pool: Sequence[int] = range(count)
     if labels is not None:
         same = (labels == labels[row]).nonzero().flatten().tolist()
         pool = same if len(same) > 1 else pool
@@ -146,21 +148,21 @@ def read(images: Any, row: int, labels: Tensor | None = None) -> tuple[Tensor, l
     """Return an image, or the one that takes its place, and what was wrong on the way.
 
     Raises:
-        BadData: neither it nor many others can be read.
+        DataError: neither it nor many others can be read.
     """
     faults: list[Fault] = []
     try:
         return images[row], faults
-    except BadImage as error:
+    except BadImageError as error:
         faults.append((row, str(error)))
     for other in islice(stand_ins(row, len(images), labels), TRIES):
         try:
             return images[other], faults
-        except BadImage as error:
+        except BadImageError as error:
             faults.append((other, str(error)))
     if len(faults) == 1:
-        raise BadImage(faults[0][1])
-    raise BadData(
+        raise BadImageError(faults[0][1])
+    raise DataError(
         f"{faults[0][1]} Nor can {len(faults) - 1} others that were tried in its place: are the "
         "data still there?"
     )

@@ -43,6 +43,12 @@ class DataSettings:
     resident_mib: int = setting(
         2048, "a set up to this size (MiB, decoded) is decoded once and lives on the device", gt(0)
     )
+    decoder: str = setting(
+        "cpu",
+        "what decodes the JPEG files of sets too large for memory: cpu, or gpu (in batches, "
+        "where CUDA is used; pixels differ in their last digits)",
+        one_of("cpu", "gpu"),
+    )
     on_bad_image: str = setting(
         "skip",
         "of an image that cannot be read: skip (another takes its place, up to 1 % of a split) "

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from coview.data import bands
-from coview.data.bad import BadImage, BadImages, Readable
+from coview.data.bad import BadImageError, BadImages, Readable
 from coview.errors import RequestError
 
 CHUNK = 64
@@ -100,7 +100,7 @@ def decode(path: str, size: int, channels: int) -> Tensor:
     """Return the image in a file as (channels, size, size) uint8; of an animation, the first.
 
     Raises:
-        BadImage: it cannot be decoded, or is larger than PIL thinks safe.
+        BadImageError: it cannot be decoded, or is larger than PIL thinks safe.
     """
     try:
         if bands.shape_of(path) is not None:
@@ -111,10 +111,10 @@ def decode(path: str, size: int, channels: int) -> Tensor:
         raise named(path, error) from error
 
 
-def named(name: str, error: Exception) -> BadImage:
+def named(name: str, error: Exception) -> BadImageError:
     """Return the sentence that an image cannot be decoded, and why, on one line."""
     why = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
-    return BadImage(f"The image {name} cannot be decoded: {why}.")
+    return BadImageError(f"The image {name} cannot be decoded: {why}.")
 
 
 def decode_plain(file: str | BinaryIO, size: int, channels: int) -> Tensor:
@@ -140,6 +140,7 @@ class Files(Dataset[Tensor]):
     paths: tuple[str, ...]
     size: int
     channels: int
+    decoder: str = "cpu"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -173,7 +174,7 @@ def decode_all(images: Dataset[Tensor], workers: int = 0, bad: BadImages | None 
             Without it, the first ends the work.
 
     Raises:
-        BadImage: an image cannot be read.
+        BadImageError: an image cannot be read.
         CoviewError: too many cannot.
     """
     count = len(cast(Sized, images))

@@ -6,12 +6,13 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
+import attrs
 import torch
 from PIL import Image
 
 from coview.data import bands
 from coview.data.assemble import assemble, common_size, delivered_size
-from coview.data.bad import BadImage
+from coview.data.bad import BadImageError
 from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
 from coview.data.decode import FORMATS, Files, named
 from coview.data.listing import SUFFIXES, Listing, list_images
@@ -66,10 +67,10 @@ class Folder:
         """Return height, width and, of an array or stack, channels of some images.
 
         Raises:
-            BadImage: none of them can be read.
+            BadImageError: none of them can be read.
         """
         names, seen = self.train.names, []
-        problems: list[BadImage] = []
+        problems: list[BadImageError] = []
         for row in evenly_spaced(len(names), LOOKED_AT):
             try:
                 seen.append(_header(str(self.root / names[row])))
@@ -92,7 +93,10 @@ class Folder:
         # The union: a class that only one split has must not shift the others' numbers.
         classes = tuple(sorted({name for listing in listings for name in listing.classes or ()}))
         size = delivered_size(settings, native)
-        splits = [self._split(listing, classes, size, channels) for listing in listings]
+        splits = [
+            self._split(listing, classes, Files((), size, channels, settings.decoder))
+            for listing in listings
+        ]
         return assemble(
             self.name,
             splits[0],
@@ -108,14 +112,14 @@ class Folder:
             workers=workers,
         )
 
-    def _split(self, listing: Listing, classes: Sequence[str], size: int, channels: int) -> Split:
+    def _split(self, listing: Listing, classes: Sequence[str], empty: Files) -> Split:
         numbers = {name: number for number, name in enumerate(classes)}
         labels = None
         # One class says nothing: it is how unlabelled images are often stored.
         if listing.classes is not None and len(classes) > 1:
             labels = torch.tensor([numbers[name] for name in listing.classes])
         paths = tuple(str(self.root / name) for name in listing.names)
-        return Split(Files(paths, size, channels), labels, listing.names)
+        return Split(attrs.evolve(empty, paths=paths), labels, listing.names)
 
 
 def _header(path: str) -> tuple[int, int, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, cast
 
 from coview.data.arrays import Objects
@@ -14,8 +15,9 @@ from coview.registry import entries, find
 def parse_source(text: str) -> tuple[str, str | None]:
     """Split ``SOURCE[:PATH]`` into a data set's name and a path.
 
-    A path alone is a folder, of images or one that ``coview pack`` wrote. A name comes before a folder of that name, which
-    can be written ``./NAME``; ``PACKAGE:NAME`` chooses among packages.
+    A path alone is a folder, of images or one that ``coview pack`` wrote. A
+    name comes before a folder of that name, which can be written ``./NAME``;
+    ``PACKAGE:NAME`` chooses among packages.
 
     Raises:
         RequestError: it is neither a name nor a path that exists.
@@ -49,7 +51,7 @@ def _refuse_unwritable(text: str) -> None:
 
 
 def _kind(path: str | os.PathLike[str]) -> str:
-    return "pack" if os.path.isfile(os.path.join(path, "pack.json")) else "folder"
+    return "pack" if (Path(path) / "pack.json").is_file() else "folder"
 
 
 def open_source(data: Any, download: bool = False) -> Source:

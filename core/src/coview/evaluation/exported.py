@@ -20,16 +20,12 @@ from coview.backbones import (
 )
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.rebuilt import rebuilt
-from coview.evaluation.weightfile import BACKBONE, CLASSIFIER, read
+from coview.evaluation.weightfile import BACKBONE, CLASSIFIER, INSIDE, read
 from coview.files import replacing
 from coview.settings import structure
 
 if TYPE_CHECKING:
     from coview.method import Method
-
-
-INSIDE = "network.backbone."
-"""What the names of the backbone's tensors start with in a classifier's file."""
 
 
 class ExportedBackbone(nn.Module):

@@ -4,9 +4,9 @@ Where the device multiplies bfloat16 faster, such products propose more than k
 rows, and cosines in full precision choose among them and are what is returned.
 Rows are compared less a common vector (the mean of the first block), which
 takes the same from all of a query's cosines and so changes no order, but leaves
-small numbers, whose rounding is small too. A row may be missed only if its
-cosine is within 2 x ``TOLERANCE`` of the k-th, and then only if more than the
-spare rows are as well.
+small numbers, whose rounding is small too. A row is missed only if ``SPARE`` more
+than k others seem as near, so it is at most 2 x ``TOLERANCE`` nearer than the
+last one returned: a bound that rounding would have to conspire to reach.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SCORED_VALUES = 1 << 18
 """Numbers of rows scored again at once on a CPU: 1 MiB in float32, to stay in its cache."""
 SPARE = 32
 """Neighbours beyond k that are scored again where the first scores are in half precision."""
-TOLERANCE = 2**-6
-"""More than a cosine of bfloat16 can be wrong: 2^-9 for each factor and the result, lengths < 2."""
+TOLERANCE = 2**-5
+"""More than a product can be wrong: 2^-8 of each factor and of the result, lengths at most 2."""
 GROUP = 16
 """Of so many products only the largest is compared in the first search for the best."""
 HALF_FROM = (8192, 128)
@@ -76,7 +76,7 @@ def half_pays(rows: int, queries: Tensor, k: int) -> bool:
     if not large or queries.dtype == torch.float64:
         return False
     if queries.is_cuda:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch has no public question for what a CPU multiplies natively.
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return queries.device.type == "cpu" and any(getattr(torch.cpu, a, bool)() for a in asked)

@@ -68,8 +68,9 @@ class FineTuning(Protocol):
         """Return the protocol for a share of the labels, as ``--labels`` has it."""
         if labels != "1%":
             return self
-        few: dict[str, Any] = {"lr": self.few_lr, "head_lr": self.few_head_lr, "epochs": self.few_epochs}
-        return attrs.evolve(self, **{k: v for k, v in few.items() if v is not None})
+        few = ("lr", "head_lr", "epochs")
+        others: dict[str, Any] = {name: getattr(self, f"few_{name}") for name in few}
+        return attrs.evolve(self, **{k: v for k, v in others.items() if v is not None})
 
 
 @attrs.frozen

@@ -13,6 +13,8 @@ BACKBONE = "coview"
 """The metadata's key of a file that holds a backbone."""
 CLASSIFIER = "coview-classifier"
 """The same, of one that holds a classifier on a backbone."""
+INSIDE = "network.backbone."
+"""What the names of the backbone's tensors start with in a classifier's file."""
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

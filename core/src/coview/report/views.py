@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import resize
 from torchvision.utils import make_grid, save_image
 
 from coview.data.base import ImageData
-from coview.data.loader import read_batches
+from coview.data.reading import read_batches
 from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 from coview.plan import Plan

@@ -59,7 +59,9 @@ class Trial:
 def promises(
     method: str | Recipe, *, fast: bool = False, only: Sequence[str] = (), **changes: Any
 ) -> list[Trial]:
-    """Return every promise of a method, for a test of one line::
+    """Return every promise of a method, for a test of one line.
+
+    For pytest::
 
         @pytest.mark.parametrize("promise", promises("my-method"), ids=str)
         def test_my_method(promise):

@@ -63,7 +63,9 @@ def _try_entry(entry: Entry, used: set[object]) -> Iterator[Result]:
             return
         yield Result(name, promise, OK)
     if factory not in used:
-        sentence = f"no method of this package uses it: coview check METHOD --use {role}={entry.name}"
+        sentence = (
+            f"no method of this package uses it: coview check METHOD --use {role}={entry.name}"
+        )
         yield Result(name, "trains", SKIPPED, sentence)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from coview.records import Batch
 from coview.testing.errors import ConformanceError
@@ -34,7 +34,7 @@ def train_together(
         error that it ended with there.
     """
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_work, args=(list(subjects), processes, folder), nprocs=processes)
+        spawn(_work, args=(list(subjects), processes, folder), nprocs=processes)
         return [
             [_loaded(Path(folder) / f"{number}-{rank}.pt") for rank in range(processes)]
             for number in range(len(subjects))

@@ -56,7 +56,7 @@ class Synchronisations(TorchDispatchMode):
     """
 
     def __init__(self, of: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
         # Weak references keep no memory, but the storages' addresses from being used again.
         self._theirs = {StorageWeakRef(tensor.untyped_storage()) for tensor in of}

@@ -99,6 +99,13 @@ def _wrapped(method: Method, device: torch.device) -> nn.Module:
     known = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     settings: dict[str, Any] = {option: False}
+    # Nor must those be broadcast at the start that are each process's own.
+    own = [
+        f"components.{key}.{name}"
+        for key, component in method.components.items()
+        for name in getattr(component, "own_buffers", ())
+    ]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(method, own)
     return DistributedDataParallel(method, device_ids=devices, **settings)
 
 

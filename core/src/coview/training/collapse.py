@@ -175,13 +175,20 @@ def measured(encoded: Encoded, targets: Targets, most: int) -> dict[str, Tensor]
     """
     query, key = encoded.pairs[0]
     slots = [slot for slot in dict.fromkeys((query, key)) if slot in encoded.projections]
-    rows = {slot: encoded.projections[slot][:most] for slot in slots}
+    rows = {slot: _some(encoded.projections[slot], most) for slot in slots}
     found = {
         "std": torch.stack([deviation(x) for x in rows.values()]).amin(),
         "effective_rank": torch.stack([effective_rank(x).float() for x in rows.values()]).amin(),
         "uniformity": torch.stack([uniformity(x) for x in rows.values()]).amax(),
     }
-    keys = targets.keys.get(key)
-    if keys is not None and query in rows and keys[:most].shape == rows[query].shape:
-        found["alignment"] = alignment(rows[query], keys[:most])
+    # Where a slot is compared with itself, only the prediction differs from the key.
+    one = encoded.queries[query] if query == key else encoded.projections[query]
+    other = targets.keys[key]
+    if one.shape == other.shape:
+        found["alignment"] = alignment(_some(one, most), _some(other, most))
     return found
+
+
+def _some(rows: Tensor, most: int) -> Tensor:
+    """Return evenly spaced rows, no more than ``most``: neighbours may be of one image."""
+    return rows[:: -(-len(rows) // most)]

@@ -5,9 +5,12 @@ All take rows (N, d) and return 0-dim tensors on their device, without gradient.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from coview.assignments import entropy
 from coview.comparison import unit
 
 
@@ -19,7 +22,8 @@ def deviation(rows: Tensor) -> Tensor:
     mean over coordinates, times sqrt(d) (Chen & He 2021, section 4.1, where
     1 / sqrt(d) is what isotropic rows have).
     """
-    return unit(rows).std(dim=0, correction=0).mean() * rows.shape[1] ** 0.5
+    spread: Tensor = unit(rows).std(dim=0, correction=0).mean() * math.sqrt(rows.shape[1])
+    return spread
 
 
 @torch.no_grad()
@@ -36,7 +40,7 @@ def effective_rank(rows: Tensor) -> Tensor:
     gram = precise.T @ precise if tall else precise @ precise.T
     values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
-    return (-torch.special.xlogy(shares, shares).sum()).exp()
+    return entropy(shares).exp()
 
 
 @torch.no_grad()
@@ -53,11 +57,11 @@ def uniformity(rows: Tensor) -> Tensor:
     """Return the logarithm of the mean Gaussian potential of pairs of unit vectors, at most 0.
 
     Wang & Isola 2020, section 4.1, with t = 2, over the pairs of different rows:
-    0 where all are equal, about -4 + ... where they are spread evenly: the lower
-    the more even.
+    0 where all are equal, about -4 where they are spread evenly in many dimensions.
     """
     directions = unit(rows)
     squared = (2 - 2 * (directions @ directions.T)).clamp_min(0)
-    potentials = (-2 * squared).exp()
+    # Filled, not subtracted from the sum: the rest may be far below rounding of the diagonal.
+    potentials = (-2 * squared).exp().fill_diagonal_(0)
     count = len(rows)
-    return ((potentials.sum() - potentials.diagonal().sum()) / (count * (count - 1))).log()
+    return (potentials.sum() / (count * (count - 1))).log()

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.data.bad import BadData
+from coview.data.bad import DataError
 from coview.errors import CoviewError
 from coview.records import Batch, Step
 from coview.training import checkpoints
@@ -99,7 +99,7 @@ def _fit(run: Run) -> None:
         if run.whole and not getattr(error, "at_once", False):
             save(run)
         raise
-    except BadData:
+    except DataError:
         # Other processes may still be reading: they would not come to save.
         if run.whole and not active():
             save(run)

@@ -1,14 +1,18 @@
 """What plugins build views with: batched operations on the run's device."""
 
-from coview.views.augmentation import Augmentation
-from coview.views.chain import Chain
-from coview.views.crops import CropViews, TransformViews, positives, unit_interval
+from coview.views.augmentation import Augmentation, Normalize
+from coview.views.chain import Chain, unit_interval
+from coview.views.crops import CropViews, Rendering, TransformViews, positives
+from coview.views.fusing import fused
 
 __all__ = [
     "Augmentation",
     "Chain",
     "CropViews",
+    "Normalize",
+    "Rendering",
     "TransformViews",
+    "fused",
     "positives",
     "unit_interval",
 ]

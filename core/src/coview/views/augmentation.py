@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
-import kornia.augmentation as kornia
 import torch
 from torch import Tensor
 
+from coview.errors import RequestError
 from coview.settings import between, gt, increasing, one_of, setting
 from coview.views.chain import Chain, Operation
+from coview.views.fusing import fused
+from coview.views.kernels import pick
+from coview.views.kornia_chain import as_kornia
+from coview.views.operations import (
+    LUMA,
+    Blur,
+    Crop,
+    Description,
+    Flip,
+    Grey,
+    Jitter,
+    Solarize,
+    Standardize,
+    is_idle,
+    jitter_ranges,
+)
+from coview.views.torchvision_chain import as_torchvision
+
+__all__ = ["LUMA", "OPERATIONS", "Augmentation", "Normalize"]
 
 OPERATIONS = ("crop", "flip", "jitter", "grey", "blur", "solarize")
-# torchvision's luma weights; kornia's default rounds the first one.
-LUMA = (0.2989, 0.587, 0.114)
 
 
 def _known_operations(
@@ -31,9 +47,8 @@ class Augmentation:
     """Settings of the standard chain; derive yours and change the defaults.
 
     Colours and factors follow torchvision's ``ColorJitter``: brightness and
-    contrast multiply, hue is a share of the colour circle. One order of the
-    four is drawn for a batch (torchvision draws one for an image). Crops are
-    resampled without antialiasing, as kornia does.
+    contrast multiply, hue is a share of the colour circle. ``docs/views.md``
+    says what the backends share and where they differ.
     """
 
     size: int | None = setting(
@@ -48,11 +63,17 @@ class Augmentation:
     interpolation: str = setting(
         "bilinear", "how a crop is resampled", one_of("bilinear", "bicubic")
     )
+    antialias: bool = setting(False, "filter crops that are made smaller, as Pillow does")
     flip_p: float = setting(0.5, "probability of a horizontal flip", between(0, 1))
     jitter: tuple[float, float, float, float] = setting(
         (0.8, 0.8, 0.8, 0.2), "strength of brightness, contrast, saturation (>= 0), hue (<= 0.5)"
     )
     jitter_p: float = setting(0.8, "probability of colour jitter", between(0, 1))
+    jitter_order: str = setting(
+        "batch",
+        "the four's random order: one for each view of a batch, or one for each sample",
+        one_of("batch", "sample"),
+    )
     grey_p: float = setting(0.2, "probability of grey-scale", between(0, 1))
     blur_p: float = setting(0.5, "probability of Gaussian blur", between(0, 1))
     blur_sigma: tuple[float, float] = setting(
@@ -66,58 +87,78 @@ class Augmentation:
     order: tuple[str, ...] = setting(
         OPERATIONS, "the order of the operations; one left out is not done", _known_operations
     )
+    backend: str = setting(
+        "fused",
+        "what runs the chain: fused (all views in one go), kornia (operation by operation) or "
+        "torchvision (image by image)",
+        one_of("fused", "kornia", "torchvision"),
+    )
+    compile: str = setting(
+        "auto",
+        "compile the fused loops over pixels: on, off, or auto (in long runs, where a compiler "
+        "is found)",
+        one_of("auto", "on", "off"),
+    )
+    dtype: str = setting(
+        "float32",
+        "number type of the views",
+        one_of("float32", "bfloat16", "float16"),
+    )
 
     def view_size(self, image_size: int) -> int:
         """Return pixels a side of a view of the loader's images."""
         return self.size or (image_size if image_size <= 128 else round(image_size * 7 / 8))
 
-    def chain(self, size: int, channels: int, normalize: Operation) -> Chain:
-        """Return the chain that makes one view, colour operations as the channels allow."""
-        makers: dict[str, Callable[[], Operation | None]] = {
-            "crop": lambda: self._crop(size),
-            "flip": lambda: kornia.RandomHorizontalFlip(p=self.flip_p),
-            "jitter": lambda: self._jitter(channels),
-            "grey": lambda: self._grey(channels),
-            "blur": lambda: self._blur(size),
-            "solarize": self._solarize,
+    def chain(self, size: int, channels: int, normalize: Operation, total_steps: int = 0) -> Chain:
+        """Return the chain that makes one view, colour operations as the channels allow.
+
+        Args:
+            size: pixels a side of the view.
+            channels: of the images.
+            normalize: what comes last.
+            total_steps: of the run; long ones compile the chain.
+
+        Raises:
+            RequestError: the backend does not know one of the settings.
+        """
+        descriptions = self.descriptions(size, channels)
+        dtype = getattr(torch, self.dtype)
+        if self.backend == "fused":
+            return Chain(fused([*descriptions, normalize], pick(self.compile, total_steps), dtype))
+        if dtype != torch.float32:
+            raise RequestError(f"views.dtype = {self.dtype} needs views.backend = fused.")
+        active = [one for one in descriptions if not is_idle(one)]
+        if self.backend == "kornia":
+            return Chain([*(made for one in active for made in as_kornia(one)), normalize])
+        return Chain([as_torchvision(active), normalize])
+
+    def descriptions(self, size: int, channels: int) -> list[Description]:
+        """Return the operations in their order; those of probability 0 are among them."""
+        made = {
+            "crop": self._crop(size),
+            "flip": Flip(self.flip_p),
+            "jitter": self._jitter(channels),
+            "grey": Grey(self.grey_p) if channels == 3 else None,
+            "blur": self._blur(size),
+            "solarize": Solarize(self.solarize_p),
         }
-        made = (makers[name]() for name in self.order)
-        return Chain([*(operation for operation in made if operation is not None), normalize])
+        return [one for name in self.order if (one := made[name]) is not None]
 
-    def _crop(self, size: int) -> Operation:
-        return kornia.RandomResizedCrop(
-            (size, size),
-            scale=self.crop_scale,
-            ratio=self.crop_ratio,
-            resample=self.interpolation,
-            align_corners=False,
-        )
+    def _crop(self, size: int) -> Crop:
+        return Crop(size, self.crop_scale, self.crop_ratio, self.interpolation, self.antialias)
 
-    def _jitter(self, channels: int) -> Operation | None:
-        if self.jitter_p == 0 or not any(self.jitter) or channels not in (1, 3):
+    def _jitter(self, channels: int) -> Jitter | None:
+        if channels not in (1, 3):
             return None
         brightness, contrast, saturation, hue = self.jitter
         if channels == 1:
             saturation = hue = 0.0
-        return kornia.ColorJitter(brightness, contrast, saturation, hue, p=self.jitter_p)
+        ranges = jitter_ranges((brightness, contrast, saturation, hue))
+        return Jitter(ranges, self.jitter_p, order=self.jitter_order)
 
-    def _grey(self, channels: int) -> Operation | None:
-        if self.grey_p == 0 or channels != 3:
-            return None
-        return kornia.RandomGrayscale(rgb_weights=torch.tensor(LUMA), p=self.grey_p)
-
-    def _blur(self, size: int) -> Operation | None:
-        if self.blur_p == 0:
-            return None
+    def _blur(self, size: int) -> Blur:
         taps = self.blur_kernel or max(3, size // 10)
-        taps += 1 - taps % 2
-        return kornia.RandomGaussianBlur((taps, taps), self.blur_sigma, p=self.blur_p)
-
-    def _solarize(self) -> Operation | None:
-        if self.solarize_p == 0:
-            return None
-        # kornia's ranges are centred on one half and on zero; zero width leaves those alone.
-        return kornia.RandomSolarize(thresholds=0.0, additions=0.0, p=self.solarize_p)
+        return Blur(self.blur_p, self.blur_sigma, taps + 1 - taps % 2)
 
 
 class Normalize:
@@ -127,6 +168,11 @@ class Normalize:
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], active: bool) -> None:
         self.mean, self.std = (mean, std) if active else ((0.0,) * len(mean), (1.0,) * len(std))
+
+    @property
+    def description(self) -> Standardize:
+        """What the fused chain does instead."""
+        return Standardize(self.mean, self.std)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) float to the same, standardised."""

@@ -10,10 +10,17 @@ from kornia.augmentation.base import _BasicAugmentationBase
 from kornia.augmentation.container.base import ImageSequentialBase
 from torch import Tensor
 
+from coview.views.fused import Fused
+
 Operation = Callable[[Tensor], Tensor]
 
 # Parameters that describe the whole call, not one row each.
 _WHOLE = frozenset({"order", "forward_input_shape"})
+
+
+def unit_interval(images: Tensor) -> Tensor:
+    """Return images as float in [0, 1]: uint8 divided by 255, float as it is."""
+    return images if images.is_floating_point() else images.float() / 255
 
 
 class Chain:
@@ -24,21 +31,29 @@ class Chain:
     would. kornia draws from torch's global CPU generator, so drawing happens
     under a seed of the step's, and the global state is put back. Any other
     callable (a torchvision transform, say) is applied image by image, since
-    those draw once a call, under the same seed.
+    those draw once a call, under the same seed; one with an attribute
+    ``batched = True`` is called with the batch and should draw nothing. A
+    :class:`coview.views.fused.Fused` draws on the images' device.
 
     The operations are kept out of ``nn.Module`` on purpose: moving kornia's to
     a GPU moves their random generators there, and every parameter that a
     Python branch reads would then wait for the device.
     """
 
-    def __init__(self, operations: Sequence[Operation]) -> None:
+    def __init__(self, operations: Sequence[Operation | Fused]) -> None:
         self.operations = tuple(operations)
+
+    @property
+    def whole(self) -> Fused | None:
+        """The fused run that this chain is, if it is nothing else."""
+        only = self.operations[0] if len(self.operations) == 1 else None
+        return only if isinstance(only, Fused) else None
 
     def __call__(self, images: Tensor, seed: int, rank: int = 0, world_size: int = 1) -> Tensor:
         """Apply the chain.
 
         Args:
-            images: (B, C, H, W) float in [0, 1].
+            images: (B, C, H, W) uint8, or float in [0, 1].
             seed: decides everything random.
             rank: this process's place among ``world_size``.
             world_size: number of processes that share the global batch.
@@ -46,9 +61,15 @@ class Chain:
         Returns:
             (B, C, h, w) float.
         """
+        if self.whole is not None:
+            return self._fused(self.whole, images, seed, rank, world_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for operation in self.operations:
+            for number, operation in enumerate(self.operations):
+                if isinstance(operation, Fused):
+                    images = self._fused(operation, images, seed + number, rank, world_size)
+                    continue
+                images = unit_interval(images)
                 if isinstance(operation, _BasicAugmentationBase):
                     images = _apply_own_rows(operation, images, rank, world_size)
                 elif isinstance(operation, ImageSequentialBase):
@@ -58,7 +79,14 @@ class Chain:
                     images = operation(images)
                 else:
                     images = _apply_to_each(operation, images, rank, world_size)
-        return images
+        return unit_interval(images)
+
+    def _fused(
+        self, operation: Fused, images: Tensor, seed: int, rank: int, world_size: int
+    ) -> Tensor:
+        generator = torch.Generator(device=images.device)
+        generator.manual_seed(seed)
+        return operation(images, generator, seed, rank, world_size)[0]
 
 
 def _apply_own_rows(

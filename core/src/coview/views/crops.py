@@ -13,7 +13,11 @@ from coview.plan import Layout, Plan
 from coview.records import Batch, Pairs, Step, Views
 from coview.training.distributed import rank, world_size
 from coview.views.augmentation import Augmentation, Normalize
-from coview.views.chain import Chain
+from coview.views.chain import Chain, unit_interval
+from coview.views.fused import Fused
+from coview.views.fusing import fused
+
+__all__ = ["CropViews", "Rendering", "TransformViews", "positives"]
 
 
 def positives(queries: Sequence[int], keys: Sequence[int]) -> Pairs:
@@ -22,9 +26,42 @@ def positives(queries: Sequence[int], keys: Sequence[int]) -> Pairs:
     return pairs or tuple((q, k) for q in queries for k in keys)
 
 
-def unit_interval(images: Tensor) -> Tensor:
-    """Return images as float in [0, 1]: uint8 divided by 255, float as it is."""
-    return images if images.is_floating_point() else images.float() / 255
+class Rendering:
+    """A chain for each view; those that differ only in what they draw run as one.
+
+    Args:
+        chains: of the views.
+    """
+
+    def __init__(self, chains: Sequence[Chain]) -> None:
+        self.chains = tuple(chains)
+        alike: dict[object, list[int]] = {}
+        for view, chain in enumerate(self.chains):
+            if chain.whole is not None:
+                alike.setdefault(chain.whole.structure, []).append(view)
+        self.together = [(views, self._joined(views)) for views in alike.values()]
+
+    def _joined(self, views: Sequence[int]) -> Fused:
+        parts = [self.chains[view].whole for view in views]
+        return Fused.joined([part for part in parts if part is not None])
+
+    def __call__(self, images: Tensor, step: Step) -> tuple[Tensor, ...]:
+        """Return a view a chain of images (B, C, H, W) uint8, or float in [0, 1].
+
+        Args:
+            images: this process's.
+            step: its generator and its seeds decide everything random.
+        """
+        place = rank(), world_size()
+        seeds = [step.seed_for(f"{step.component}/{view}") for view in range(len(self.chains))]
+        made: dict[int, Tensor] = {}
+        for views, run in self.together:
+            own = run(images, step.generator, seeds[views[0]], *place)
+            made.update(zip(views, own, strict=True))
+        for view, chain in enumerate(self.chains):
+            if view not in made:
+                made[view] = chain(images, seeds[view], *place)
+        return tuple(made[view] for view in range(len(self.chains)))
 
 
 class CropViews(nn.Module):
@@ -32,7 +69,7 @@ class CropViews(nn.Module):
 
     Args:
         augmentations: one a view; views may differ in size and strength.
-        plan: channels, image size, mean and std are used.
+        plan: channels, image size, mean, std and the run's length are used.
         symmetric: every view is query and key; else the first view is the
             query and the others are keys.
     """
@@ -54,10 +91,12 @@ class CropViews(nn.Module):
         )
         first = augmentations[0]
         self.normalize = Normalize(plan.mean, plan.std, first.normalize)
-        self.chains = [
-            augmentation.chain(size, plan.channels, self.normalize)
-            for augmentation, size in zip(augmentations, sizes, strict=True)
-        ]
+        self.rendering = Rendering(
+            [
+                augmentation.chain(size, plan.channels, self.normalize, plan.total_steps)
+                for augmentation, size in zip(augmentations, sizes, strict=True)
+            ]
+        )
         if plan.channels != 3 and any(a.grey_p or any(a.jitter[2:]) for a in augmentations):
             plan.notice(
                 f"images have {plan.channels} channel(s): no saturation, hue or grey-scale is drawn"
@@ -71,11 +110,7 @@ class CropViews(nn.Module):
     @hookimpl
     def generate_views(self, batch: Batch, step: Step) -> Views:
         """Return one crop a chain, each (B, C, size, size) float."""
-        images = batch.images.float() / 255
-        crops = tuple(
-            chain(images, step.seed_for(f"{step.component}/{view}"), rank(), world_size())
-            for view, chain in enumerate(self.chains)
-        )
+        crops = self.rendering(batch.images, step)
         return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)
 
     def evaluation_views(self, images: Tensor) -> Views:
@@ -90,15 +125,17 @@ class TransformViews(nn.Module):
 
     Args:
         transform: from an image in [0, 1] to a view; kornia augmentations are
-            called with the batch, anything else image by image.
+            called with the batch (and those of RGB images that are standard ones run
+            fused), anything else image by image.
         plan: its channels and image size are used.
     """
 
     def __init__(self, transform: Callable[[Tensor], Tensor], plan: Plan) -> None:
         super().__init__()
-        self.chain = Chain([transform])
+        chain = Chain(fused([transform]) if plan.channels == 3 else [transform])
+        self.rendering = Rendering([chain, chain])
         probe = torch.zeros(2, plan.channels, plan.image_size, plan.image_size)
-        channels, height, width = self.chain(probe, seed=0).shape[1:]
+        channels, height, width = chain(probe, seed=0).shape[1:]
         self.layout = Layout(
             sizes=((height, width),) * 2,
             channels=(channels,) * 2,
@@ -116,11 +153,7 @@ class TransformViews(nn.Module):
     @hookimpl
     def generate_views(self, batch: Batch, step: Step) -> Views:
         """Return two views of the batch."""
-        images = batch.images.float() / 255
-        crops = tuple(
-            self.chain(images, step.seed_for(f"{step.component}/{view}"), rank(), world_size())
-            for view in (0, 1)
-        )
+        crops = self.rendering(batch.images, step)
         return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)
 
     def evaluation_views(self, images: Tensor) -> Views:

@@ -13,8 +13,7 @@ from coview.hookspecs import hookimpl
 from coview.plan import Layout, Plan
 from coview.records import Batch, Pairs, Step, Views
 from coview.settings import between, one_of, setting
-from coview.training.distributed import rank, world_size
-from coview.views import Augmentation, positives, unit_interval
+from coview.views import Augmentation, Normalize, Rendering, positives, unit_interval
 from coview_cmc.spaces import SPACES, Space
 
 GREY = "frequencies"
@@ -82,13 +81,16 @@ class GroupViews(nn.Module):
         )
         self.channels = channels
         self.scale = self.space.scale(plan) if settings.normalize else ((0.0,), (1.0,))
-        self.chain = settings.chain(size, plan.channels, _clamped)
+        # In [0, 1], which colour spaces are defined on, and standardised after those.
+        within = Normalize((0.0,) * plan.channels, (1.0,) * plan.channels, active=False)
+        chain = settings.chain(size, plan.channels, within, plan.total_steps)
+        self.rendering = Rendering([chain])
 
     @hookimpl
     def generate_views(self, batch: Batch, step: Step) -> Views:
         """Return the groups of one crop, (B, channels of the group, size, size) float each."""
-        seed = step.seed_for(step.component)
-        return self._split(self.chain(batch.images.float() / 255, seed, rank(), world_size()))
+        (crop,) = self.rendering(batch.images, step)
+        return self._split(crop.float())
 
     def evaluation_views(self, images: Tensor) -> Views:
         """Return the same groups of the centre of images (B, C, H, W)."""
@@ -116,14 +118,6 @@ def pairs_of(views: Sequence[int], pairing: str) -> Pairs:
     """Return the directed pairs of a full graph, or of a core view (the first)."""
     pairs = positives(views, views)
     return pairs if pairing == "full" else tuple(pair for pair in pairs if views[0] in pair)
-
-
-def _clamped(images: Tensor) -> Tensor:
-    """Bring what resampling and colour jitter overshot back into the gamut."""
-    return images.clamp(0, 1)
-
-
-_clamped.batched = True  # type: ignore[attr-defined]
 
 
 def _for_grey_images(settings: GroupViews.Settings, plan: Plan) -> GroupViews.Settings:

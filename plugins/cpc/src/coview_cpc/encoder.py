@@ -40,6 +40,7 @@ class AutoregressiveEncoder(Encoder):
     Every offset weighs the same in the loss, however many predictions it has.
     """
 
+    by_view = False
     context: nn.ModuleList
     predictors: nn.ModuleList
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.data.bad import BadImage, BadImages
+from coview.data.bad import BadImageError, BadImages
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import decode_all
 from coview.data.folder import Folder
@@ -123,14 +123,14 @@ def read(path: str) -> Tensor:
     """Return a recording, (T,) float32 in [-1, 1], its channels averaged.
 
     Raises:
-        BadImage: it cannot be read.
+        BadImageError: it cannot be read.
     """
     try:
         with wave.open(path) as file:
             width, channels = file.getsampwidth(), file.getnchannels()
             data = file.readframes(file.getnframes())
     except (wave.Error, EOFError, OSError) as error:
-        raise BadImage(
+        raise BadImageError(
             f"The recording {path} cannot be read: {error or 'it ends early'}."
         ) from error
     values = _samples(data[: len(data) // (width * channels) * width * channels], width)

@@ -35,10 +35,10 @@ def command(
     as_json: bool,
 ) -> None:
     """Draw the last block's attention by head, and the mask it makes, for a few images."""
-    from coview.data.base import DataSettings
     import torch
 
-    from coview.data.loader import read_batches
+    from coview.data.base import DataSettings
+    from coview.data.reading import read_batches
     from coview.data.sources import open_source
     from coview.evaluation.exported import load_backbone
     from coview.training.device import pick_device

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from coview.assignments import log_assignments
-from coview.comparison import reduced
+from coview.comparison import reduced, soft_cross_entropies
 from coview.errors import RequestError
 from coview.guards import Guard
 from coview.hookspecs import hookimpl
@@ -31,6 +31,7 @@ class SelfDistillation(nn.Module):
     """
 
     ignores = ("negatives",)
+    constant_keys = True
     centre: Tensor
 
     @attrs.frozen
@@ -75,11 +76,7 @@ class SelfDistillation(nn.Module):
         student = step.read(self.settings.student_temperature)
         teacher = step.read(self.settings.teacher_temperature)
         given = {slot: self._given(rows, teacher) for slot, rows in targets.keys.items()}
-        told = {
-            slot: (encoded.queries[slot] / student).log_softmax(dim=-1)
-            for slot in {query for query, _ in encoded.pairs}
-        }
-        terms = [-(given[key] * told[query]).sum(dim=-1).mean() for query, key in encoded.pairs]
+        terms = soft_cross_entropies(encoded.queries, given, encoded.pairs, student)
         keys = (key for _, key in encoded.pairs)
         log_assignments(step, given, zip(keys, terms, strict=True))
         return reduced(terms, self.settings.reduction)

@@ -26,6 +26,11 @@ class MemoryBank(nn.Module):
     source of negatives it gives ``draws`` uniform draws with replacement for
     every query (the paper's noise; a draw may hit the positive, as in the
     released code), or, with ``draws = 0``, every other row (the full softmax).
+    With ``shared`` one set of draws serves all queries of the global batch: one
+    matrix product instead of a row of the bank fetched for each query and draw.
+    That is another estimator: unbiased too, but what the draws happen to be
+    moves all queries the same way, so its noise does not average out over the
+    batch as that of the paper's does.
 
     With ``per_view`` there is a bank for each view (CMC): a key is the image's
     row in the bank of the key's view, its negatives are rows of that bank, the
@@ -44,8 +49,11 @@ class MemoryBank(nn.Module):
             (released code); a visited row has unit length. If shared out, this
             process's block and a row of zeros.
         share: which rows those are, if shared out.
+        own_buffers: names of buffers that differ between processes, which
+            DistributedDataParallel must leave alone.
     """
 
+    by_view = True
     rows: Tensor
 
     @attrs.frozen
@@ -56,6 +64,10 @@ class MemoryBank(nn.Module):
             0.5, "share of the old row that is kept when its image is visited", between(0, 1)
         )
         draws: int = setting(4096, "negatives drawn for a query; 0: every other row", ge(0))
+        shared: bool = setting(
+            False,
+            "one set of draws for all queries: cheaper, but not the paper's estimator",
+        )
         per_view: bool = setting(False, "a bank for each view instead of one for all")
         shard: str = setting(
             "auto",
@@ -73,6 +85,7 @@ class MemoryBank(nn.Module):
         banks = len(self.views) if settings.per_view else None
         self.share = _share(settings, plan, banks or 1)
         self.register_buffer("rows", fresh(banks, plan.dataset_size, plan.dim, self.share))
+        self.own_buffers = () if self.share is None else ("rows",)
         self.images = plan.dataset_size
 
     def bank(self, view: int) -> Tensor:
@@ -87,7 +100,7 @@ class MemoryBank(nn.Module):
 
     @hookimpl
     def draw_negatives(self, targets: Targets, batch: Batch, step: Step) -> Negatives:
-        """Return (B, draws, d), a set for each query, or all rows (n, d) and who they are."""
+        """Return (B, draws, d), a set for each query, or (draws, d), shared, or all rows (n, d)."""
         if self.settings.draws == 0:
             everyone = torch.arange(self.rows.shape[-2], device=self.rows.device)
             return Negatives(
@@ -126,17 +139,24 @@ class MemoryBank(nn.Module):
         return {view: self._read(self.bank(view), numbers) for view in views}
 
     def _read(self, rows: Tensor, numbers: Tensor) -> Tensor:
-        return rows[numbers] if self.share is None else self.share.read(rows, numbers)
+        if self.share is not None:
+            return self.share.read(rows, numbers)
+        # Whole rows by index_select: half the time of indexing.
+        return rows.index_select(0, numbers.flatten()).view(*numbers.shape, -1)
 
     def _draw(self, queries: int, step: Step) -> Tensor:
-        """Draw for the global batch, take this process's part: (B, draws) row numbers."""
+        """Draw for the global batch, take this process's part: (B, draws) row numbers.
+
+        Shared draws, (draws,), are the same on every process.
+        """
+        sets = () if self.settings.shared else (queries * world_size(),)
         drawn = torch.randint(
             self.images,
-            (queries * world_size(), self.settings.draws),
+            (*sets, self.settings.draws),
             generator=step.generator,
             device=self.rows.device,
         )
-        return drawn[rank() * queries : (rank() + 1) * queries]
+        return drawn[rank() * queries : (rank() + 1) * queries] if sets else drawn
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool

@@ -71,16 +71,26 @@ class NCE(nn.Module):
         return reduced(terms, self.settings.reduction)
 
     def _pair(self, number: int, positive: Tensor, noise: Tensor) -> Tensor:
-        log_z = self._log_normalizer(number, torch.cat([positive.unsqueeze(-1), noise], dim=-1))
+        log_z = self._log_normalizer(number, positive, noise)
         shift = log_z + math.log(noise.shape[-1] / self.images)
         # softplus(-inf) is 0: a candidate that is masked out costs nothing.
         return (softplus(shift - positive) + softplus(noise - shift).sum(dim=-1)).mean()
 
     @torch.no_grad()
-    def _log_normalizer(self, number: int, logits: Tensor) -> Tensor:
+    def _log_normalizer(self, number: int, positive: Tensor, noise: Tensor) -> Tensor:
         """Return log Z, estimated on the first call and constant ever after."""
-        estimate = mean_over_processes(logits.double().exp().mean()) * self.images
+        total = positive.double().exp().sum() + _sum_of_exponentials(noise)
+        count = positive.numel() + noise.numel()
+        estimate = mean_over_processes(total / count) * self.images
         known = self.normalizer[number]
         # torch.where instead of a branch: no synchronisation with the device.
         self.normalizer[number] = torch.where(known > 0, known, estimate)
-        return self.normalizer[number].log().to(logits.dtype)
+        return self.normalizer[number].log().to(positive.dtype)
+
+
+def _sum_of_exponentials(logits: Tensor) -> Tensor:
+    """Return the sum of exp over (N, K) in float64, the rest in the logits' own precision."""
+    lowest = torch.finfo(logits.dtype).min  # a finite largest, even where all are -inf
+    largest = logits.amax(dim=-1, keepdim=True).clamp_min(lowest)
+    rows = (logits - largest).exp_().sum(dim=-1, keepdim=True)
+    return (rows.double() * largest.double().exp()).sum()

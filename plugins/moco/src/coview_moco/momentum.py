@@ -27,6 +27,8 @@ class Momentum(nn.Module):
     it needs groups (``encoder.norm_groups``, or several processes) to matter.
     """
 
+    by_view = True
+
     @attrs.frozen
     class Settings:
         """The paper's values."""

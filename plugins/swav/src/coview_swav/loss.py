@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coview.assignments import log_assignments
-from coview.comparison import reduced
+from coview.comparison import reduced, soft_cross_entropies
 from coview.encoders import Encoder
 from coview.guards import Guard
 from coview.hookspecs import hookimpl
@@ -32,6 +32,8 @@ class SwappedPrediction(nn.Module):
     With an encoder that has no prototypes, what it projects is the scores:
     under DINO's head and a momentum target this is DINO with Sinkhorn codes.
     """
+
+    constant_keys = True
 
     @attrs.frozen
     class Settings:
@@ -62,12 +64,7 @@ class SwappedPrediction(nn.Module):
         """Return the loss; codes are constants, gradient reaches the queries' scores."""
         temperature = step.read(self.settings.temperature)
         codes = self._codes(encoder, targets, negatives)
-        terms = [
-            -(codes[key] * (encoded.queries[query] / temperature).log_softmax(dim=-1))
-            .sum(dim=-1)
-            .mean()
-            for query, key in encoded.pairs
-        ]
+        terms = soft_cross_entropies(encoded.queries, codes, encoded.pairs, temperature)
         keys = (key for _, key in encoded.pairs)
         log_assignments(step, codes, zip(keys, terms, strict=True))
         return reduced(terms, self.settings.reduction)

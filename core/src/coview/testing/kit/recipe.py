@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,7 @@ def imports_no_other_plugin(subject: Subject) -> None:
     A recipe names other packages' components; code that imports them ties the
     packages' insides together, and breaks when the other one moves a function.
     """
-    seen = {m for m in _modules(subject)}
-    packages = {name.partition(".")[0] for name in seen}
+    packages = {name.partition(".")[0] for name in _modules(subject)}
     for path in sorted({p for name in packages for p in _sources(name)}):
         for name in _imported(path):
             top = name.partition(".")[0]
@@ -77,10 +76,9 @@ def reads_back(subject: Subject) -> None:
             path = Path(folder) / "recipe.toml"
             path.write_text(text, encoding="utf-8")
             again = configure(read_recipe(path), None, Changes(preset="none"), "check")
-        for before, after in zip(
-            text.splitlines(), to_toml(again.recipe).splitlines(), strict=False
-        ):
-            demand(before == after, f"{before!r} reads back as {after!r}")
+        before, after = tomllib.loads(text), tomllib.loads(to_toml(again.recipe))
+        wrong = [key for key in before if before[key] != after.get(key)]
+        demand(not wrong, f"{', '.join(wrong)} read back as something else")
 
 
 def documents_its_settings(subject: Subject) -> str:
@@ -97,7 +95,7 @@ def refuses_wrong_settings(subject: Subject) -> None:
 
 def documented(label: str, factory: Any) -> int:
     """Demand that a component and its settings say what they are; return the settings' number."""
-    demand(bool(inspect.getdoc(factory)), f"{label} has no docstring")
+    demand(bool(factory.__doc__), f"{label} has no docstring")
     fields = fields_of(factory.Settings)
     for field in fields:
         written = bool(field.metadata.get("help"))

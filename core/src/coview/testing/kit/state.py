@@ -28,15 +28,15 @@ def goes_on_exactly(subject: Subject) -> None:
     """What is saved is everything: a fresh build with it trains on to the last bit the same."""
     going_on = subject.train(subject.build(), 0, 2)
     file = io.BytesIO()
-    parts = {"method": going_on.method, "optimizer": going_on.optimizer}
-    torch.save({name: part.state_dict() for name, part in parts.items()}, file)
+    kept = (going_on.method.state_dict(), going_on.optimizer.state_dict())
+    torch.save(kept, file)
     subject.train(going_on, 2, STEPS)
 
     file.seek(0)
-    saved = torch.load(file, weights_only=True)
+    method, optimizer = torch.load(file, weights_only=True)
     resumed = subject.build(seed=1)
-    resumed.method.load_state_dict(saved["method"])
-    resumed.optimizer.load_state_dict(saved["optimizer"])
+    resumed.method.load_state_dict(method)
+    resumed.optimizer.load_state_dict(optimizer)
     subject.train(resumed, 2, STEPS)
 
     for number, (ours, theirs) in enumerate(zip(resumed.losses, going_on.losses[2:], strict=True)):

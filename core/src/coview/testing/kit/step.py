@@ -62,7 +62,7 @@ def descends(subject: Subject) -> None:
         built.method.load_state_dict(start)
         with torch.no_grad():
             for parameter, gradient in zip(trained, gradients, strict=True):
-                parameter -= length * gradient / squares**0.5
+                parameter.sub_(gradient, alpha=length / squares**0.5)
             after = built.method(batch, subject.step(0))
         if after < before:
             return

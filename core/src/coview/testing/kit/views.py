@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from coview.plan import Layout
 from coview.records import Views
 from coview.testing.errors import demand
 from coview.testing.subject import Built, Subject
@@ -16,7 +17,7 @@ def fit_their_layout(subject: Subject) -> str:
     Encoders, queues and losses are built for the layout before the first batch.
     """
     built = subject.build()
-    layout = built.method.components["views"].layout
+    layout: Layout = built.method.components["views"].layout  # type: ignore[assignment]
     views = made(subject, built, 0)
     demand(len(views.crops) == layout.count, f"{len(views.crops)} views, announced {layout.count}")
     for number, crop in enumerate(views.crops):

@@ -1,0 +1,97 @@
+"""kNN of 50,000 rows: bfloat16 with float32 scores of the best, beside float32.
+
+python benchmarks/knn.py [--rounds 7] [--queries 4096] [--threads 2]      writes results/knn.json
+
+``product`` is the float32 matrix product alone, ``product and top-k`` the least
+that an exact search does with it. Features are random with a common mean and a
+few strong directions, as networks' are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from typing import Any
+
+from side_by_side import alternate, compared, facts, peak_mib, steady_allocator, write
+
+GALLERY, K = 50_000, 200
+
+
+def features(count: int, width: int, device: str) -> Any:
+    """Return (count, width) float32."""
+    import torch
+
+    strength = torch.linspace(1, 0.05, width, device=device) ** 2
+    return torch.randn(count, width, device=device) * strength + 0.1
+
+
+def row(width: int, queries: int, rounds: int, device: str) -> dict[str, Any]:
+    """Measure one width."""
+    import torch
+    from torch.nn.functional import normalize
+
+    from coview.evaluation.neighbours import half_pays, nearest
+    from coview.evaluation.stored import InMemory
+
+    train, asked = features(GALLERY, width, device), features(queries, width, device)
+    gallery, probes = normalize(train), normalize(asked)
+
+    def product() -> None:
+        for chunk in probes.split(1024):
+            chunk @ gallery.T
+
+    def exact() -> None:
+        for chunk in probes.split(1024):
+            (chunk @ gallery.T).topk(K, dim=1)
+
+    def ours(half: bool) -> Any:
+        parts = list(nearest(InMemory(train), asked, K, half=half))
+        return torch.cat([p for _, p in parts]), torch.cat([c for c, _ in parts])
+
+    entrants = {
+        "product": product,
+        "product and top-k": exact,
+        "coview float32": lambda: ours(False),
+        "coview bfloat16": lambda: ours(True),
+    }
+    seconds = alternate(entrants, rounds, warm_up=1)
+    (full, cosines), (found, scores) = ours(False), ours(True)
+    same = (full.sort(1).values == found.sort(1).values).all(dim=1).double().mean().item()
+    return {
+        "median_s": {name: statistics.median(values) for name, values in seconds.items()},
+        "ratios": [
+            compared(seconds, "coview bfloat16", other)
+            for other in ("product", "product and top-k", "coview float32")
+        ],
+        "queries_with_the_same_neighbours": same,
+        "largest_difference_of_a_cosine": (cosines - scores).abs().max().item(),
+        "used_by_default": half_pays(GALLERY, asked, K),
+        "peak_mib": {"coview bfloat16": peak_mib(lambda: ours(True))},
+        "raw_seconds": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--queries", type=int, default=4096)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--widths", type=int, nargs="+", default=[128, 512, 2048])
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = {}
+    for width in options.widths:
+        rows[str(width)] = row(width, options.queries, options.rounds, device)
+        print(width, {k: v for k, v in rows[str(width)].items() if k != "raw_seconds"}, flush=True)
+    document = {"gallery": GALLERY, "queries": options.queries, "k": K, "rows_by_width": rows}
+    write("knn", {**facts(options.rounds), **document})
+
+
+if __name__ == "__main__":
+    steady_allocator()
+    main()

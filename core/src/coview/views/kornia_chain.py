@@ -1,0 +1,170 @@
+"""Between descriptions and kornia's augmentations, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import kornia.augmentation as kornia
+import torch
+from torch import Tensor, nn
+
+from coview.errors import RequestError
+from coview.views.operations import (
+    KORNIA_LUMA,
+    NEUTRAL,
+    Blur,
+    Crop,
+    Description,
+    Flip,
+    Grey,
+    Jitter,
+    Range,
+    Solarize,
+)
+
+Operation = Callable[[Tensor], Tensor]
+
+
+class Clamp:
+    """Bring what bicubic resampling overshot back to [0, 1], as images of 8 bits are."""
+
+    batched = True
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        return images.clamp(0, 1)
+
+
+def as_kornia(description: Description) -> list[Operation]:
+    """Return kornia's augmentations for a description.
+
+    Raises:
+        RequestError: kornia has no such thing.
+    """
+    makers: dict[type, Callable[[Any], Operation]] = {
+        Crop: _crop,
+        Flip: lambda d: kornia.RandomHorizontalFlip(p=d.p),
+        Jitter: _jitter,
+        Grey: lambda d: kornia.RandomGrayscale(rgb_weights=torch.tensor(d.luma), p=d.p),
+        Blur: lambda d: kornia.RandomGaussianBlur((d.taps, d.taps), d.sigma, p=d.p),
+        # Ranges centred on one half and on zero; zero width leaves those alone.
+        Solarize: lambda d: kornia.RandomSolarize(thresholds=0.0, additions=0.0, p=d.p),
+    }
+    made = [makers[type(description)](description)]
+    bicubic = isinstance(description, Crop) and description.interpolation == "bicubic"
+    return [*made, Clamp()] if bicubic else made
+
+
+def _crop(crop: Crop) -> Operation:
+    if crop.antialias:
+        raise RequestError(
+            "kornia resizes crops without antialiasing: leave views.antialias out, or use "
+            "views.backend = fused or torchvision."
+        )
+    return kornia.RandomResizedCrop(
+        (crop.size, crop.size),
+        scale=crop.scale,
+        ratio=crop.ratio,
+        resample=crop.interpolation,
+        align_corners=crop.align_corners,
+    )
+
+
+def _jitter(jitter: Jitter) -> Operation:
+    if jitter.order != "batch":
+        raise RequestError(
+            "kornia draws one order of colour operations for a batch: leave views.jitter_order "
+            "out, or use views.backend = fused."
+        )
+    return kornia.ColorJitter(*jitter.ranges, p=jitter.p, order=jitter.fixed)
+
+
+def flat(modules: Iterable[Operation]) -> Iterator[Operation]:
+    """Take kornia's and torch's sequences apart, where they run their parts one after the other."""
+    for module in modules:
+        plain = type(module) is nn.Sequential
+        if type(module) is kornia.ImageSequential and not module.random_apply:
+            plain = not module.same_on_batch and not module.keepdim
+        if plain:
+            assert isinstance(module, nn.Module)
+            yield from flat(module.children())
+        else:
+            yield module
+
+
+def described(module: Any) -> Description | None:
+    """Return the description of one of kornia's augmentations of RGB images, if it has one.
+
+    An augmentation of another class, or with an option that descriptions do
+    not know, has none: kornia itself runs it.
+    """
+    readers: dict[type, Callable[[Any], Description | None]] = {
+        kornia.RandomResizedCrop: _read_crop,
+        kornia.RandomHorizontalFlip: lambda m: Flip(m.p),
+        kornia.ColorJitter: _read_jitter,
+        kornia.RandomGrayscale: _read_grey,
+        kornia.RandomGaussianBlur: _read_blur,
+        kornia.RandomSolarize: _read_solarize,
+    }
+    if type(module) not in readers or module.keepdim:
+        return None
+    # The crop's p decides for the batch; the others' for each image.
+    by_image = type(module) is not kornia.RandomResizedCrop
+    if module.same_on_batch or (module.p_batch if by_image else module.p) != 1:
+        return None
+    return readers[type(module)](module)
+
+
+def _read_crop(module: Any) -> Description | None:
+    flags, drawn = module.flags, module._param_generator
+    height, width = flags["size"]
+    kind = flags["resample"].name.lower()
+    odd = kind not in ("bilinear", "bicubic") or flags["cropping_mode"] != "slice"
+    if odd or height != width or height < 2 or module.p_batch != 1:
+        return None
+    scale, ratio = _pair(drawn.scale), _pair(drawn.ratio)
+    return Crop(height, scale, ratio, kind, align_corners=flags["align_corners"])
+
+
+def _read_jitter(module: Any) -> Description | None:
+    names = ("brightness", "contrast", "saturation", "hue")
+    brightness, contrast, saturation, hue = (
+        _range(getattr(module, name), neutral) for name, neutral in zip(names, NEUTRAL, strict=True)
+    )
+    ranges = (brightness, contrast, saturation, hue)
+    return Jitter(ranges, module.p, KORNIA_LUMA, fixed=module._fixed_order)
+
+
+def _read_grey(module: Any) -> Description | None:
+    own = module.rgb_weights
+    return Grey(module.p, KORNIA_LUMA if own is None else tuple(map(float, own)))
+
+
+def _read_blur(module: Any) -> Description | None:
+    flags = module.flags
+    size = flags["kernel_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    reflected = flags["border_type"].name.lower() == "reflect"
+    if height != width or height % 2 == 0 or not reflected:
+        return None
+    return Blur(module.p, _pair(module._param_generator.sigma), height)
+
+
+def _read_solarize(module: Any) -> Description | None:
+    (threshold, *_), (addition, *_) = module._param_generator.samplers
+    halves = _range(threshold, 0.5) == (0.5, 0.5) and _range(addition, 0.0) == (0.0, 0.0)
+    return Solarize(module.p) if halves else None
+
+
+def _pair(values: Any) -> Range:
+    low, high = (float(value) for value in values)
+    return low, high
+
+
+def _range(value: Any, centre: float) -> Range:
+    """Read kornia's ranges: a pair, or a half-width around a centre."""
+    if isinstance(value, (tuple, list)) or (isinstance(value, Tensor) and value.ndim):
+        return _pair(value)
+    low = centre - float(value)
+    return (max(0.0, low) if centre else low), centre + float(value)

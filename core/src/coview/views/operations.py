@@ -1,0 +1,153 @@
+"""The standard operations, described: what a backend has to do, and with which ranges.
+
+A description holds distributions; what is drawn from them is a backend's. All
+work on images in [0, 1]. Attributes in ``STATIC`` decide what is computed, the
+others only what is drawn, so that views which differ in those alone are made
+together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+LUMA = (0.2989, 0.587, 0.114)
+"""torchvision's luma weights."""
+
+KORNIA_LUMA = (0.299, 0.587, 0.114)
+"""kornia's; the difference is 1e-4 of the red channel."""
+
+Range = tuple[float, float]
+
+
+@attrs.frozen
+class Crop:
+    """A random part of the image, resized to ``size`` pixels a side.
+
+    Area and aspect ratio as torchvision draws them: a share of the area, a
+    log-uniform ratio, ten tries, then the largest central part of an allowed ratio.
+    """
+
+    size: int
+    scale: Range
+    ratio: Range
+    interpolation: str = "bilinear"
+    antialias: bool = False
+    align_corners: bool = False
+
+
+@attrs.frozen
+class Flip:
+    """Mirror left and right with probability ``p``."""
+
+    p: float
+
+
+@attrs.frozen
+class Jitter:
+    """Brightness, contrast, saturation (factors) and hue (turns), in a random order.
+
+    Attributes:
+        ranges: from and to, of each of the four.
+        p: probability that an image is changed at all.
+        luma: weights of the channels in a grey value.
+        order: "batch": one order for all images of a view; "sample": one for each.
+        fixed: the order, where it is not random: a subset of (0, 1, 2, 3).
+    """
+
+    ranges: tuple[Range, Range, Range, Range]
+    p: float
+    luma: tuple[float, ...] = LUMA
+    order: str = "batch"
+    fixed: tuple[int, ...] | None = None
+
+
+@attrs.frozen
+class Grey:
+    """Give every channel the luma with probability ``p``."""
+
+    p: float
+    luma: tuple[float, ...] = LUMA
+
+
+@attrs.frozen
+class Blur:
+    """Gaussian blur of ``taps`` pixels (reflected at the border) with probability ``p``."""
+
+    p: float
+    sigma: Range
+    taps: int
+
+
+@attrs.frozen
+class Solarize:
+    """Invert what is half or brighter with probability ``p``."""
+
+    p: float
+
+
+@attrs.frozen
+class Standardize:
+    """Subtract a mean and divide by a deviation, channel by channel; first clamp to [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    clamp: bool = True
+
+
+Description = Crop | Flip | Jitter | Grey | Blur | Solarize | Standardize
+DESCRIPTIONS = (Crop, Flip, Jitter, Grey, Blur, Solarize, Standardize)
+
+STATIC: Mapping[type, tuple[str, ...]] = {
+    Crop: ("size", "interpolation", "antialias", "align_corners"),
+    Flip: (),
+    Jitter: ("luma", "order", "fixed"),
+    Grey: ("luma",),
+    Blur: ("taps",),
+    Solarize: (),
+    Standardize: ("mean", "std", "clamp"),
+}
+
+NEUTRAL = (1.0, 1.0, 1.0, 0.0)
+"""The factors of brightness, contrast, saturation and hue that change nothing."""
+
+
+def structure(description: Description) -> tuple[Any, ...]:
+    """Return what must be equal for two views to be made by the same operations."""
+    kind = type(description)
+    return (kind, *(getattr(description, name) for name in STATIC[kind]))
+
+
+def jitter_ranges(strength: tuple[float, float, float, float]) -> tuple[Range, Range, Range, Range]:
+    """Return torchvision's ranges: 1 - s (not below 0) to 1 + s, and -h to h for hue."""
+    *factors, hue = strength
+    brightness, contrast, saturation = ((max(0.0, 1 - s), 1 + s) for s in factors)
+    return brightness, contrast, saturation, (-hue, hue)
+
+
+def is_idle(description: Description) -> bool:
+    """Whether the description never changes an image."""
+    if isinstance(description, Jitter):
+        still = all(r == (n, n) for r, n in zip(description.ranges, NEUTRAL, strict=True))
+        return description.p == 0 or still
+    return getattr(description, "p", 1.0) == 0
+
+
+def central_box(ratio: Range, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of the largest central part of an allowed ratio."""
+    own = width / height
+    if own < min(ratio):
+        box = round(width / min(ratio)), width
+    elif own > max(ratio):
+        box = height, round(height * max(ratio))
+    else:
+        box = height, width
+    return (height - box[0]) // 2, (width - box[1]) // 2, *box
+
+
+def reach(blur: Blur) -> int:
+    """Return how many pixels a side a blur needs: what is further away has weight below 1e-6."""
+    return min(blur.taps // 2, math.ceil(5 * blur.sigma[1]))

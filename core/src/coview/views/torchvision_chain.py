@@ -1,0 +1,46 @@
+"""The standard chain by torchvision, image by image: the reference that the papers' code is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torchvision.transforms.v2 as tv
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from coview.errors import RequestError
+from coview.views.operations import LUMA, Blur, Crop, Description, Flip, Grey, Jitter, Solarize
+
+
+def as_torchvision(descriptions: Sequence[Description]) -> Callable[[Tensor], Tensor]:
+    """Return one transform of an image (C, H, W) in [0, 1]; colour orders are drawn by image."""
+    return tv.Compose([step for one in descriptions for step in _steps(one)])
+
+
+def _steps(description: Description) -> list[Any]:
+    if getattr(description, "luma", LUMA) != LUMA or getattr(description, "fixed", None):
+        raise RequestError("torchvision has its own luma weights and its own order of colours.")
+    makers: dict[type, Callable[[Any], list[Any]]] = {
+        Crop: _crop,
+        Flip: lambda d: [tv.RandomHorizontalFlip(d.p)],
+        Jitter: lambda d: [tv.RandomApply([tv.ColorJitter(*d.ranges)], d.p)],
+        Grey: lambda d: [tv.RandomGrayscale(d.p)],
+        Blur: lambda d: [tv.RandomApply([tv.GaussianBlur(d.taps, d.sigma)], d.p)],
+        Solarize: lambda d: [tv.RandomSolarize(0.5, d.p)],
+    }
+    return makers[type(description)](description)
+
+
+def _crop(crop: Crop) -> list[Any]:
+    mode = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+    cropped = tv.RandomResizedCrop(
+        crop.size, crop.scale, crop.ratio, mode[crop.interpolation], antialias=crop.antialias
+    )
+    # 8-bit images cannot overshoot; these can.
+    clamp = [tv.Lambda(_clamped)] if crop.interpolation == "bicubic" else []
+    return [cropped, *clamp]
+
+
+def _clamped(image: Tensor) -> Tensor:
+    return image.clamp(0, 1)

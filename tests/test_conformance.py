@@ -1,0 +1,405 @@
+"""The conformance kit: a good plugin keeps every promise, and each is broken by a bad one."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import coview
+from coview.recipes import method_names
+from coview.testing import NotTried, Subject, Trial, promises
+from coview.testing.checks import chosen
+from coview.testing.kit import PROMISES
+
+Run = Callable[..., Any]
+
+RECIPE = """
+    from coview import Recipe, Use
+
+    recipe = Recipe(
+        summary="s", views=Use("good"), encoder=Use("good"), target=Use("good"),
+        negatives=Use("good"), loss=Use("good"), optimizer=Use("sgd", lr=0.1),
+        schedule=Use("constant"), presets={"small": {"loss": {"scale": 2.0}}},
+    )
+"""
+PARTS = '''
+    import attrs
+    import torch
+    from torch import nn
+    from coview import Negatives, Targets, hookimpl, setting
+    from coview.comparison import unit
+    from coview.encoders import Encoder as Base, EncoderSettings
+    from coview.training.distributed import gather
+    from coview.views import Augmentation, CropViews
+
+    class Views(CropViews):
+        """Two crops."""
+
+        @attrs.frozen
+        class Settings(Augmentation):
+            """None of its own."""
+
+        def __init__(self, settings, plan):
+            super().__init__([settings] * 2, plan)
+
+        @hookimpl
+        def generate_views(self, batch, step):
+            views = super().generate_views(batch, step)
+            return views
+
+        def evaluation_views(self, images):
+            return super().evaluation_views(images)
+
+    class Encoder(Base):
+        """A linear head."""
+
+        @attrs.frozen
+        class Settings(EncoderSettings):
+            """A width."""
+
+            dim: int = setting(16, "width")
+
+        def __init__(self, settings, plan):
+            super().__init__(settings, plan, settings.dim)
+            self.projector = nn.Linear(self.features, settings.dim)
+
+        def backbone(self):
+            return self.trunk
+
+    class Target(nn.Module):
+        """A slow linear map of the projections."""
+
+        @attrs.frozen
+        class Settings:
+            """None."""
+
+        def __init__(self, settings, plan):
+            super().__init__()
+            self.map = nn.Linear(plan.dim, plan.dim).requires_grad_(False)
+            self.register_buffer("seen", torch.zeros(()))
+
+        @hookimpl
+        def encode_targets(self, encoded, batch):
+            with torch.no_grad():
+                keys = {s: self.map(z) for s, z in encoded.projections.items()}
+            return Targets(keys, encoded.identities)
+
+        @hookimpl
+        def update_target(self, batch):
+            self.seen.add_(1)
+            self.map.weight.mul_(1 - 0.01 * self.seen)
+
+    class Memory(nn.Module):
+        """The last keys."""
+
+        @attrs.frozen
+        class Settings:
+            """None."""
+
+        def __init__(self, settings, plan):
+            super().__init__()
+            self.register_buffer("rows", torch.zeros(plan.batch_size, plan.dim))
+
+        @hookimpl
+        def draw_negatives(self, targets):
+            return Negatives(dict.fromkeys(targets.keys, self.rows), dict.fromkeys(targets.keys))
+
+        @hookimpl
+        def update_target(self, targets):
+            self.rows.copy_(gather(targets.keys[0]))
+
+    class Loss(nn.Module):
+        """Near the key, far from the memory."""
+
+        @attrs.frozen
+        class Settings:
+            """A factor."""
+
+            scale: float = setting(1.0, "what the loss is multiplied by")
+
+        def __init__(self, settings, plan):
+            super().__init__()
+            self.scale = settings.scale
+
+        @hookimpl
+        def compute_loss(self, encoded, targets, negatives, step):
+            terms = []
+            for query, key in encoded.pairs:
+                z = unit(encoded.queries[query])
+                near = (z - unit(targets.keys[key])).square().sum(1)
+                far = (z @ negatives[0].vectors[key].T).square().mean(1)
+                terms.append((near + far).mean())
+            loss = self.scale * torch.stack(terms).mean()
+            return loss
+'''
+POINTS = {
+    "methods": "coview_good:recipe",
+    "views": "coview_good.parts:Views",
+    "encoders": "coview_good.parts:Encoder",
+    "targets": "coview_good.parts:Target",
+    "negatives": "coview_good.parts:Memory",
+    "losses": "coview_good.parts:Loss",
+}
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Install the package coview-good, with a change in its recipe or its parts."""
+    site = tmp_path / "site"
+    folder, info = site / "coview_good", site / "coview_good-1.0.dist-info"
+
+    def install(*changes: tuple[str, str]) -> None:
+        recipe, parts = textwrap.dedent(RECIPE), textwrap.dedent(PARTS)
+        for old, new in changes:
+            assert (recipe + parts).count(old) == 1, old
+            recipe, parts = recipe.replace(old, new), parts.replace(old, new)
+        folder.mkdir(parents=True)
+        info.mkdir()
+        (folder / "__init__.py").write_text(recipe, encoding="utf-8")
+        (folder / "parts.py").write_text(parts, encoding="utf-8")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: coview-good\nVersion: 1.0\n")
+        lines = [f"[coview.{group}]\ngood = {value}\n" for group, value in POINTS.items()]
+        (info / "entry_points.txt").write_text("".join(lines), encoding="utf-8")
+        monkeypatch.syspath_prepend(str(site))
+        for name in ("coview_good", "coview_good.parts"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+
+    return install
+
+
+def test_a_good_plugin_keeps_every_promise(plugin: Run, run: Run) -> None:
+    plugin()
+    found = run("check", "coview-good", "--fast", "--json").json
+    assert not [r for r in found["results"] if r["status"] != "ok"]
+    tried = [r["promise"] for r in found["results"] if r["subject"] == "coview-good:good"]
+    assert tried == [promise.name for promise in PROMISES if not promise.slow]
+    assert found["ok"] == len(tried) + 3 * 5 and found["failed"] == 0
+    (accumulated,) = (r for r in found["results"] if r["promise"] == "accumulates")
+    assert accumulated["sentence"] == "a step equals the whole batch's"
+
+
+LOSS = "return loss"
+BROKEN = {
+    "a recipe that cannot be imported": ("loads", "from coview import Recipe, Use", "1 / 0"),
+    "a recipe that imports torch": (
+        "imports-no-torch",
+        "from coview import Recipe, Use",
+        "import torch\nfrom coview import Recipe, Use",
+    ),
+    "another plugin's code": (
+        "imports-no-other-plugin",
+        "from coview.comparison import unit",
+        "from coview.comparison import unit\nfrom coview_cpc import info_nce",
+    ),
+    "a preset that names nothing": ("resolves", '"scale": 2.0', '"scael": 2.0'),
+    "a default that is no value of its type": (
+        "reads-back",
+        'dim: int = setting(16, "width")',
+        'dim: int = setting(16.5, "width")',
+    ),
+    "a setting without a word": (
+        "documents-its-settings",
+        'scale: float = setting(1.0, "what the loss is multiplied by")',
+        "scale: float = 1.0",
+    ),
+    "a setting of any type": ("refuses-wrong-settings", "scale: float", "scale: object"),
+    "weights of Python's generator": (
+        "builds",
+        'self.register_buffer("seen", torch.zeros(()))',
+        'import random\n    self.register_buffer("seen", torch.tensor(random.random()))',
+    ),
+    "a wrong argument": ("builds", "def compute_loss(self, encoded", "def compute_loss(self, enc"),
+    "views of another size": (
+        "fit-their-layout",
+        "        return views",
+        "        return attrs.evolve(views, crops=tuple(c[..., 2:] for c in views.crops))",
+    ),
+    "views without randomness": (
+        "follow-the-step",
+        "super().generate_views(batch, step)",
+        "super().generate_views(batch, attrs.evolve(step, number=0, seed=0))",
+    ),
+    "evaluation views that vary": (
+        "evaluate-without-randomness",
+        "return super().evaluation_views(images)",
+        "return super().evaluation_views(images + torch.rand(1))",
+    ),
+    "a loss of each row": ("gives-a-loss-with-gradient", LOSS, "return loss.expand(3)"),
+    "a loss that is not finite": ("gives-a-loss-with-gradient", LOSS, "return loss / 0"),
+    "a loss without gradient to a layer": (
+        "gives-a-loss-with-gradient",
+        "self.projector = nn.Linear(self.features, settings.dim)",
+        "self.projector = nn.Linear(self.features, settings.dim)\n"
+        "        self.unused = nn.Linear(2, 2)",
+    ),
+    "a target that is trained": (
+        "gives-a-loss-with-gradient",
+        "self.map = nn.Linear(plan.dim, plan.dim).requires_grad_(False)",
+        "self.map = nn.Linear(plan.dim, plan.dim)",
+        "with torch.no_grad():",
+        "if True:",
+    ),
+    "a gradient that leads up": ("descends", LOSS, "return 2 * loss.detach() - loss"),
+    "torch's own generator": (
+        "draws-from-the-step-alone",
+        LOSS,
+        "return loss * (1 + torch.rand(()))",
+    ),
+    "labels": (
+        "sees-no-labels",
+        "self.seen.add_(1)",
+        'self.seen.add_(1)\n        getattr(batch, "labels", None)',
+    ),
+    "a memory that is written when it is read": (
+        "reads-memory-before-writing",
+        "return Negatives(dict",
+        "self.rows.add_(1)\n        return Negatives(dict",
+    ),
+    "a value that is read back": (
+        "never-waits-for-the-device",
+        LOSS,
+        "return loss if loss > 0 else -loss",
+    ),
+    "three channels or none": (
+        "takes-other-channels",
+        LOSS,
+        "return loss / self.more",
+        "self.scale = settings.scale",
+        "self.scale = settings.scale\n        self.more = plan.channels - 1",
+    ),
+    "a counter that is not saved": (
+        "goes-on-exactly",
+        'self.register_buffer("seen", torch.zeros(()))',
+        "self.seen = torch.zeros(())",
+    ),
+    "another gradient in a micro-batch": (
+        "accumulates",
+        LOSS,
+        "return loss if step.micro == 0 else loss.detach() + 0 * loss",
+    ),
+    "a backbone that is not saved": (
+        "exports",
+        "    def backbone(self):\n        return self.trunk",
+        "    def backbone(self):\n        return Shifted(self.trunk)",
+        "class Views(CropViews):",
+        """class Shifted(nn.Module):
+    def __init__(self, trunk):
+        super().__init__()
+        self.trunk, self.num_features, self.shift = trunk, trunk.num_features, torch.rand(1)
+
+    def forward(self, images):
+        return self.trunk(images) + self.shift
+
+class Views(CropViews):""",
+    ),
+    "a loss that is a sum over rows": (
+        "two-processes-equal-one",
+        "(near + far).mean()",
+        "(near + far).sum()",
+    ),
+}
+
+
+def test_every_promise_has_a_broken_plugin() -> None:
+    assert {case[0] for case in BROKEN.values()} == {promise.name for promise in PROMISES}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_promise_is_found(plugin: Run, run: Run, case: str) -> None:
+    promise, *texts = BROKEN[case]
+    plugin(*zip(texts[::2], texts[1::2], strict=True))
+    found = run("check", "good", "--only", promise, "--json", status=1).json
+    (result,) = found["results"]
+    assert result["status"] == "failed" and result["promise"] == promise
+    assert "coview-good" in result["sentence"] and "\n" not in result["sentence"]
+
+
+def test_a_plugin_that_does_not_build_is_not_tried_further(plugin: Run, run: Run) -> None:
+    plugin(("def draw_negatives(self, targets)", "def draw_negative(self, targets)"))
+    answer = run("check", "good", "--fast", status=1)
+    lines = answer.stdout.splitlines()
+    (failed,) = (line for line in lines if line.startswith("failed"))
+    assert failed == (
+        "failed  good  builds: negatives 'good' of package coview-good implements a hook "
+        "'draw_negative' that does not exist. Did you mean 'draw_negatives'?"
+    )
+    skipped = [line for line in lines if line.startswith("skipped")]
+    assert len(skipped) == len(chosen(fast=True)) - 7
+    assert all(line.endswith(": without builds") for line in skipped)
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_package_is_checked_whole(plugin: Run, run: Run) -> None:
+    plugin(('"""Near the key, far from the memory."""', ""))
+    found = run("check", "coview-good", "--only", "loads", "--json", status=1).json
+    by_thing = {(r["subject"], r["promise"]): r for r in found["results"]}
+    assert by_thing["losses:good", "loads"]["status"] == "ok"
+    loss = by_thing["losses:good", "has-settings"]
+    assert loss["status"] == "failed"
+    assert loss["sentence"] == "package coview-good: loss 'good' has no docstring"
+    assert by_thing["negatives:good", "has-its-hook"]["status"] == "ok"
+
+
+def test_a_recomposition_is_checked(run: Run) -> None:
+    use = ("--use", "negatives=queue", "--use", "target=momentum", "--only", "goes-on-exactly")
+    found = run("check", "simclr", *use, "--set", "negatives.size=24", "--json").json
+    assert found["ok"] == 1 and found["checked"] == "simclr"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("simclrr",), "There is no method or package called 'simclrr'. Did you mean 'simclr'?"),
+        (("simclr", "--only", "build"), "There is no promise called 'build'. Did you mean"),
+        ((), "Name a METHOD or a PACKAGE."),
+        (("coview-moco", "--set", "loss.temperature=1"), "are for a method, not for a package."),
+    ],
+)
+def test_a_wrong_request(refused: Run, arguments: tuple[str, ...], sentence: str) -> None:
+    (problem,) = refused("check", *arguments)
+    assert sentence in problem
+
+
+def test_promises_are_explained(run: Run) -> None:
+    text = run("check", "--explain").stdout
+    for promise in PROMISES:
+        assert promise.name in text and promise.meaning.splitlines()[0] in text
+
+
+def test_promises_of_a_recipe_object_skip_what_is_of_packages() -> None:
+    recipe = coview.recipe("simclr")
+    by_name = {str(p): p for p in promises(recipe, only=["imports-no-torch", "builds"])}
+    by_name["builds"]()
+    with pytest.raises(NotTried, match="not one that a package registers"):
+        by_name["imports-no-torch"]()
+    assert Subject(recipe).name == "simclr"
+
+
+# What no other test asks of every method; the others take a minute, and are slow.
+OFTEN = ("gives-a-loss-with-gradient", "draws-from-the-step-alone", "goes-on-exactly")
+EVERY = [
+    pytest.param(
+        trial,
+        id=f"{name}-{trial}",
+        marks=[] if str(trial) in OFTEN and name != "cpc-v2" else [pytest.mark.slow],
+    )
+    for name in method_names()
+    for trial in promises(name, fast=True)
+    if name != "cpc-audio"
+]
+# Signals of the paper's length would take minutes.
+SHORT = {"views.window": 1265, "encoder.last": 3}
+EVERY += [
+    pytest.param(trial, id=f"cpc-audio-{trial}", marks=pytest.mark.slow)
+    for trial in promises("cpc-audio", fast=True, image_size=1300, set=SHORT)
+]
+
+
+@pytest.mark.parametrize("promise", EVERY)
+def test_every_method_keeps_its_promises(promise: Trial) -> None:
+    promise()
