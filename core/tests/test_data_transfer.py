@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +38,13 @@ def test_one_is_made_while_the_one_before_is_used() -> None:
     time.sleep(0.05)
     # One is used, one waits, one is made: no more are held in memory.
     assert made == [0, 1, 2]
+    reading.close()
+    assert readers() == 0
+
+
+def test_what_has_no_end_can_be_left() -> None:
+    reading = ahead(itertools.count(), depth=2)
+    assert [next(reading) for _ in range(5)] == [0, 1, 2, 3, 4]
     reading.close()
     assert readers() == 0
 

@@ -174,18 +174,22 @@ def test_what_a_probe_saves_gives_its_accuracy_again(
     tmp_path: Path, digits: ImageData, protocol: str
 ) -> None:
     """Standardisation is folded into the classifier, which takes the backbone's features."""
-    own, path = network(), tmp_path / "c.safetensors"
+    own, path = network().train(), tmp_path / "c.safetensors"
+    with torch.no_grad():
+        for images in digits.train.images.split(128):
+            own(images.float() / 255)  # statistics, without which its features hardly vary
+    own.eval()
     if protocol == "grid":
         result: Any = evaluate_linear(own, digits, epochs=3, save=path)
     elif protocol == "probe":
-        settings = Protocol("test", 30.0, 2, batch_size=64)
+        settings = Protocol("test", 1.0, 3, batch_size=64)
         result = evaluate_probe(own, digits, settings, save=path)
     else:
         result = evaluate_svm(own, digits, SupportVectors("test", 0.01), save=path)
     saved = load_classifier(path)
     scores = scores_of(saved, digits.test, 128, "cpu", 0)
     right = (scores.argmax(1) == digits.test.labels).float().mean()
-    assert float(right) == pytest.approx(result.top1, abs=1e-6) and result.top1 > 0.15
+    assert float(right) == pytest.approx(result.top1, abs=1e-6) and result.top1 > 0.2
 
 
 def test_what_cannot_be_saved_is_refused_before_it_is_trained(

@@ -16,7 +16,7 @@ from coview.training.distributed import rank, world_size
 _STEP: ContextVar[Step | None] = ContextVar("step", default=None)
 
 
-class SharedDropPath(DropPath):  # type: ignore[misc]
+class SharedDropPath(DropPath):
     """timm's, with draws that were dealt beforehand; without any it draws as timm's does.
 
     Attributes:
@@ -30,7 +30,7 @@ class SharedDropPath(DropPath):  # type: ignore[misc]
         """(rows, ...) to the same, some rows zero."""
         dealt = self.kept is not None and len(self.kept) == len(x)
         if self.kept is None or not dealt or not self.training or not self.drop_prob:
-            plain: Tensor = super().forward(x)
+            plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return plain
         return x * self.kept.view(-1, *(1,) * (x.ndim - 1)).to(x.dtype)
 

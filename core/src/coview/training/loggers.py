@@ -91,7 +91,6 @@ class CsvObserver(Logger):
 
     def begin(self, run: Any) -> int:
         """Write what the run has so far, which drops what a resumption cut off."""
-        self._columns = []
         return 0
 
     def write(self, run: Any, entries: list[Entry]) -> None:

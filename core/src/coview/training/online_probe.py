@@ -21,7 +21,8 @@ from coview.training.measure import by_first
 
 MOMENTUM = 0.9
 TRACKED = 0.01
-"""Share of a batch in the running mean and variance of the features."""
+"""Share of a batch in the running mean and variance of the features; of the first ones more,
+so that they are plain means."""
 TINY = 1e-5
 
 
@@ -67,6 +68,7 @@ class ProbeObserver:
             "biases": torch.zeros(classes),
             "mean": torch.zeros(width),
             "variance": torch.ones(width),
+            "steps": torch.zeros(()),
         }
         fresh |= {f"velocity_{name}": torch.zeros_like(fresh[name]) for name in WEIGHTS}
         for name, tensor in fresh.items():
@@ -82,8 +84,10 @@ class ProbeObserver:
         state, settings = self.state, self.settings
         mean = mean_over_processes(rows.mean(dim=0))
         variance = mean_over_processes((rows - mean).square().mean(dim=0))
-        state["mean"].lerp_(mean, TRACKED)
-        state["variance"].lerp_(variance, TRACKED)
+        state["steps"] += 1
+        share = state["steps"].reciprocal().clamp(min=TRACKED)
+        state["mean"].lerp_(mean, share)
+        state["variance"].lerp_(variance, share)
         rows = (rows - mean) / (variance + TINY).sqrt()
         scores = rows @ state["weights"] + state["biases"]
         labels = one_hot(self._labels[batch.indices], scores.shape[1])
