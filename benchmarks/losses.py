@@ -69,7 +69,7 @@ def moco(device: str, solo_learn: str | None) -> Row:
     targets, step = coview.Targets({1: key}, {1: own}), coview.Step(device=device)
     theirs = NTXentLoss(temperature, memory_bank_size=(size, 128)).to(device)
     theirs(query, key)  # fills the bank at random
-    theirs.memory_bank.bank = queue.rows.T.contiguous()
+    theirs.memory_bank.bank = queue.rows.clone()
 
     def ours() -> float:
         negatives = queue.draw_negatives(targets, step)

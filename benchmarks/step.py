@@ -27,6 +27,8 @@ import side_by_side
 METHODS = ("simclr", "moco", "byol")
 SIDE, IMAGES = 32, 4096
 QUEUE = 65536
+# lightly's MoCo normalises the whole batch at once and does not shuffle: so does ours, here.
+OWN = {"moco": {"encoder.norm_groups": 1, "target.shuffle": False, "negatives.size": QUEUE}}
 STEP = Callable[[], Any]
 
 
@@ -43,7 +45,9 @@ def started(method: str, batch_size: int, backbone: str, compiled: bool, folder:
     from coview.configure import Changes
     from coview.training.start import Request, start
 
-    changes = Changes(backbone=backbone, batch_size=batch_size, epochs=1000)
+    changes = Changes(
+        backbone=backbone, batch_size=batch_size, epochs=1000, set=OWN.get(method, {})
+    )
     run = start(
         Request(
             method=method,
@@ -117,14 +121,13 @@ def bare(run: Any) -> STEP:
 def lightly(method: str, batch_size: int) -> tuple[STEP, STEP]:
     """Return lightly's loop, a step at a time, and its own bare step."""
     import torch
-    from lightly.data import LightlyDataset
     from torch.utils.data import DataLoader
 
     loop = {"simclr": _lightly_simclr, "moco": _lightly_moco, "byol": _lightly_byol}[method]
     transform, step, bare_step = loop()
-    dataset = LightlyDataset.from_torch_dataset(_Pictures(images()), transform=transform)
+    pictures = _Pictures(images(), transform)
     loader = DataLoader(
-        dataset, batch_size, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
+        pictures, batch_size, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
     )
 
     def forever() -> Iterator[Any]:
@@ -137,18 +140,19 @@ def lightly(method: str, batch_size: int) -> tuple[STEP, STEP]:
 
 
 class _Pictures:
-    """The images as PIL gives them."""
+    """The images as PIL gives them, transformed."""
 
-    def __init__(self, pixels: Any) -> None:
+    def __init__(self, pixels: Any, transform: Any) -> None:
         from PIL import Image
 
+        self.transform = transform
         self.pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Any:
-        return self.pictures[index], 0
+        return self.transform(self.pictures[index]), 0
 
 
 def _resnet18() -> Any:
