@@ -11,6 +11,7 @@ last one returned: a bound that rounding would have to conspire to reach.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import attrs
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from coview.evaluation.stored import Rows
+from coview.evaluation.stored import InMemory, Rows
 
 QUERIES = 1024
 """Queries that are compared at once."""
@@ -154,6 +155,38 @@ def _scored_again(
     rows: Rows, lengths: Tensor, queries: Tensor, places: Tensor, k: int
 ) -> tuple[Tensor, Tensor]:
     """Return the k best of ``places`` by cosines in full precision."""
+    table = rows.rows if isinstance(rows, InMemory) else None
+    if table is None or queries.is_cuda or table.is_cuda or table.dtype != queries.dtype:
+        products = _products(rows, queries, places)
+    else:
+        products = _products_in_place(table.contiguous(), queries, places)
+    cosines = products / lengths[places]
+    value, which = cosines.topk(k, dim=1)
+    return value, places.gather(1, which)
+
+
+def _products_in_place(table: Tensor, queries: Tensor, places: Tensor) -> Tensor:
+    """Return each query's products with its rows (q, n), read where they are.
+
+    They are the entries at ``places`` of a matrix product of which no others are
+    computed, without a copy of the rows.
+    """
+    ends = torch.arange(0, places.numel() + 1, places.shape[1])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        wanted = torch.sparse_csr_tensor(
+            ends,
+            places.flatten(),
+            queries.new_zeros(places.numel()),
+            (len(queries), len(table)),
+            check_invariants=False,
+        )
+        found: Tensor = torch.sparse.sampled_addmm(wanted, queries, table.T, beta=0.0)
+    return found.values().view_as(places)
+
+
+def _products(rows: Rows, queries: Tensor, places: Tensor) -> Tensor:
+    """Return each query's products with its rows (q, n), a few queries at a time."""
     at_once = BLOCK_VALUES if queries.is_cuda else SCORED_VALUES
     few = max(1, at_once // (places.shape[1] * queries.shape[1]))
     products = []
@@ -161,6 +194,4 @@ def _scored_again(
         found = rows.at(own).to(query.device, query.dtype)
         # A row times a matrix: the other way round is a slower kernel.
         products.append(torch.bmm(query.unsqueeze(1), found.transpose(1, 2)).squeeze(1))
-    cosines = torch.cat(products) / lengths[places]
-    value, which = cosines.topk(k, dim=1)
-    return value, places.gather(1, which)
+    return torch.cat(products)

@@ -74,7 +74,7 @@ class MemoryBank(nn.Module):
             "whether processes share the rows out: never, always, or auto, beyond shard_above",
             one_of("auto", "never", "always"),
         )
-        shard_above: float = setting(4096, "MiB of rows that one process keeps at most", ge(0))
+        shard_above: float = setting(4096.0, "MiB of rows that one process keeps at most", ge(0))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
