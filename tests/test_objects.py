@@ -64,8 +64,8 @@ def test_objects_train_resume_and_load(tmp_path: Path) -> None:
 
 
 def test_nothing_is_changed_silently_when_resuming(tmp_path: Path) -> None:
-    with pytest.raises(coview.RequestError, match="changes, seed cannot be given beside resume"):
-        coview.train(resume=tmp_path, epochs=3, seed=1)
+    with pytest.raises(coview.RequestError, match="init, preset cannot be given beside resume"):
+        coview.train(resume=tmp_path, init=tmp_path, preset="small")
 
 
 def test_a_backbone_that_gives_no_vector_is_refused(tmp_path: Path) -> None:

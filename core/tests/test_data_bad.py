@@ -117,9 +117,7 @@ def test_one_in_a_hundred_may_be_bad(count: int, most: int) -> None:
     assert allowed(count) == most
     bad = BadImages()
     bad.add([(row, f"{row} is bad.") for row in range(most)], count)
-    with pytest.raises(
-        DataError, match=f"{most + 1} of {count} images .*, which is more than"
-    ):
+    with pytest.raises(DataError, match=f"{most + 1} of {count} images .*, which is more than"):
         bad.add([(most, "the last straw.")], count)
 
 

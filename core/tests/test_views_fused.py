@@ -1,8 +1,9 @@
-"""The fused chain: torchvision's and kornia's pixels on the same parameters, torchvision's draws."""
+"""The fused chain: torchvision's and kornia's pixels for one draw, and torchvision's draws."""
 
 from __future__ import annotations
 
 import colorsys
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -416,7 +417,8 @@ def test_pieces_that_fit_the_cache_give_the_same(
 ) -> None:
     views, batch = views_of(), Batch(pixels, torch.arange(6))
     whole = views.generate_views(batch, Step()).crops
-    monkeypatch.setattr("coview.views.fused.CACHED_PIXELS", 24 * 24 * 4)
+    module = importlib.import_module("coview.views.fused")  # a function of that name hides it
+    monkeypatch.setattr(module, "CACHED_PIXELS", 24 * 24 * 4)
     pieces = views.generate_views(batch, Step()).crops
     for a, b in zip(whole, pieces, strict=True):
         assert torch.allclose(a, b, atol=1e-6)

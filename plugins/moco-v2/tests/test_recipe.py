@@ -145,11 +145,12 @@ def test_the_small_rate_moves_at_every_step() -> None:
 
 def operations(preset: str, image_size: int) -> list[tuple[Any, ...]]:
     part = resolved(preset).part("views")
-    made = part.factory(part.settings, Plan(image_size=image_size, mean=(0.4,) * 3))
+    settings = attrs.evolve(part.settings, backend="kornia")  # whose modules tell what they do
+    made = part.factory(settings, Plan(image_size=image_size, mean=(0.4,) * 3))
     pairs = ((0, 1),) if preset == "none" else ((0, 1), (1, 0))
     assert made.layout.pairs == pairs
     assert made.normalization[0] == (0.4,) * 3
-    return [chain.operations[:-1] for chain in made.chains]
+    return [chain.operations[:-1] for chain in made.rendering.chains]
 
 
 def test_the_chains_of_operations() -> None:

@@ -113,10 +113,11 @@ def test_the_learning_rate_over_training(preset: str, at: dict[int, float]) -> N
 
 def operations(preset: str, image_size: int) -> list[tuple[Any, ...]]:
     part = resolved(preset).part("views")
-    made = part.factory(part.settings, Plan(image_size=image_size))
+    settings = attrs.evolve(part.settings, backend="kornia")  # whose modules tell what they do
+    made = part.factory(settings, Plan(image_size=image_size))
     assert made.layout.queries == (0,) and made.layout.keys == (1,)
     assert made.layout.pairs == ((0, 1),)
-    return [chain.operations[:-1] for chain in made.chains]
+    return [chain.operations[:-1] for chain in made.rendering.chains]
 
 
 def test_the_chains_of_operations() -> None:

@@ -6,6 +6,7 @@ import attrs
 import kornia.augmentation as kornia
 import pytest
 import torch
+from kornia.augmentation.base import _AugmentationBase
 
 import coview
 from coview import Batch, Plan, Step, Use, testing
@@ -108,14 +109,20 @@ def test_the_cifar_recipe() -> None:
 
 def views(preset: str, image_size: int) -> Any:
     part = resolved(preset).part("views")
-    return part.factory(part.settings, Plan(image_size=image_size))
+    settings = attrs.evolve(part.settings, backend="kornia")  # whose modules tell what they do
+    return part.factory(settings, Plan(image_size=image_size))
+
+
+def augmentations(chain: Any) -> list[Any]:
+    """Without the clamp that bicubic resampling needs, and the standardisation."""
+    return [o for o in chain.operations if isinstance(o, _AugmentationBase)]
 
 
 def test_the_chains_of_operations() -> None:
     made = views("none", 256)
-    assert made.layout.pairs == ((0, 1), (1, 0)) and len(made.chains) == 2
-    for chain in made.chains:
-        crop, flip, jitter, grey, blur, _ = chain.operations
+    assert made.layout.pairs == ((0, 1), (1, 0)) and len(made.rendering.chains) == 2
+    for chain in made.rendering.chains:
+        crop, flip, jitter, grey, blur = augmentations(chain)
         assert isinstance(crop, kornia.RandomResizedCrop) and crop.flags["size"] == (224, 224)
         assert crop.flags["resample"].name == "BICUBIC"
         assert isinstance(flip, kornia.RandomHorizontalFlip) and flip.p == 0.5
@@ -127,8 +134,8 @@ def test_the_chains_of_operations() -> None:
 
 
 def test_the_small_chains_do_not_blur() -> None:
-    for chain in views("small", 32).chains:
-        kinds = [type(operation) for operation in chain.operations[:-1]]
+    for chain in views("small", 32).rendering.chains:
+        kinds = [type(operation) for operation in augmentations(chain)]
         assert kinds == [
             kornia.RandomResizedCrop,
             kornia.RandomHorizontalFlip,

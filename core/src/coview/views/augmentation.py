@@ -134,7 +134,7 @@ class Augmentation:
 
     def descriptions(self, size: int, channels: int) -> list[Description]:
         """Return the operations in their order; those of probability 0 are among them."""
-        made = {
+        made: dict[str, Description | None] = {
             "crop": self._crop(size),
             "flip": Flip(self.flip_p),
             "jitter": self._jitter(channels),

@@ -20,7 +20,7 @@ def taps_of(sigma: Tensor, on: Tensor, reach: int) -> Tensor:
 
 def blur(images: Tensor, weights: Tensor) -> Tensor:
     """Blur images (n, C, H, W), reflected at the border, by their own weights (n, taps)."""
-    rows, channels, height, width = images.shape
+    rows, channels = images.shape[:2]
     reach = weights.shape[1] // 2
     kernels = weights.repeat_interleave(channels, dim=0)
     padded = pad(images, (reach,) * 4, mode="reflect").flatten(0, 1).unsqueeze(0)

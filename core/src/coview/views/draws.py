@@ -63,28 +63,6 @@ def needs(description: Description) -> int:
     return counts.get(type(description), 0)
 
 
-def sample(
-    columns: Sequence[Sequence[Any]],
-    used: Sequence[bool],
-    uniform: Tensor,
-    size: tuple[int, int],
-) -> tuple[Drawn, ...]:
-    """Draw the parameters of every operation.
-
-    Args:
-        columns: by operation, its description for each view.
-        used: whether an operation does anything; nothing is drawn for others.
-        uniform: (all their needs, V, B) in [0, 1).
-        size: height and width of the images.
-    """
-    counts = [needs(column[0]) * use for column, use in zip(columns, used, strict=True)]
-    parts = uniform.split(counts)
-    return tuple(
-        draw(column, part, size) if use else {}
-        for column, part, use in zip(columns, parts, used, strict=True)
-    )
-
-
 def draw(views: Sequence[Any], uniform: Tensor, size: tuple[int, int]) -> Drawn:
     """Draw the parameters of one operation.
 
@@ -95,31 +73,33 @@ def draw(views: Sequence[Any], uniform: Tensor, size: tuple[int, int]) -> Drawn:
 
     Returns:
         By name: ``top``, ``left``, ``height``, ``width`` of a crop, in pixels;
-        ``factors`` (4, V, B) of a jitter, neutral for images that it spares, and, for an order each, ``position`` (4, V, B)
+        ``factors`` (4, V, B) of a jitter and, for an order each, ``position`` (4, V, B)
         of its four; ``sigma`` of a blur; ``on``, where the operation has a probability.
     """
     if isinstance(views[0], Crop):
         return boxes(views, uniform, size)
     makers: dict[type, Callable[[], Drawn]] = {
-        Jitter: lambda: _factors(views, uniform, on),
+        Jitter: lambda: _factors(views, uniform),
         Blur: lambda: {"sigma": _between([v.sigma for v in views], uniform[1])},
     }
     if not len(uniform):
         return {}
-    on = uniform[0] < by_view([v.p for v in views], uniform.device)
-    return {"on": on, **makers.get(type(views[0]), dict)()}
+    on = {"on": uniform[0] < by_view([v.p for v in views], uniform.device)}
+    return {**on, **makers.get(type(views[0]), dict)()}
 
 
-def _factors(views: Sequence[Jitter], uniform: Tensor, on: Tensor) -> Drawn:
-    chosen = [_between([v.ranges[k] for v in views], uniform[1 + k]) for k in range(4)]
-    neutral = zip(chosen, NEUTRAL, strict=True)
-    drawn = {"factors": torch.stack([torch.where(on, factor, still) for factor, still in neutral])}
+def _factors(views: Sequence[Jitter], uniform: Tensor) -> Drawn:
+    drawn = {
+        "factors": torch.stack(
+            [_between([v.ranges[k] for v in views], uniform[1 + k]) for k in range(4)]
+        )
+    }
     if len(uniform) == 9:
         drawn["position"] = uniform[5:].argsort(dim=0)
     return drawn
 
 
-def orders(views: Sequence[Jitter], seed: int) -> list[tuple[int, ...]]:
+def orders(views: Sequence[Any], seed: int) -> list[tuple[int, ...]]:
     """Return the order of the four for each view, without those that never change anything.
 
     Drawn on the host, where the branches are: a seed is known without waiting.
@@ -164,11 +144,7 @@ def _between(ranges: Sequence[tuple[float, float]], uniform: Tensor) -> Tensor:
 
 def by_view(values: Sequence[float], device: torch.device) -> Tensor | float:
     """Return one number where views agree, else a (V, 1) tensor, copied to a device once."""
-    if len(set(values)) == 1:
-        return values[0]
-    if torch.compiler.is_compiling():
-        return torch.tensor(values, device=device).unsqueeze(1)
-    return _kept(tuple(values), device)
+    return values[0] if len(set(values)) == 1 else _kept(tuple(values), device)
 
 
 @functools.lru_cache(maxsize=1024)

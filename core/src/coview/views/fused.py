@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from coview.views import draws
+from coview.views.blur import taps_of
 from coview.views.draws import Drawn, Rows
 from coview.views.kernels import EAGER, Kernels
 from coview.views.operations import (
+    NEUTRAL,
     Blur,
     Crop,
     Description,
@@ -116,9 +118,12 @@ class Fused:
             size: height and width of the images.
         """
         counts = [draws.needs(c[0]) * u for c, u in zip(self.columns, self.used, strict=True)]
-        uniform = rows.uniform(sum(counts), len(self.views), generator)
+        uniform = rows.uniform(sum(counts), len(self.views), generator).split(counts)
         height, width = size
-        drawn = self.kernels.sample(self.columns, self.used, uniform, (height, width))
+        drawn = tuple(
+            draws.draw(column, numbers, (height, width)) if used else {}
+            for column, numbers, used in zip(self.columns, uniform, self.used, strict=True)
+        )
         orders = {
             k: draws.orders(column, seed + k)
             for k, column in enumerate(self.columns)
@@ -141,8 +146,7 @@ class Fused:
             source = images[own]
             scaled = source if source.is_floating_point() else source.float().mul_(1 / 255)
             fresh = scaled is not source
-            fits = len(everyone) * min(step, count) * size[0] * size[1] <= CACHED_PIXELS
-            for views in [everyone] if fits or not on_cpu else [range(v, v + 1) for v in everyone]:
+            for views in [range(v, v + 1) for v in everyone] if on_cpu else [everyone]:
                 self._render(scaled, fresh, parameters, views, own, out[views.start : views.stop])
         return out.unbind(0)
 
@@ -186,7 +190,13 @@ class Fused:
             # The crop is of the mirrored image: of the other side of this one, then mirrored.
             mirrored = source.shape[-1] - box["left"] - box["width"]
             box["left"] = torch.where(flipped, mirrored, box["left"])
-        x = resample(source, self.crop, box, flipped, self.kernels)
+        made = []
+        for v in range(views):
+            part = slice(v * len(source), (v + 1) * len(source))
+            own = {name: value[part] for name, value in box.items()}
+            mirror = None if flipped is None else flipped[part]
+            made.append(resample(source, self.crop, own, mirror))
+        x = made[0] if views == 1 else torch.cat(made)
         # Bicubic overshoots; what comes after works on [0, 1], as on 8 bits.
         return x.clamp_(0, 1) if self.crop.interpolation == "bicubic" else x
 
@@ -198,7 +208,7 @@ class Fused:
         flat = x.flatten(2)
         if isinstance(operation, Blur):
             widest = max(reach(blur) for blur in column if isinstance(blur, Blur))
-            x = self.kernels.blur(x, self.kernels.taps(drawn["sigma"], on, widest))
+            x = self.kernels.blur(x, taps_of(drawn["sigma"], on, widest))
         elif isinstance(operation, Grey):
             keep = (~on).to(x.dtype)[:, None, None]
             self.kernels.desaturate_(flat, keep, operation.luma)
@@ -211,7 +221,8 @@ class Fused:
     def _jitter(
         self, x: Tensor, jitter: Jitter, drawn: Drawn, orders: list[tuple[int, ...]]
     ) -> None:
-        factors = drawn["factors"][:, :, None, None]
+        chosen = [torch.where(drawn["on"], drawn["factors"][k], n) for k, n in enumerate(NEUTRAL)]
+        factors = torch.stack(chosen)[:, :, None, None]
         if "position" in drawn:
             position = drawn["position"][:, :, None, None]
             self.kernels.jitter_each_(x, factors, position, jitter.luma)

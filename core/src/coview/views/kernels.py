@@ -8,6 +8,7 @@ code; the first use of each takes seconds.
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -15,21 +16,18 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.compiling import COMPILERS, compiling, has_compiler
 from coview.errors import RequestError
-from coview.views import blur, colour, draws, resample
+from coview.views import blur, colour
 
 LONG_RUN = 20_000
 """Steps from which a run repays half a minute of compilation."""
 
+COMPILERS = ("c++", "g++", "clang++")
+
 
 @attrs.frozen
 class Kernels:
-    """Loops over pixels, and over what is drawn for them.
-
-    See :mod:`coview.views.colour`, :mod:`~coview.views.blur`,
-    :mod:`~coview.views.resample` and :mod:`~coview.views.draws`.
-    """
+    """Loops over pixels; see :mod:`coview.views.colour` and :mod:`coview.views.blur`."""
 
     brighten_: Callable[..., Tensor] = colour.brighten_
     contrast_: Callable[..., Tensor] = colour.contrast_
@@ -38,11 +36,7 @@ class Kernels:
     rotate_hue_: Callable[..., Tensor] = colour.rotate_hue_
     solarize_: Callable[..., Tensor] = colour.solarize_
     jitter_each_: Callable[..., Tensor] = colour.jitter_each_
-    taps: Callable[..., Tensor] = blur.taps_of
     blur: Callable[..., Tensor] = blur.blur
-    matrices: Callable[..., tuple[Tensor, Tensor]] = resample.matrices
-    grids: Callable[..., list[Tensor]] = resample.grids
-    sample: Callable[..., tuple[draws.Drawn, ...]] = draws.sample
 
 
 EAGER = Kernels()
@@ -51,20 +45,19 @@ EAGER = Kernels()
 @functools.lru_cache(maxsize=1)
 def compiled() -> Kernels:
     """Return the kernels compiled, for any number of images of any size."""
-    eager = {field.name: getattr(EAGER, field.name) for field in attrs.fields(Kernels)}
-    eager["blur"] = blur.blur_by_taps
     made: dict[str, Any] = {
-        name: torch.compile(function, dynamic=True) for name, function in eager.items()
+        field.name: torch.compile(getattr(EAGER, field.name), dynamic=True)
+        for field in attrs.fields(Kernels)
+        if field.name != "blur"
     }
-    return Kernels(**made)
+    return Kernels(**made, blur=torch.compile(blur.blur_by_taps, dynamic=True))
 
 
 def pick(choice: str, total_steps: int) -> Kernels:
     """Return the kernels that ``views.compile`` asks for.
 
     Args:
-        choice: "on", "off", or "auto": in long runs, where a compiler is found, and in
-            those with ``--compile``.
+        choice: "on", "off", or "auto": in long runs, where a compiler is found.
         total_steps: of the run.
 
     Raises:
@@ -75,6 +68,14 @@ def pick(choice: str, total_steps: int) -> Kernels:
             "views.compile = on needs a C++ compiler (one of "
             f"{', '.join(COMPILERS)}), or Triton on a GPU: install one, or leave it at auto."
         )
-    long = compiling() or total_steps >= LONG_RUN
-    wanted = choice == "on" or (choice == "auto" and long and has_compiler())
+    wanted = choice == "on" or (choice == "auto" and total_steps >= LONG_RUN and has_compiler())
     return compiled() if wanted else EAGER
+
+
+def has_compiler() -> bool:
+    """Whether torch could compile for the device that runs would use."""
+    if torch.cuda.is_available():
+        from torch.utils._triton import has_triton
+
+        return bool(has_triton())
+    return any(shutil.which(name) for name in COMPILERS)

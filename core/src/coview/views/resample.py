@@ -7,83 +7,39 @@ pixels, s the side of what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from coview.views.operations import Crop
 
-Box = dict[str, Tensor]
-"""``top``, ``left``, ``height`` and ``width`` in pixels, one a row."""
-
 SMALL = 64
 """Up to this side, bicubic weights as matrices are faster than sixteen reads a pixel."""
 
 
-class Loops(Protocol):
-    """What of it may be compiled; reading pixels is torch's own."""
-
-    matrices: Callable[..., tuple[Tensor, Tensor]]
-    grids: Callable[..., list[Tensor]]
-
-
-def resample(
-    images: Tensor, crop: Crop, box: Box, flipped: Tensor | None, loops: Loops
-) -> Tensor:
-    """Return boxes of images (n, C, H, W) float, (V x n, C, s, s): V boxes of each image.
+def resample(images: Tensor, crop: Crop, box: dict[str, Tensor], flipped: Tensor | None) -> Tensor:
+    """Return the boxes of images (n, C, H, W) float, (n, C, s, s).
 
     Args:
         images: in any range.
         crop: size and kind of interpolation.
-        box: ``top``, ``left``, ``height``, ``width``, (V x n,) each.
-        flipped: (V x n,) bool: which are mirrored afterwards.
-        loops: eager or compiled.
+        box: ``top``, ``left``, ``height``, ``width``, (n,) each.
+        flipped: (n,) bool: which are mirrored afterwards.
     """
-    height, width = images.shape[-2:]
-    small = crop.interpolation == "bicubic" and max(height, width) <= SMALL
-    if crop.antialias or small:
-        rows, columns = loops.matrices(crop, box, flipped, height, width)
-        by_view = (-1, len(images), 1, crop.size)
-        made = rows.view(*by_view, height) @ images @ columns.view(*by_view, width).mT
-        return made.flatten(0, 1)
-    views = range(len(box["top"]) // len(images))
-    grids = loops.grids(crop, box, flipped, height, width, images.dtype)
-    modes = ["bilinear"] if crop.interpolation == "bilinear" else ["nearest", "bicubic"]
-    made = [images for _ in views]
-    for mode, grid in zip(modes, grids, strict=True):
-        parts = zip(made, grid.split(len(images)), strict=True)
-        made = [
-            grid_sample(x, part, mode=mode, padding_mode="border", align_corners=False)
-            for x, part in parts
-        ]
-    return made[0] if len(made) == 1 else torch.cat(made)
-
-
-def matrices(
-    crop: Crop, box: Box, flipped: Tensor | None, height: int, width: int
-) -> tuple[Tensor, Tensor]:
-    """Return the weights of rows (m, s, H) and of columns (m, s, W)."""
-    rows = weights(crop, box["top"], box["height"], height, None)
-    return rows, weights(crop, box["left"], box["width"], width, flipped)
-
-
-def grids(
-    crop: Crop, box: Box, flipped: Tensor | None, height: int, width: int, dtype: torch.dtype
-) -> list[Tensor]:
-    """Return where to read, step by step: (m, h, w, 2) each, as ``grid_sample`` takes it."""
     down = (box["top"], box["height"])
     right = (box["left"], box["width"])
+    height, width = images.shape[-2:]
+    if crop.antialias or (crop.interpolation == "bicubic" and max(height, width) <= SMALL):
+        rows, columns = weights(crop, *down, height, None), weights(crop, *right, width, flipped)
+        return rows.unsqueeze(1) @ images @ columns.unsqueeze(1).mT
     y, x = places(crop, *down, None), places(crop, *right, flipped)
-    size = (height, width)
     if crop.interpolation == "bilinear":
-        return [_grid(_within(y, *down), _within(x, *right), size, dtype)]
+        return _read(images, _within(y, *down), _within(x, *right), "bilinear")
     # Bicubic reads two pixels around; beyond the box those must repeat the box's border.
     own_rows = _within(torch.arange(height, device=y.device).expand(len(y), -1), *down)
     own_columns = _within(torch.arange(width, device=x.device).expand(len(x), -1), *right)
-    return [_grid(own_rows, own_columns, size, dtype), _grid(y, x, size, dtype)]
+    repeated = _read(images, own_rows, own_columns, "nearest")
+    return _read(repeated, y, x, "bicubic")
 
 
 def places(crop: Crop, start: Tensor, extent: Tensor, flipped: Tensor | None) -> Tensor:
@@ -102,12 +58,14 @@ def _within(position: Tensor, start: Tensor, extent: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(position, start), start + extent.unsqueeze(1) - 1)
 
 
-def _grid(y: Tensor, x: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Return every pair of y (m, h) and x (m, w), from -1 to 1 across the image."""
-    grid = torch.empty((len(y), y.shape[1], x.shape[1], 2), dtype=dtype, device=y.device)
-    grid[..., 0] = ((2 * x + 1) / size[1] - 1).unsqueeze(1)
-    grid[..., 1] = ((2 * y + 1) / size[0] - 1).unsqueeze(2)
-    return grid
+def _read(images: Tensor, y: Tensor, x: Tensor, mode: str) -> Tensor:
+    """Sample images (n, C, H, W) at every pair of y (n, h) and x (n, w)."""
+    height, width = images.shape[-2:]
+    shape = (len(y), y.shape[1], x.shape[1])
+    grid = torch.empty((*shape, 2), dtype=images.dtype, device=images.device)
+    grid[..., 0] = ((2 * x + 1) / width - 1).unsqueeze(1)
+    grid[..., 1] = ((2 * y + 1) / height - 1).unsqueeze(2)
+    return grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def weights(
