@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 # Checks that methods learn, with tables of their own elsewhere.
-ELSEWHERE = ("digits", "collapse")
+ELSEWHERE = ("digits", "collapse", "soak")
 HEAD = """# Benchmarks
 
 Generated from `benchmarks/results/` by `python docs/generate.py`; `nox -s "benchmark(NAME)"`
@@ -27,8 +27,8 @@ Absolute times on a shared machine mean little and are left to the raw files.
 {gpu}
 """
 NO_GPU = (
-    "**Not yet measured on a GPU.** `python benchmarks/gpu.py` runs the whole table in one call "
-    "on a machine that has one, and its figures then stand here."
+    "**Not yet measured on a GPU.** The scripts run on one where there is one, and their figures "
+    "then stand here."
 )
 KEYS = {"of", "to", "median", "interval_95"}
 
@@ -112,6 +112,9 @@ def _accuracy() -> list[str]:
     found = accuracy.runs()
     if not found:
         return []
+    wanted = len(accuracy.OWN) * len(accuracy.BACKENDS) * len(accuracy.SEEDS)
+    if len(found) < wanted:
+        return [f"## Does speed cost accuracy?\n\nNot yet known: {len(found)} of {wanted} runs.\n"]
     files = sorted(RESULTS.glob("accuracy*.json"))
     document = json.loads(files[0].read_text())
     intro = f"{_facts(document)} {document['data']}; {accuracy.EPOCHS} epoch, five paired seeds."

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
 
 import click
@@ -70,9 +71,24 @@ def example() -> str:
     return "".join(blocks)
 
 
+def benchmarks() -> str:
+    """Return docs/benchmarks.md: the raw figures as tables."""
+    sys.path.insert(0, str(DOCS))  # this file may be loaded from anywhere
+    try:
+        import figures
+    finally:
+        sys.path.remove(str(DOCS))
+    return figures.text()
+
+
 def generated() -> dict[Path, str]:
     """Return every generated file with its text."""
-    return {DOCS / "hooks.md": hooks(), DOCS / "cli.md": cli(), README: readme()}
+    return {
+        DOCS / "hooks.md": hooks(),
+        DOCS / "cli.md": cli(),
+        DOCS / "benchmarks.md": benchmarks(),
+        README: readme(),
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The fused chain: torchvision's and kornia's pixels for one draw, and torchvision's draws."""
+"""The fused chain: pixels as torchvision and kornia make them, draws as torchvision does."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from coview import RequestError
 from coview.plan import Plan
 from coview.records import Batch, Step
 from coview.testing import Synchronisations
-from coview.views import Augmentation, Chain, CropViews, Normalize, TransformViews
-from coview.views import fused as fuse
+from coview.views import Augmentation, Chain, CropViews, Normalize, TransformViews, fuse
 from coview.views import kernels as kernels_module
 from coview.views.colour import rotate_hue_
 from coview.views.draws import Rows

@@ -3,7 +3,7 @@
 from coview.views.augmentation import Augmentation, Normalize
 from coview.views.chain import Chain, unit_interval
 from coview.views.crops import CropViews, Rendering, TransformViews, positives
-from coview.views.fusing import fused
+from coview.views.fusing import fuse
 
 __all__ = [
     "Augmentation",
@@ -12,7 +12,7 @@ __all__ = [
     "Normalize",
     "Rendering",
     "TransformViews",
-    "fused",
+    "fuse",
     "positives",
     "unit_interval",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from coview.errors import RequestError
 from coview.settings import between, gt, increasing, one_of, setting
 from coview.views.chain import Chain, Operation
-from coview.views.fusing import fused
+from coview.views.fusing import fuse
 from coview.views.kernels import pick
 from coview.views.kornia_chain import as_kornia
 from coview.views.operations import (
@@ -124,7 +124,7 @@ class Augmentation:
         descriptions = self.descriptions(size, channels)
         dtype = getattr(torch, self.dtype)
         if self.backend == "fused":
-            return Chain(fused([*descriptions, normalize], pick(self.compile, total_steps), dtype))
+            return Chain(fuse([*descriptions, normalize], pick(self.compile, total_steps), dtype))
         if dtype != torch.float32:
             raise RequestError(f"views.dtype = {self.dtype} needs views.backend = fused.")
         active = [one for one in descriptions if not is_idle(one)]

@@ -15,7 +15,7 @@ from coview.training.distributed import rank, world_size
 from coview.views.augmentation import Augmentation, Normalize
 from coview.views.chain import Chain, unit_interval
 from coview.views.fused import Fused
-from coview.views.fusing import fused
+from coview.views.fusing import fuse
 
 __all__ = ["CropViews", "Rendering", "TransformViews", "positives"]
 
@@ -132,7 +132,7 @@ class TransformViews(nn.Module):
 
     def __init__(self, transform: Callable[[Tensor], Tensor], plan: Plan) -> None:
         super().__init__()
-        chain = Chain(fused([transform]) if plan.channels == 3 else [transform])
+        chain = Chain(fuse([transform]) if plan.channels == 3 else [transform])
         self.rendering = Rendering([chain, chain])
         probe = torch.zeros(2, plan.channels, plan.image_size, plan.image_size)
         channels, height, width = chain(probe, seed=0).shape[1:]

@@ -144,16 +144,20 @@ class Fused:
         for start in range(0, count, step):
             own = slice(start, start + step)
             source = images[own]
-            scaled = source if source.is_floating_point() else source.float().mul_(1 / 255)
-            fresh = scaled is not source
-            for views in [range(v, v + 1) for v in everyone] if on_cpu else [everyone]:
-                self._render(scaled, fresh, parameters, views, own, out[views.start : views.stop])
+            in_range = not source.is_floating_point()
+            scaled = source.float().mul_(1 / 255) if in_range else source
+            together = (
+                not on_cpu or len(everyone) * len(source) * size[0] * size[1] <= CACHED_PIXELS
+            )
+            for views in [everyone] if together else [range(v, v + 1) for v in everyone]:
+                parts = out[views.start : views.stop, own]
+                self._render(scaled, in_range, parameters, views, own, parts)
         return out.unbind(0)
 
     def _render(
         self,
         source: Tensor,
-        fresh: bool,
+        in_range: bool,
         parameters: Parameters,
         views: range,
         own: slice,
@@ -167,23 +171,24 @@ class Fused:
             }
             for drawn in parameters.drawn
         )
-        x = self._geometry(source, fresh, chosen, len(views))
+        x = self._geometry(source, chosen, len(views)).contiguous()
         for k, column in enumerate(self.columns):
             if self.used[k] and not isinstance(column[0], (Crop, Flip, Standardize)):
                 orders = parameters.orders.get(k, [])[views.start : views.stop]
                 x = self._changed(x, column, chosen[k], orders)
-        self._finish(x.view(len(views), -1, *x.shape[1:]), fresh, out[:, own])
+        self._finish(x.view(len(views), -1, *x.shape[1:]), in_range, out)
 
-    def _geometry(self, source: Tensor, fresh: bool, chosen: Chosen, views: int) -> Tensor:
+    def _geometry(self, source: Tensor, chosen: Chosen, views: int) -> Tensor:
         """Crop and flip: (n, C, H, W) to (views x n, C, h, w), which may be written to."""
         kinds = [type(column[0]) for column in self.columns]
         flips = Flip in kinds and self.used[kinds.index(Flip)]
         flipped = chosen[kinds.index(Flip)]["on"] if flips else None
         if self.crop is None:
-            many = source if views == 1 else source.repeat(views, 1, 1, 1)
-            if flipped is not None:
-                return torch.where(flipped[:, None, None, None], many.flip(-1), many)
-            return many if fresh or views > 1 else many.clone()
+            # Other views, or the caller, need the source as it is.
+            many = source.repeat(views, 1, 1, 1)
+            if flipped is None:
+                return many
+            return torch.where(flipped[:, None, None, None], many.flip(-1), many)
         at = kinds.index(Crop)
         box = dict(chosen[at])
         if flipped is not None and kinds.index(Flip) < at:

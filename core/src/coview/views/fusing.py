@@ -14,7 +14,7 @@ from coview.views.kornia_chain import described, flat
 from coview.views.operations import DESCRIPTIONS, Crop, Description, Flip, Standardize, is_idle
 
 
-def fused(
+def fuse(
     operations: Iterable[Any],
     kernels: Kernels = EAGER,
     dtype: torch.dtype = torch.float32,

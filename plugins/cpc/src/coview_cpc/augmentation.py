@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from coview.records import Step
 from coview.settings import between, ge, gt, setting
 from coview.training.distributed import rank, world_size
-from coview.views import Chain, fused
+from coview.views import Chain, fuse
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ class PatchAugmentation:
             operations.append(kornia.RandomElasticTransform((15, 15), (4.0, 4.0), p=self.elastic_p))
         if channels != 3 and (self.jitter_p or self.drop_colours_p):
             notice(f"images have {channels} channel(s): patches keep their colours")
-        return Chain(fused(operations))
+        return Chain(fuse(operations))
 
     def applied(self, operations: Chain, patches: Tensor, seed: int) -> Tensor:
         """Apply the operations to this process's patches (N, C, p, p)."""
