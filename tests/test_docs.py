@@ -20,7 +20,9 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["docs/hooks.md", "docs/cli.md", "docs/benchmarks.md", "README.md"])
+@pytest.mark.parametrize(
+    "name", ["docs/hooks.md", "docs/cli.md", "docs/benchmarks.md", "README.md"]
+)
 def test_generated_documentation(name: str) -> None:
     written = load(ROOT / "docs" / "generate.py").generated()
     expected = {path.relative_to(ROOT).as_posix(): text for path, text in written.items()}[name]
