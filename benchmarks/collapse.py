@@ -179,7 +179,7 @@ def cost(rounds: int = 15) -> None:
 
     every = CollapseObserver.Settings().every
     figures = {}
-    for backbone, batch_size in ((digits.BACKBONE, 64), ("resnet18", 256)):
+    for backbone, batch_size in ((digits.BACKBONE, 64), ("resnet18", 32)):
         seconds = side_by_side.alternate(_entrants(backbone, batch_size), rounds)
         ratio = side_by_side.compared(seconds, "reading", "step")
         share = {"every": every, "share_of_steps": ratio["median"] / every}
@@ -196,7 +196,7 @@ def _entrants(backbone: str, batch_size: int) -> dict[str, Any]:
     from coview.training.collapse import measured
 
     plan = Plan(batch_size=batch_size, image_size=32, steps_per_epoch=100, total_steps=1000)
-    chosen = attrs.evolve(recipe("byol"), backbone=Use(backbone, stem="3x3"), presets={})
+    chosen = attrs.evolve(recipe("byol"), backbone=Use(backbone), presets={})
     method = build(chosen, plan).train()
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], 0.01)
     images = torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8)

@@ -116,11 +116,13 @@ def test_where_there_are_assignments_they_alone_count(capsys: Any) -> None:
 def test_nothing_is_judged_before_this_sitting_logged() -> None:
     """A process that goes on has no earlier metrics: all must judge by the same."""
     run = FakeRun(made(patience=0))
-    run.metrics = [{"step": 0, "loss": 1.0, "assignment_information": 0.5}]
+    run.metrics = [{"step": 0, "loss": 1.0}]
     run.observer._measured = {"std": torch.tensor(0.01), "effective_rank": torch.tensor(9.0)}
     run.step = 5
     run.observer.step_finished(run)
     assert run.said == []
+    run.reads(10, 0.01)
+    assert run.said == [(10, "std")]
 
 
 def test_what_was_said_goes_through_a_checkpoint() -> None:
