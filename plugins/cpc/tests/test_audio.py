@@ -13,6 +13,7 @@ import torch
 import coview
 from coview import Batch, CoviewError, Plan, RequestError, Step
 from coview.data.base import DataSettings
+from coview.testing import Synchronisations
 from coview_cpc.convolutions import KERNELS, STRIDES, StridedConvolutions
 from coview_cpc.frames import FrameViews
 from coview_cpc.waves import Waves, read
@@ -172,3 +173,20 @@ def test_images_are_no_signals(tmp_path: Path) -> None:
 def test_windows_that_do_not_fit() -> None:
     with pytest.raises(RequestError, match="a recording of 100"):
         FrameViews(FrameViews.Settings(), Plan(channels=1, image_size=100))
+
+
+def test_a_window_is_a_slice_and_nothing_waits_for_where_it_starts() -> None:
+    plan = Plan(channels=2, image_size=90, batch_size=16)
+    views = FrameViews(FrameViews.Settings(window=60, frame=20, hop=20), plan)
+    # Each sample is its own place, so that a frame tells where it was cut.
+    signals = torch.arange(16 * 2 * 90, dtype=torch.float32).view(16, 2, 90)
+    with Synchronisations() as seen:
+        frames = views.generate_views(Batch(signals, torch.arange(16)), Step()).crops
+    assert seen.found == []
+    windows = torch.cat(frames, dim=-1)
+    starts = [
+        int(window[0, 0] - signal[0, 0]) for window, signal in zip(windows, signals, strict=True)
+    ]
+    expected = [s[:, start : start + 60] for s, start in zip(signals, starts, strict=True)]
+    assert torch.equal(windows, torch.stack(expected))
+    assert 0 <= min(starts) < max(starts) <= 30

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -61,6 +62,22 @@ class Synchronisations(TorchDispatchMode):
         # Weak references keep no memory, but the storages' addresses from being used again.
         self._theirs = {StorageWeakRef(tensor.untyped_storage()) for tensor in of}
         self._all = not self._theirs
+        self._lists = _Lists(self._note_list)
+
+    def __enter__(self) -> Synchronisations:
+        """Begin to watch."""
+        self._lists.__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Watch no more."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._lists.__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def _note_list(self, tensor: Tensor) -> None:
+        if self._all or self._is_theirs(tensor):
+            self.found.append(f"tolist at {place()}")
 
     def __torch_dispatch__(
         self,
@@ -83,6 +100,26 @@ class Synchronisations(TorchDispatchMode):
 
     def _is_theirs(self, value: Any) -> bool:
         return isinstance(value, Tensor) and StorageWeakRef(value.untyped_storage()) in self._theirs
+
+
+class _Lists(TorchFunctionMode):
+    """Sees ``tolist``: on a CPU it reads the memory itself, and dispatches no operation."""
+
+    def __init__(self, note: Callable[[Tensor], None]) -> None:
+        super().__init__()
+        self._note = note
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Note the call, and make it."""
+        if func is Tensor.tolist:
+            self._note(args[0])
+        return func(*args, **dict(kwargs or {}))
 
 
 def waits(name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> bool:

@@ -56,13 +56,14 @@ class FrameViews(nn.Module):
     @hookimpl
     def generate_views(self, batch: Batch, step: Step) -> Views:
         """Return the frames of a random window of each recording, (B, C, frame) float each."""
-        slack = batch.images.shape[-1] - self.settings.window
-        starts = draw(step, len(batch.images), high=slack + 1).tolist()
-        windows = [
-            signal[:, start : start + self.settings.window]
-            for signal, start in zip(batch.images, starts, strict=True)
-        ]
-        return self._cut(torch.stack(windows))
+        window = self.settings.window
+        slack = batch.images.shape[-1] - window
+        starts = draw(step, len(batch.images), high=slack + 1)
+        # Gathered by place: a slice would read each start back from the device.
+        places = starts[:, None] + torch.arange(window, device=starts.device)
+        channels = batch.images.shape[1]
+        windows = batch.images.gather(-1, places[:, None].expand(-1, channels, -1))
+        return self._cut(windows)
 
     def evaluation_views(self, images: Tensor) -> Views:
         """Return the frames of the middle of recordings (B, C, T)."""
