@@ -122,14 +122,14 @@ def test_what_was_measured_holds(bench: ModuleType) -> None:
     assert set(bench.SOUND) == METHODS
     assert document["settings"] == json.loads(json.dumps(bench.ALL))
     done = {(r["name"], r["seed"], r["asked"]): r for r in document["runs"]}
-    # Longer runs, other sizes of batches and of images are measured too, as far as they are.
-    names = [*bench.COLLAPSING, *bench.SOUND]
-    assert set(done) >= {(name, seed, bench.STEPS) for name in names for seed in bench.SEEDS}
+    assert set(done) >= set(bench.wanted(None))
     for (name, _, _), found in done.items():
         if name in COLLAPSING:
             assert found["warned"] and min(found["warned"].values()) <= bench.STEPS
         else:
             assert found["warned"] == {}, name
+    page = (ROOT / "docs" / "collapse.md").read_text(encoding="utf-8")
+    assert bench.table(document["runs"]) in page, "run: python benchmarks/collapse.py table"
 
 
 @pytest.mark.slow

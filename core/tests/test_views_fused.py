@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +23,9 @@ from coview.plan import Plan
 from coview.records import Batch, Step
 from coview.testing import Synchronisations
 from coview.views import Augmentation, Chain, CropViews, Normalize, TransformViews, fuse
+from coview.views import fused as fused_module
 from coview.views import kernels as kernels_module
-from coview.views.colour import rotate_hue_
+from coview.views.colour import hue_offsets, rotate_hue_
 from coview.views.draws import Rows
 from coview.views.fused import Fused, Parameters
 from coview.views.kornia_chain import described
@@ -172,9 +172,8 @@ def test_hue_is_hsv_s(colour: tuple[float, float, float], turns: float) -> None:
     hue, saturation, value = colorsys.rgb_to_hsv(*colour)
     own = colorsys.hsv_to_rgb((hue + turns) % 1.0, saturation, value)
     x = torch.tensor(colour).view(1, 3, 1)
-    assert rotate_hue_(x, torch.full((1, 1, 1), turns)).flatten().tolist() == pytest.approx(
-        own, abs=2e-6
-    )
+    made = rotate_hue_(x, hue_offsets(torch.tensor([turns])))
+    assert made.flatten().tolist() == pytest.approx(own, abs=2e-6)
 
 
 # kornia
@@ -411,28 +410,18 @@ def test_images_are_left_as_they_were(images: Tensor, operations: tuple[Any, ...
     assert torch.equal(images, before)
 
 
-def test_pieces_that_fit_the_cache_give_the_same(
-    pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("pixels_at_once", [24 * 24 * 4, 2**30])
+def test_how_many_images_go_at_once_changes_nothing(
+    pixels: Tensor, monkeypatch: pytest.MonkeyPatch, pixels_at_once: int
 ) -> None:
-    views, batch = views_of(), Batch(pixels, torch.arange(6))
-    whole = views.generate_views(batch, Step()).crops
-    module = importlib.import_module("coview.views.fused")  # a function of that name hides it
-    monkeypatch.setattr(module, "CACHED_PIXELS", 24 * 24 * 4)
-    pieces = views.generate_views(batch, Step()).crops
-    for a, b in zip(whole, pieces, strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
-
-
-def test_all_views_at_once_as_on_a_gpu_give_the_same(pixels: Tensor) -> None:
-    views, batch = views_of(), Batch(pixels, torch.arange(6))
-    ((_, run),) = views.rendering.together
-    parameters = drawn(run, pixels)
-    expected = run.render(pixels, parameters)
-    out = torch.empty(2, 6, 3, 24, 24)
-    run._render(pixels.float() / 255, True, parameters, range(2), slice(0, 6), out)
-    for a, b in zip(expected, out, strict=True):
+    """One view of a few images at a time, or every view of every image as on a GPU."""
+    batch = Batch(pixels, torch.arange(6))
+    monkeypatch.setattr(fused_module, "CACHED_PIXELS", 24 * 24 * 6)
+    whole = views_of().generate_views(batch, Step()).crops
+    monkeypatch.setattr(fused_module, "CACHED_PIXELS", pixels_at_once)
+    parts = views_of().generate_views(batch, Step()).crops
+    for a, b in zip(whole, parts, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-    assert batch.images is pixels
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

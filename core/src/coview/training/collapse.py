@@ -49,7 +49,7 @@ class CollapseObserver:
         std: float = setting(0.1, "collapse/std below this is a sign", ge(0))
         rank: float = setting(2.0, "collapse/effective_rank below this is a sign", ge(0))
         information: float = setting(
-            0.003, "assignment_information below this is a sign; then std and rank are none", ge(0)
+            0.001, "assignment_information below this is a sign; then std and rank are none", ge(0)
         )
         action: str = setting("warn", "what to do: warn, or stop the run", one_of(*ACTIONS[:2]))
 

@@ -8,14 +8,14 @@ from torch.nn.functional import conv2d, pad
 
 
 def taps_of(sigma: Tensor, on: Tensor, reach: int) -> Tensor:
-    """Return the weights of the 2 x reach + 1 pixels around, (n, taps).
+    """Return the weights of the 2 x reach + 1 pixels around, (..., taps).
 
-    Where ``on`` (n,) is false, all the weight is the pixel's own.
+    Where ``on`` (...) is false, all the weight is the pixel's own.
     """
     distance = torch.arange(-reach, reach + 1, device=sigma.device, dtype=sigma.dtype)
-    weights = torch.exp(-0.5 * (distance / sigma.unsqueeze(1)).square())
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    return torch.where(on.unsqueeze(1), weights, (distance == 0).to(sigma.dtype))
+    weights = torch.exp(-0.5 * (distance / sigma.unsqueeze(-1)).square())
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    return torch.where(on.unsqueeze(-1), weights, (distance == 0).to(sigma.dtype))
 
 
 def blur(images: Tensor, weights: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def blur(images: Tensor, weights: Tensor) -> Tensor:
 
 
 def blur_by_taps(images: Tensor, weights: Tensor) -> Tensor:
-    """The same as a sum of shifted images: for a compiler, which makes one loop of it."""
+    """Blur all images, as a sum of shifted ones: for a compiler, which makes one loop of it."""
     taps = weights.shape[1]
     height, width = images.shape[-2:]
     padded = pad(images, (taps // 2,) * 4, mode="reflect")

@@ -54,13 +54,24 @@ def desaturate_(x: Tensor, factor: Tensor, luma: Sequence[float]) -> Tensor:
     return torch.lerp(grey_of(x, luma).unsqueeze(1), x, factor, out=x)
 
 
-def rotate_hue_(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of RGB images by a share of the colour circle, as HSV defines it.
+def hue_offsets(turns: Tensor) -> Tensor:
+    """Return 6 t - 2 n for t turns (...) and channel n, in [-3, 3]: (..., 3, 1)."""
+    channels = torch.arange(3, device=turns.device, dtype=turns.dtype)
+    sixths = 6 * turns.unsqueeze(-1) - 2 * channels
+    return (sixths - 6 * (sixths / 6).round()).unsqueeze(-1)
+
+
+def rotate_hue_(x: Tensor, offsets: Tensor) -> Tensor:
+    """Turn the hue of RGB images by t turns of the colour circle, as HSV defines it.
 
     With M and m the greatest and the least of R, G, B, and c = M - m, the hue
     in sixths of a turn is +-(1 + (G + B - R - m) / c), with the sign of G - B: a
     closed form without cases. Turned by t, a channel n = 0, 1, 2 is
     m + c clamp(||h + 6 t - 2 n| - 3| - 1, 0, 1), the argument in [-6, 6].
+
+    Args:
+        x: (n, 3, P).
+        offsets: (n, 3, 1), from :func:`hue_offsets`.
     """
     red, green, blue = x.unbind(1)
     high, low = torch.maximum(green, blue), torch.minimum(green, blue)
@@ -70,20 +81,19 @@ def rotate_hue_(x: Tensor, turns: Tensor) -> Tensor:
     chroma = high.sub_(low)
     hue.sub_(red).sub_(low).div_(chroma.clamp(min=TINY)).add_(1)
     torch.copysign(hue, side, out=hue)
-    turned = 6 * turns - 2 * torch.arange(3, device=x.device, dtype=x.dtype).view(1, 3, 1)
-    turned = turned - 6 * (turned / 6).round()
-    torch.add(hue.unsqueeze(1), turned, out=x)
+    torch.add(hue.unsqueeze(1), offsets, out=x)
     x.abs_().sub_(3).abs_().clamp_(1, 2)
     return torch.addcmul(low.sub_(chroma).unsqueeze(1), x, chroma.unsqueeze(1), out=x)
 
 
-def solarize_(x: Tensor, on: Tensor) -> Tensor:
-    """Invert what is half or brighter, where ``on`` (n, 1, 1)."""
-    threshold = torch.where(on, 0.5, 2.0)
+def solarize_(x: Tensor, threshold: Tensor) -> Tensor:
+    """Invert what is at a threshold (n, 1, 1) or brighter."""
     return x.copy_(torch.where(x >= threshold, 1 - x, x))
 
 
-def jitter_each_(x: Tensor, factors: Tensor, position: Tensor, luma: Sequence[float]) -> Tensor:
+def jitter_each_(
+    x: Tensor, factors: Sequence[Tensor], offsets: Tensor, position: Tensor, luma: Sequence[float]
+) -> Tensor:
     """Apply brightness, contrast, saturation and hue, each image in an order of its own.
 
     The first three are blends with black, with the mean grey, with the grey
@@ -92,21 +102,23 @@ def jitter_each_(x: Tensor, factors: Tensor, position: Tensor, luma: Sequence[fl
 
     Args:
         x: (n, C, P).
-        factors: (4, n, 1, 1).
+        factors: of brightness, contrast and saturation, (n, 1, 1) each.
+        offsets: of the hue, (n, 3, 1).
         position: (4, n, 1, 1), where in the order each of the four stands.
         luma: weights of the channels.
     """
+    stacked = torch.stack(list(factors))
     hue_at = position[3]
     slot_of = position[:3] - (position[:3] > hue_at).to(position.dtype)
     for late in (False, True):
         for slot in range(3):
             active = (hue_at <= slot) == late
             chosen = (slot_of == slot) & active
-            factor = torch.where(chosen, factors[:3], 0).sum(dim=0) + (~active).to(x.dtype)
+            factor = torch.where(chosen, stacked, 0).sum(dim=0) + (~active).to(x.dtype)
             other = mean_grey(x, luma) * chosen[1].to(x.dtype)
             grey = grey_of(x, luma).unsqueeze(1) * chosen[2].to(x.dtype)
             rest = (other + grey) * (1 - factor)
             torch.addcmul(rest, x, factor, out=x).clamp_(0, 1)
         if not late and x.shape[1] == 3:
-            rotate_hue_(x, factors[3])
+            rotate_hue_(x, offsets)
     return x

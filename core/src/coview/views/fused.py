@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import attrs
@@ -10,29 +9,14 @@ import torch
 from torch import Tensor
 
 from coview.views import draws
-from coview.views.blur import taps_of
 from coview.views.draws import Drawn, Rows
 from coview.views.kernels import EAGER, Kernels
-from coview.views.operations import (
-    NEUTRAL,
-    Blur,
-    Crop,
-    Description,
-    Flip,
-    Grey,
-    Jitter,
-    Solarize,
-    Standardize,
-    is_idle,
-    reach,
-    structure,
-)
-from coview.views.resample import resample
+from coview.views.operations import Crop, Description, Jitter, Standardize, is_idle, structure
+from coview.views.pixels import Order, changed, finish, geometry
+from coview.views.rows import Prepared, prepare, prepare_crop
 
 CACHED_PIXELS = 2**18
 """Pixels of a view worked on at a time on a CPU: what they need stays in its cache."""
-
-Chosen = tuple[Drawn, ...]
 
 
 @attrs.frozen(eq=False)
@@ -44,8 +28,8 @@ class Parameters:
         orders: of each jitter's four steps, by operation and view.
     """
 
-    drawn: Chosen
-    orders: dict[int, list[tuple[int, ...]]]
+    drawn: tuple[Drawn, ...]
+    orders: dict[int, list[Order]]
 
 
 class Fused:
@@ -133,139 +117,49 @@ class Fused:
 
     def render(self, images: Tensor, parameters: Parameters) -> tuple[Tensor, ...]:
         """Make every view of images (B, C, H, W) with the given parameters."""
-        count, channels, *size = images.shape
-        if self.crop is not None:
-            size = [self.crop.size] * 2
-        shape = (len(self.views), count, channels, *size)
+        count, channels, height, width = images.shape
+        prepared = self._prepared(parameters, (height, width))
+        size = (height, width) if self.crop is None else (self.crop.size, self.crop.size)
+        views = range(len(self.views))
+        shape = (len(views), count, channels, *size)
         out = torch.empty(shape, dtype=self.dtype, device=images.device)
-        on_cpu = images.device.type == "cpu"
-        step = max(1, CACHED_PIXELS // (size[0] * size[1])) if on_cpu else count
-        everyone = range(len(self.views))
+        area, on_cpu = size[0] * size[1], images.device.type == "cpu"
+        step = max(1, CACHED_PIXELS // area) if on_cpu else count
+        together = not on_cpu or len(views) * count * area <= CACHED_PIXELS
         for start in range(0, count, step):
             own = slice(start, start + step)
             source = images[own]
-            in_range = not source.is_floating_point()
-            scaled = source.float().mul_(1 / 255) if in_range else source
-            together = (
-                not on_cpu or len(everyone) * len(source) * size[0] * size[1] <= CACHED_PIXELS
-            )
-            for views in [everyone] if together else [range(v, v + 1) for v in everyone]:
-                parts = out[views.start : views.stop, own]
-                self._render(scaled, in_range, parameters, views, own, parts)
+            if not source.is_floating_point():
+                source = source.float().mul_(1 / 255)
+            for part in [views] if together else [range(v, v + 1) for v in views]:
+                self._render(source, prepared, parameters, part, own, out, images)
         return out.unbind(0)
 
     def _render(
         self,
         source: Tensor,
-        in_range: bool,
+        prepared: Sequence[Prepared],
         parameters: Parameters,
         views: range,
         own: slice,
         out: Tensor,
+        images: Tensor,
     ) -> None:
-        """Make some views of some images (n, C, H, W) float, and put them into ``out``."""
-        chosen = tuple(
-            {
-                name: value[..., views.start : views.stop, own].flatten(-2)
-                for name, value in drawn.items()
-            }
-            for drawn in parameters.drawn
-        )
-        x = self._geometry(source, chosen, len(views)).contiguous()
-        for k, column in enumerate(self.columns):
-            if self.used[k] and not isinstance(column[0], (Crop, Flip, Standardize)):
-                orders = parameters.orders.get(k, [])[views.start : views.stop]
-                x = self._changed(x, column, chosen[k], orders)
-        self._finish(x.view(len(views), -1, *x.shape[1:]), in_range, out)
+        """Make some views of some images."""
+        part, operations = slice(views.start, views.stop), self.views[0]
+        chosen = [{n: v[part, own].flatten(0, 1) for n, v in one.items()} for one in prepared]
+        orders = {k: every[part] for k, every in parameters.orders.items()}
+        x = geometry(source, operations, chosen, len(views))
+        x = changed(x, operations, chosen, orders, self.kernels)
+        finish(x, operations[-1], not images.is_floating_point(), out[part, own])
 
-    def _geometry(self, source: Tensor, chosen: Chosen, views: int) -> Tensor:
-        """Crop and flip: (n, C, H, W) to (views x n, C, h, w), which may be written to."""
-        kinds = [type(column[0]) for column in self.columns]
-        flips = Flip in kinds and self.used[kinds.index(Flip)]
-        flipped = chosen[kinds.index(Flip)]["on"] if flips else None
-        if self.crop is None:
-            # Other views, or the caller, need the source as it is.
-            many = source.repeat(views, 1, 1, 1)
-            if flipped is None:
-                return many
-            return torch.where(flipped[:, None, None, None], many.flip(-1), many)
-        at = kinds.index(Crop)
-        box = dict(chosen[at])
-        if flipped is not None and kinds.index(Flip) < at:
-            # The crop is of the mirrored image: of the other side of this one, then mirrored.
-            mirrored = source.shape[-1] - box["left"] - box["width"]
-            box["left"] = torch.where(flipped, mirrored, box["left"])
-        made = []
-        for v in range(views):
-            part = slice(v * len(source), (v + 1) * len(source))
-            own = {name: value[part] for name, value in box.items()}
-            mirror = None if flipped is None else flipped[part]
-            made.append(resample(source, self.crop, own, mirror))
-        x = made[0] if views == 1 else torch.cat(made)
-        # Bicubic overshoots; what comes after works on [0, 1], as on 8 bits.
-        return x.clamp_(0, 1) if self.crop.interpolation == "bicubic" else x
-
-    def _changed(
-        self, x: Tensor, column: Sequence[Description], drawn: Drawn, orders: list[tuple[int, ...]]
-    ) -> Tensor:
-        """Apply one operation to x (n, C, h, w)."""
-        operation, on = column[0], drawn["on"]
-        flat = x.flatten(2)
-        if isinstance(operation, Blur):
-            widest = max(reach(blur) for blur in column if isinstance(blur, Blur))
-            x = self.kernels.blur(x, taps_of(drawn["sigma"], on, widest))
-        elif isinstance(operation, Grey):
-            keep = (~on).to(x.dtype)[:, None, None]
-            self.kernels.desaturate_(flat, keep, operation.luma)
-        elif isinstance(operation, Solarize):
-            self.kernels.solarize_(flat, on[:, None, None])
-        elif isinstance(operation, Jitter):
-            self._jitter(flat, operation, drawn, orders)
-        return x
-
-    def _jitter(
-        self, x: Tensor, jitter: Jitter, drawn: Drawn, orders: list[tuple[int, ...]]
-    ) -> None:
-        chosen = [torch.where(drawn["on"], drawn["factors"][k], n) for k, n in enumerate(NEUTRAL)]
-        factors = torch.stack(chosen)[:, :, None, None]
-        if "position" in drawn:
-            position = drawn["position"][:, :, None, None]
-            self.kernels.jitter_each_(x, factors, position, jitter.luma)
-            return
-        rows = len(x) // len(orders)
-        kernels, coloured = self.kernels, x.shape[1] == 3
-        for view, order in enumerate(orders):
-            own = slice(view * rows, (view + 1) * rows)
-            part, factor = x[own], factors[:, own]
-            for step in order:
-                if step == 0:
-                    kernels.brighten_(part, factor[0])
-                elif step == 1:
-                    kernels.contrast_(part, factor[1], jitter.luma)
-                elif step == 2 and coloured:
-                    kernels.saturate_(part, factor[2], jitter.luma)
-                elif step == 3 and coloured:
-                    kernels.rotate_hue_(part, factor[3])
-
-    def _finish(self, x: Tensor, in_range: bool, out: Tensor) -> None:
-        """Put x (V, n, C, h, w) into ``out``, standardised where that is the last operation."""
-        last = self.columns[-1][0]
-        if not isinstance(last, Standardize):
-            out.copy_(x)
-            return
-        if last.clamp and not in_range:
-            x = x.clamp_(0, 1)
-        if all(m == 0 for m in last.mean) and all(s == 1 for s in last.std):
-            out.copy_(x)
-            return
-        shift, scale = affine(last, x.device)
-        torch.addcmul(shift, x, scale, out=out)
-
-
-@functools.lru_cache(maxsize=64)
-def affine(to: Standardize, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return shift and scale, (C, 1, 1) each, copied to a device once."""
-    shift = [-mean / std for mean, std in zip(to.mean, to.std, strict=True)]
-    scale = [1 / std for std in to.std]
-    both = torch.tensor([shift, scale], device=device)[:, :, None, None]
-    return both[0], both[1]
+    def _prepared(self, parameters: Parameters, size: tuple[int, int]) -> list[Prepared]:
+        made: list[Prepared] = []
+        for k, (column, used) in enumerate(zip(self.columns, self.used, strict=True)):
+            if isinstance(column[0], Crop):
+                made.append(prepare_crop(self.columns, k, parameters.drawn, size))
+            elif used and not isinstance(column[0], Standardize):
+                made.append(prepare(column, parameters.drawn[k]))
+            else:
+                made.append({})
+        return made

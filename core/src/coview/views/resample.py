@@ -13,58 +13,85 @@ from torch.nn.functional import grid_sample
 
 from coview.views.operations import Crop
 
+Aims = dict[str, Tensor]
+
 SMALL = 64
 """Up to this side, bicubic weights as matrices are faster than sixteen reads a pixel."""
 
 
-def resample(images: Tensor, crop: Crop, box: dict[str, Tensor], flipped: Tensor | None) -> Tensor:
-    """Return the boxes of images (n, C, H, W) float, (n, C, s, s).
+def aims(crop: Crop, box: Aims, flipped: Tensor | None, size: tuple[int, int]) -> Aims:
+    """Return what resampling needs to know of every row, ahead of the pixels.
 
     Args:
-        images: in any range.
-        crop: size and kind of interpolation.
-        box: ``top``, ``left``, ``height``, ``width``, (n,) each.
-        flipped: (n,) bool: which are mirrored afterwards.
+        crop: side and kind of interpolation.
+        box: ``top``, ``left``, ``height``, ``width``, (V, B) each.
+        flipped: (V, B) bool: which are mirrored afterwards.
+        size: height and width of the images.
+
+    Returns:
+        (V, B, ...) each, for :func:`resample`.
     """
-    down = (box["top"], box["height"])
-    right = (box["left"], box["width"])
-    height, width = images.shape[-2:]
-    if crop.antialias or (crop.interpolation == "bicubic" and max(height, width) <= SMALL):
-        rows, columns = weights(crop, *down, height, None), weights(crop, *right, width, flipped)
-        return rows.unsqueeze(1) @ images @ columns.unsqueeze(1).mT
+    if by_matrices(crop, size):
+        return box if flipped is None else {**box, "flipped": flipped}
+    down, right = (box["top"], box["height"]), (box["left"], box["width"])
     y, x = places(crop, *down, None), places(crop, *right, flipped)
     if crop.interpolation == "bilinear":
-        return _read(images, _within(y, *down), _within(x, *right), "bilinear")
+        return {"y": _across(_within(y, *down), size[0]), "x": _across(_within(x, *right), size[1])}
     # Bicubic reads two pixels around; beyond the box those must repeat the box's border.
-    own_rows = _within(torch.arange(height, device=y.device).expand(len(y), -1), *down)
-    own_columns = _within(torch.arange(width, device=x.device).expand(len(x), -1), *right)
-    repeated = _read(images, own_rows, own_columns, "nearest")
-    return _read(repeated, y, x, "bicubic")
+    own_y = torch.arange(size[0], device=y.device).expand(*y.shape[:-1], -1)
+    own_x = torch.arange(size[1], device=x.device).expand(*x.shape[:-1], -1)
+    return {
+        "own_y": _across(_within(own_y, *down), size[0]),
+        "own_x": _across(_within(own_x, *right), size[1]),
+        "y": _across(y, size[0]),
+        "x": _across(x, size[1]),
+    }
+
+
+def resample(images: Tensor, crop: Crop, aim: Aims) -> Tensor:
+    """Return the boxes of images (n, C, H, W) float, (n, C, s, s), by their rows' aims."""
+    size = (images.shape[-2], images.shape[-1])
+    if by_matrices(crop, size):
+        rows = weights(crop, aim["top"], aim["height"], size[0], None)
+        columns = weights(crop, aim["left"], aim["width"], size[1], aim.get("flipped"))
+        return rows.unsqueeze(1) @ images @ columns.unsqueeze(1).mT
+    if crop.interpolation == "bicubic":
+        images = _read(images, aim["own_y"], aim["own_x"], "nearest")
+    return _read(images, aim["y"], aim["x"], crop.interpolation)
+
+
+def by_matrices(crop: Crop, size: tuple[int, int]) -> bool:
+    """Whether rows and columns are mixed by matrices of weights, or pixels read one by one."""
+    return crop.antialias or (crop.interpolation == "bicubic" and max(size) <= SMALL)
 
 
 def places(crop: Crop, start: Tensor, extent: Tensor, flipped: Tensor | None) -> Tensor:
-    """Return where each output pixel lies in the image, (n, s) in pixels."""
+    """Return where each output pixel lies in the image, (..., s) in pixels."""
     index = torch.arange(crop.size, device=start.device, dtype=start.dtype)
     if flipped is not None:
-        index = torch.where(flipped.unsqueeze(1), crop.size - 1 - index, index)
-    start, extent = start.unsqueeze(1), extent.unsqueeze(1)
+        index = torch.where(flipped.unsqueeze(-1), crop.size - 1 - index, index)
+    start, extent = start.unsqueeze(-1), extent.unsqueeze(-1)
     if crop.align_corners:
         return start + index * ((extent - 1) / max(crop.size - 1, 1))
     return start + ((index + 0.5) * (extent / crop.size) - 0.5)
 
 
 def _within(position: Tensor, start: Tensor, extent: Tensor) -> Tensor:
-    start = start.unsqueeze(1)
-    return torch.minimum(torch.maximum(position, start), start + extent.unsqueeze(1) - 1)
+    start = start.unsqueeze(-1)
+    return torch.minimum(torch.maximum(position, start), start + extent.unsqueeze(-1) - 1)
+
+
+def _across(position: Tensor, length: int) -> Tensor:
+    """Pixels to the scale of ``grid_sample``: -1 and 1 are the image's outer edges."""
+    return (2 * position + 1) / length - 1
 
 
 def _read(images: Tensor, y: Tensor, x: Tensor, mode: str) -> Tensor:
     """Sample images (n, C, H, W) at every pair of y (n, h) and x (n, w)."""
-    height, width = images.shape[-2:]
     shape = (len(y), y.shape[1], x.shape[1])
     grid = torch.empty((*shape, 2), dtype=images.dtype, device=images.device)
-    grid[..., 0] = ((2 * x + 1) / width - 1).unsqueeze(1)
-    grid[..., 1] = ((2 * y + 1) / height - 1).unsqueeze(2)
+    grid[..., 0] = x.unsqueeze(1)
+    grid[..., 1] = y.unsqueeze(2)
     return grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 

@@ -86,10 +86,10 @@ class _Table:
         scale = math.log2(math.e) / epsilon
         sums = torch.zeros_like(highest)
         for raw, block in zip(self.raw, self.blocks, strict=True):
-            torch.sub(raw, highest, out=block)
+            torch.add(-scale * highest, raw, alpha=scale, out=block)
             rows = block.amax(dim=1, keepdim=True)
-            block.sub_(rows).mul_(scale).exp2_()
-            sums += self._down(block, rows.mul_(scale).exp2_())
+            block.sub_(rows).exp2_()
+            sums += self._down(block, rows.exp2_())
         return sums
 
     def sums(self, columns: Tensor) -> Tensor:
