@@ -27,7 +27,7 @@ SHARED = ROOT / ".nox" / "shared"
 # What a benchmark measures beside coview; solo-learn's releases ask for a torch of 2021.
 PEERS = ("lightly>=1.5",)
 # Scripts that are no measurement of their own, or have a session of their own.
-NOT_ALONE = ("side_by_side", "digits", "soak")
+NOT_ALONE = ("side_by_side", "digits", "soak", "roofline")
 BENCHMARKS = sorted(
     path.stem for path in ROOT.glob("benchmarks/*.py") if path.stem not in NOT_ALONE
 )

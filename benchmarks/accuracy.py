@@ -29,6 +29,8 @@ from typing import Any
 
 import side_by_side
 
+DATA = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package puts it."""
 BACKENDS = ("fused", "kornia", "torchvision")
 SEEDS = (0, 1, 2, 3, 4)
 IMAGES, EPOCHS, BATCH_SIZE = 20_000, 1, 128
@@ -183,7 +185,7 @@ def table(found: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="measure", choices=("measure", "table"))
-    parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--share", default="0/1", help="which of how many, e.g. 0/2")
     arguments = parser.parse_args()
     if arguments.what == "measure":

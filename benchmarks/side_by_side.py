@@ -157,9 +157,9 @@ def _version(name: str) -> str | None:
         return None
 
 
-def write(name: str, document: Mapping[str, Any]) -> Path:
-    """Write ``results/NAME.json``; floats of raw times keep six digits."""
-    path = RESULTS / f"{name}.json"
+def write(name: str, document: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+    """Write ``NAME.json``, to results/ unless told; floats of raw times keep six digits."""
+    path = folder / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(_rounded(document), indent=2) + "\n", encoding="utf-8")
     return path

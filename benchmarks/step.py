@@ -32,31 +32,52 @@ OWN = {"moco": {"encoder.norm_groups": 1, "target.shuffle": False, "negatives.si
 STEP = Callable[[], Any]
 
 
-def images() -> Any:
+def images(count: int = IMAGES, side: int = SIDE) -> Any:
     """Return noise that compresses to nothing and trains as well as anything for timing."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (IMAGES, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
 
 
-def started(method: str, batch_size: int, backbone: str, compiled: bool, folder: str) -> Any:
-    """Return a run of the method's small preset at its first step."""
+def started(
+    method: str,
+    batch_size: int,
+    backbone: str | None,
+    compiled: bool,
+    folder: str,
+    *,
+    pixels: Any = None,
+    sets: dict[str, Any] | None = None,
+    epochs: int = 20,
+    **asked: Any,
+) -> Any:
+    """Return a run of the method's small preset at its first step.
+
+    Args:
+        method, batch_size, backbone: of the run; no backbone: the preset's.
+        compiled: ``--compile``; without it so short a run compiles nothing.
+        folder: where the run's directory goes.
+        pixels: uint8 images to train on, in place of :func:`images`.
+        sets: settings, in place of OWN's.
+        epochs: their number; compiled views are the default of long runs.
+        **asked: more of a request: a device, a precision.
+    """
     from coview.configure import Changes
     from coview.training.start import Request, start
 
-    changes = Changes(
-        backbone=backbone, batch_size=batch_size, epochs=1000, set=OWN.get(method, {})
-    )
+    own = OWN.get(method, {}) if sets is None else sets
+    changes = Changes(backbone=backbone, batch_size=batch_size, epochs=epochs, set=own)
     run = start(
         Request(
             method=method,
-            data=images(),
+            data=images() if pixels is None else pixels,
             changes=changes,
             out=Path(folder) / f"{method}-{compiled}",
             evaluate=False,
             compile=compiled,
             on_collapse="ignore",
+            **asked,
         )
     )
     run.method.train()
@@ -118,16 +139,30 @@ def bare(run: Any) -> STEP:
     return step
 
 
-def lightly(method: str, batch_size: int) -> tuple[STEP, STEP]:
+def lightly(
+    method: str,
+    batch_size: int,
+    *,
+    backbone: str = "resnet18",
+    side: int = SIDE,
+    pixels: Any = None,
+    workers: int = 2,
+    device: str = "cpu",
+) -> tuple[STEP, STEP]:
     """Return lightly's loop, a step at a time, and its own bare step."""
     import torch
     from torch.utils.data import DataLoader
 
-    loop = {"simclr": _lightly_simclr, "moco": _lightly_moco, "byol": _lightly_byol}[method]
-    transform, step, bare_step = loop()
-    pictures = _Pictures(images(), transform)
+    step, bare_step = LIGHTLY[method](backbone, device)
+    pictures = _Pictures(images() if pixels is None else pixels, _transform(side))
     loader = DataLoader(
-        pictures, batch_size, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
+        pictures,
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device != "cpu",
     )
 
     def forever() -> Iterator[Any]:
@@ -135,8 +170,12 @@ def lightly(method: str, batch_size: int) -> tuple[STEP, STEP]:
             yield from loader
 
     batches = forever()
-    first, second = (torch.randn(batch_size, 3, SIDE, SIDE) for _ in range(2))
-    return lambda: step(*next(batches)[0]), lambda: bare_step(first, second)
+    first, second = (torch.randn(batch_size, 3, side, side, device=device) for _ in range(2))
+
+    def whole_step() -> None:
+        step(*(view.to(device, non_blocking=True) for view in next(batches)[0]))
+
+    return whole_step, lambda: bare_step(first, second)
 
 
 class _Pictures:
@@ -155,50 +194,56 @@ class _Pictures:
         return self.transform(self.pictures[index]), 0
 
 
-def _resnet18() -> Any:
+def _resnet(name: str) -> tuple[Any, int]:
+    """Return torchvision's network without its classifier, and its width."""
+    import torchvision
     from torch import nn
-    from torchvision.models import resnet18
 
-    network = resnet18(num_classes=1)
-    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    network.maxpool = nn.Identity()
+    network = getattr(torchvision.models, name)(num_classes=1)
+    if name == "resnet18":  # for small images
+        network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    width = network.fc.in_features
     network.fc = nn.Identity()
-    return network
+    return network, width
 
 
-def _transform() -> Any:
+def _transform(side: int) -> Any:
     from lightly.transforms import SimCLRTransform
 
-    return SimCLRTransform(input_size=SIDE, gaussian_blur=0.0, cj_strength=0.5)
+    blur, strength = (0.0, 0.5) if side <= 64 else (0.5, 1.0)
+    return SimCLRTransform(input_size=side, gaussian_blur=blur, cj_strength=strength)
 
 
-def _descend(parameters: Any, loss: Any, optimizer: Any) -> None:
-    optimizer.zero_grad()
+def _descend(loss: Any, optimizer: Any) -> None:
+    """In the order of lightly's examples: no gradient is kept over the next forward."""
     loss.backward()
     optimizer.step()
+    optimizer.zero_grad()
 
 
-def _lightly_simclr() -> tuple[Any, Any, Any]:
+def _lightly_simclr(backbone: str, device: str) -> tuple[Any, Any]:
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
     from torch import nn
     from torch.optim import SGD
 
-    network = nn.Sequential(_resnet18(), SimCLRProjectionHead(512, 512, 128))
+    trunk, width = _resnet(backbone)
+    network = nn.Sequential(trunk, SimCLRProjectionHead(width, width, 128)).to(device)
     criterion, optimizer = NTXentLoss(temperature=0.5), SGD(network.parameters(), lr=0.06)
 
     def step(first: Any, second: Any) -> None:
         loss = criterion(network(first), network(second))
-        _descend(network, loss, optimizer)
+        _descend(loss, optimizer)
 
     def bare_step(first: Any, second: Any) -> None:
         optimizer.zero_grad()
         (network(first).sum() + network(second).sum()).backward()
 
-    return _transform(), step, bare_step
+    return step, bare_step
 
 
-def _lightly_moco() -> tuple[Any, Any, Any]:
+def _lightly_moco(backbone: str, device: str) -> tuple[Any, Any]:
     import copy
 
     import torch
@@ -208,10 +253,11 @@ def _lightly_moco() -> tuple[Any, Any, Any]:
     from torch import nn
     from torch.optim import SGD
 
-    network = nn.Sequential(_resnet18(), MoCoProjectionHead(512, 512, 128))
+    trunk, width = _resnet(backbone)
+    network = nn.Sequential(trunk, MoCoProjectionHead(width, width, 128)).to(device)
     momentum = copy.deepcopy(network)
     deactivate_requires_grad(momentum)
-    criterion = NTXentLoss(temperature=0.1, memory_bank_size=(QUEUE, 128))
+    criterion = NTXentLoss(temperature=0.1, memory_bank_size=(QUEUE, 128)).to(device)
     optimizer = SGD(network.parameters(), lr=0.06)
 
     def step(first: Any, second: Any) -> None:
@@ -219,7 +265,7 @@ def _lightly_moco() -> tuple[Any, Any, Any]:
         query = network(first)
         with torch.no_grad():
             key = momentum(second)
-        _descend(network, criterion(query, key), optimizer)
+        _descend(criterion(query, key), optimizer)
 
     def bare_step(first: Any, second: Any) -> None:
         optimizer.zero_grad()
@@ -227,10 +273,10 @@ def _lightly_moco() -> tuple[Any, Any, Any]:
             momentum(second)
         network(first).sum().backward()
 
-    return _transform(), step, bare_step
+    return step, bare_step
 
 
-def _lightly_byol() -> tuple[Any, Any, Any]:
+def _lightly_byol(backbone: str, device: str) -> tuple[Any, Any]:
     import copy
 
     import torch
@@ -240,8 +286,9 @@ def _lightly_byol() -> tuple[Any, Any, Any]:
     from torch import nn
     from torch.optim import SGD
 
-    network = nn.Sequential(_resnet18(), BYOLProjectionHead(512, 4096, 256))
-    predictor = BYOLPredictionHead(256, 4096, 256)
+    trunk, width = _resnet(backbone)
+    network = nn.Sequential(trunk, BYOLProjectionHead(width, 4096, 256)).to(device)
+    predictor = BYOLPredictionHead(256, 4096, 256).to(device)
     momentum = copy.deepcopy(network)
     deactivate_requires_grad(momentum)
     criterion = NegativeCosineSimilarity()
@@ -256,14 +303,17 @@ def _lightly_byol() -> tuple[Any, Any, Any]:
         queries = [predictor(network(view)) for view in (first, second)]
         keys = targets(first, second)
         loss = 0.5 * (criterion(queries[0], keys[1]) + criterion(queries[1], keys[0]))
-        _descend(network, loss, optimizer)
+        _descend(loss, optimizer)
 
     def bare_step(first: Any, second: Any) -> None:
         optimizer.zero_grad()
         targets(first, second)
         (predictor(network(first)).sum() + predictor(network(second)).sum()).backward()
 
-    return _transform(), step, bare_step
+    return step, bare_step
+
+
+LIGHTLY = {"simclr": _lightly_simclr, "moco": _lightly_moco, "byol": _lightly_byol}
 
 
 def time_steps(methods: list[str], batch_size: int, rounds: int, peers: bool) -> None:
@@ -276,7 +326,10 @@ def time_steps(methods: list[str], batch_size: int, rounds: int, peers: bool) ->
     }
     for method in methods:
         with tempfile.TemporaryDirectory() as folder:
-            run = started(method, batch_size, "resnet18", False, folder)
+            # A queue holds less than the training images, four fifths of all: so many that it
+            # has lightly's size.
+            pixels = images(5 * (QUEUE + 2 * batch_size) // 4 + 1 if method == "moco" else IMAGES)
+            run = started(method, batch_size, "resnet18", False, folder, pixels=pixels)
             entrants = {"coview": whole(run), "coview bare": bare(run)}
             if peers:
                 entrants["lightly"], entrants["lightly bare"] = lightly(method, batch_size)
@@ -292,80 +345,120 @@ def time_steps(methods: list[str], batch_size: int, rounds: int, peers: bool) ->
         print(method, json.dumps(ratios, indent=1), flush=True)
 
 
-def count_operations(methods: list[str], batch_size: int) -> None:
+def count_operations(methods: list[str], batch_size: int, backbone: str | None) -> None:
     """Count what one step dispatches beyond the bare step, and where the host would wait."""
-    from coview.testing.synchronisation import Synchronisations
+    import torch._inductor.config
 
-    summary: dict[str, Any] = {}
+    torch._inductor.config.cpp.enable_kernel_profile = True
+    document: dict[str, Any] = {**side_by_side.facts(), "backbone": backbone, "summary": {}}
     for method in methods:
         for compiled in (False, True):
-            with tempfile.TemporaryDirectory() as folder:
-                run = started(method, batch_size, "resnet18", compiled, folder)
-                step, least = whole(run), bare(run)
-                step(), step(), least(), least()
-                ours, theirs = operations(step), operations(least)
-                with Synchronisations() as seen:
-                    step()
             name = f"{method}, {'compiled' if compiled else 'eager'}"
-            summary[name] = {
-                "step": sum(ours.values()),
-                "bare": sum(theirs.values()),
-                "beyond bare": sum(ours.values()) - sum(theirs.values()),
-                "host waits": len(seen.found),
-            }
-            print(name, summary[name], flush=True)
-            side_by_side.write("step-operations", {**side_by_side.facts(), "summary": summary})
+            document["summary"][name] = counted(method, compiled, batch_size, backbone)
+            print(name, document["summary"][name], flush=True)
+            side_by_side.write("step-operations", document)
+
+
+def counted(method: str, compiled: bool, batch_size: int, backbone: str | None) -> dict[str, Any]:
+    """Return the counts of one method, after steps in which compilation and queues settle."""
+    import torch
+
+    from coview.testing.synchronisation import Synchronisations
+
+    torch._dynamo.reset()
+    with tempfile.TemporaryDirectory() as folder:
+        run = started(method, batch_size, backbone, compiled, folder)
+        step, least = whole(run), bare(run)
+        for _ in range(3):
+            step(), least()
+        ours, theirs = operations(step), operations(least)
+        with Synchronisations() as seen:
+            step()
+    beyond = {k: n - theirs.get(k, 0) for k, n in ours.items() if n != theirs.get(k, 0)}
+    return {
+        "step": sum(ours.values()),
+        "bare": sum(theirs.values()),
+        "beyond bare": sum(beyond.values()),
+        "host waits": len(seen.found),
+        "which": dict(sorted(beyond.items(), key=lambda item: -item[1])),
+    }
 
 
 def operations(step: STEP) -> dict[str, int]:
-    """Return how often each operation is dispatched; views of a tensor launch nothing."""
+    """Return how often each operation is dispatched, or each compiled loop run.
+
+    Read from the profiler, since a dispatch mode would have compiled functions run
+    as they are written. An operation that is made of others counts as those, one
+    with a kernel of its own as one; views of a tensor and memory launch nothing.
+    """
     from collections import Counter
 
-    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.profiler import ProfilerActivity, profile
 
-    counts: Counter[str] = Counter()
-
-    class Counting(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
-            if not _is_view(func):
-                counts[str(func)] += 1
-            return func(*args, **(kwargs or {}))
-
-    with Counting():
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
         step()
+    counts: Counter[str] = Counter()
+    waiting = [event for event in profiled.events() if event.cpu_parent is None]
+    while waiting:
+        event = waiting.pop()
+        name = event.name.removeprefix("aten::")
+        if "cpp_fused" in name or name.startswith("triton_"):
+            counts["compiled loop"] += 1
+        elif name == event.name or _is_made_of_others(name):
+            waiting.extend(event.cpu_children)
+        elif not _launches_nothing(name):
+            counts[name] += 1
     return dict(counts)
 
 
 @functools.cache
-def _is_view(func: Any) -> bool:
-    named = func.overloadpacket.__name__ in ("detach", "_unsafe_view", "alias")
-    return named or any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns)
+def _overloads(name: str) -> list[str]:
+    import torch
+
+    registered = torch._C._dispatch_get_all_op_names()
+    return [one for one in registered if one.split(".")[0] == f"aten::{name}"]
+
+
+@functools.cache
+def _is_made_of_others(name: str) -> bool:
+    import torch
+
+    key = "CompositeImplicitAutograd"
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return any(has(one, key) and not has(one, "CPU") for one in _overloads(name))
+
+
+@functools.cache
+def _launches_nothing(name: str) -> bool:
+    import torch
+
+    if name.startswith("empty") or name in ("detach", "_unsafe_view", "resolve_conj"):
+        return True
+    schemas = list(torch._C._jit_get_schemas_for_operator(f"aten::{name}"))
+    returns = [r.alias_info for schema in schemas[:1] for r in schema.returns]
+    return any(info is not None and not info.is_write for info in returns)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="time", choices=("time", "count"))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help='"all": every one')
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--backbone", default="resnet18", help='"preset": each method\'s own')
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--detail", action="store_true", help="count: print every operation")
     options = parser.parse_args()
     if options.what == "time":
         side_by_side.steady_allocator()
         time_steps(options.methods, options.batch_size, options.rounds, not options.no_peers)
-    elif options.detail:
-        for method in options.methods:
-            with tempfile.TemporaryDirectory() as folder:
-                run = started(method, options.batch_size, "resnet18", False, folder)
-                step, least = whole(run), bare(run)
-                step(), least()
-                ours, theirs = operations(step), operations(least)
-            beyond = {k: n - theirs.get(k, 0) for k, n in ours.items() if n - theirs.get(k, 0)}
-            print(method, sum(ours.values()), sum(theirs.values()))
-            print(json.dumps(dict(sorted(beyond.items(), key=lambda kv: -kv[1])), indent=1))
-    else:
-        count_operations(options.methods, options.batch_size)
+        return
+    methods = options.methods
+    if methods == ["all"]:
+        from memory import methods as every
+
+        methods = every()
+    backbone = None if options.backbone == "preset" else options.backbone
+    count_operations(methods, options.batch_size, backbone)
 
 
 if __name__ == "__main__":

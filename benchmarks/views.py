@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import side_by_side
@@ -40,8 +40,10 @@ TARGETS = {32: {"lightly inline": 20.0, "kornia": 4.0}, 224: {"lightly inline": 
 DEFAULT = ("fused", "fused, compiled")
 
 
-def entrants(size: int, device: str, compiled: bool) -> dict[str, Callable[[], Any]]:
-    """Return by name what makes one view of a batch."""
+def entrants(
+    size: int, device: str, compiled: bool, without: Sequence[str] = ()
+) -> dict[str, Callable[[], Any]]:
+    """Return by name what makes one view of a batch; ``without`` those that are not installed."""
     import kornia.augmentation as kornia
     import torch
 
@@ -97,8 +99,9 @@ def entrants(size: int, device: str, compiled: bool) -> dict[str, Callable[[], A
         "kornia backend": ours(backend="kornia"),
         "kornia alone": kornia_alone,
         "torchvision v2, image by image": torchvision_alone(chosen, size, pixels),
-        "lightly inline": lightly_inline(chosen, size, pixels),
     }
+    if "lightly inline" not in without:
+        found["lightly inline"] = lightly_inline(chosen, size, pixels)
     if compiled:
         found["fused, compiled"] = ours(compile="on")
     return found
@@ -201,7 +204,7 @@ def main() -> None:
     side_by_side.steady_allocator()
     import torch
 
-    from coview.views.kernels import has_compiler
+    from coview.compiling import has_compiler
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     compiled = has_compiler() and not arguments.no_compile

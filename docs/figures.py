@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 # Checks that methods learn, with tables of their own elsewhere.
-ELSEWHERE = ("digits", "collapse", "soak")
+ELSEWHERE = ("digits", "collapse", "soak", "variants")
 HEAD = """# Benchmarks
 
 Generated from `benchmarks/results/` by `python docs/generate.py`; `nox -s "benchmark(NAME)"`
@@ -27,32 +27,90 @@ Absolute times on a shared machine mean little and are left to the raw files.
 {gpu}
 """
 NO_GPU = (
-    "**Not yet measured on a GPU.** The scripts run on one where there is one, and their figures "
-    "then stand here."
+    "**Not yet measured on a GPU.** `python benchmarks/gpu.py` measures everything on one, in a "
+    "call of under nine minutes, and its figures then stand here."
 )
+INTRODUCTIONS = {
+    "scaling": (
+        "One size grows by factors of four, all else stays. An exponent is the slope of log(time), "
+        "or log(memory), against log(size) over the largest three sizes: 1 is proportional, 0 does "
+        "not depend on it. A range is theory's where two parts grow differently; one below theory "
+        "means that a part that does not grow still counts at these sizes. Times are the median "
+        "of rounds; memory is counted. *Beyond* leaves out the smallest size's time, the "
+        "part that does not grow. Small sets whose rows fit a processor's caches are read faster, "
+        "which shows as a little more than 0 where a step reads rows of a set at random."
+    ),
+    "memory": (
+        "The most that torch holds within a step, beyond what is kept between steps (weights, "
+        "target, queue or bank, optimiser's state), and the same of forward and backward of the "
+        "networks alone, on views made beforehand. Small presets, 32 pixels, batches of 32, "
+        "float32; MoCo's queue has 65536 keys. lightly's loops get their views from other "
+        "processes, whose memory is not counted."
+    ),
+}
+GPU_PARTS = {
+    "host synchronisations": "How often the host waits for the device within a step; 0 is wanted.",
+    "step": (
+        "The whole step over forward and backward of its networks alone, and the views' share of "
+        "it; images a second beside what operations and memory traffic of the bare step allow. "
+        "Traffic is that of its operations one by one: compiled code may do with less."
+    ),
+    "kernels": "Kernels that the device is given in a step, and in the bare one.",
+    "memory": "As in the section *memory*, on the device.",
+}
 KEYS = {"of", "to", "median", "interval_95"}
 
 
 def text() -> str:
     """Return the whole page."""
     documents = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    on_gpu = any("NVIDIA" in str(document.get("device")) for document in documents.values())
+    on_gpu = [document for document in documents.values() if document.get("table") == "gpu"]
     parts = [HEAD.format(gpu="" if on_gpu else NO_GPU).rstrip() + "\n"]
+    parts += [_gpu(document) for document in on_gpu]
     for name, document in documents.items():
-        if name not in ELSEWHERE and not name.startswith("accuracy"):
+        elsewhere = name in ELSEWHERE or name.startswith("accuracy")
+        if not elsewhere and document not in on_gpu:
             parts.append(_section(name, document))
     parts += _accuracy()
     return "\n".join(parts)
 
 
 def _section(name: str, document: Mapping[str, Any]) -> str:
-    lines = [f"## {name}", "", _facts(document), ""]
+    about = INTRODUCTIONS.get(name, document.get("design", ""))
+    lines = [f"## {name}", "", _facts(document), "", *([about, ""] if about else [])]
+    return "\n".join([*lines, *_tables(document)])
+
+
+def _tables(document: Mapping[str, Any]) -> list[str]:
+    lines = []
     ratios = list(_ratios(document, ()))
     if ratios:
         lines += ["| what | ratio | median | 95 % interval | pairs |", "|---|---|---|---|---|"]
         lines += [_row(path, ratio) for path, ratio in ratios]
         lines.append("")
-    lines += _numbers(document)
+    return [*lines, *_numbers(document)]
+
+
+def _gpu(document: Mapping[str, Any]) -> str:
+    """Return the table of one GPU, part by part, with what could not be measured and why."""
+    lines = [f"## On a GPU: {document['device']}", "", _facts(document), ""]
+    sheet, reached = document.get("data_sheet"), document.get("reached") or {}
+    if sheet:
+        lines += [
+            f"Peak by its data sheet: {sheet['flops'] / 1e12:g} TFLOP/s in dense bfloat16 and "
+            f"{sheet['bandwidth'] / 1e12:g} TB/s ({sheet['source']}); bounds below are by these.",
+            "",
+        ]
+    if reached:
+        said = "; ".join(f"{what} {value}" for what, value in reached.items())
+        lines += [f"Reached in the same run by one operation: {said}.", ""]
+    for name, part in document["parts"].items():
+        about = GPU_PARTS.get(name, "")
+        lines += [f"### {name}", "", *([about, ""] if about else []), *_tables(part)]
+        if part["missing"]:
+            lines += ["Not measured:", ""]
+            lines += [f"- {row}: {why}" for row, why in part["missing"].items()]
+            lines.append("")
     return "\n".join(lines)
 
 
@@ -85,7 +143,7 @@ def _ratios(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 def _row(path: tuple[str, ...], ratio: Mapping[str, Any]) -> str:
     low, high = ratio["interval_95"]
     noise = ("rows", "ratios", "ratio", "rows_by_width", "figures", "comparisons")
-    where = ", ".join(part for part in path if part not in noise)
+    where = ratio.get("row") or ", ".join(part for part in path if part not in noise)
     return (
         f"| {where} | {ratio['of']} / {ratio['to']} | {ratio['median']:.3f} | "
         f"{low:.3f} to {high:.3f} | {ratio['pairs']} |"

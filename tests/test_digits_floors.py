@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -20,14 +21,32 @@ SLOW = {"dino": 0.92, "moco-v3": 0.93, "simclr-v2": 0.93, "simsiam": 0.908, "swa
 """Of those that the slow session trains."""
 
 
-@pytest.fixture(scope="module")
-def digits() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("digits", ROOT / "benchmarks" / "digits.py")
+VARIANTS = {"dino, ViT": 0.43, "moco-v3, ViT": 0.72, "swav, multi-crop": 0.908}
+"""Of benchmarks/variants.py, on three seeds."""
+
+
+def load(name: str) -> ModuleType:
+    folder = ROOT / "benchmarks"
+    spec = importlib.util.spec_from_file_location(f"{name}_bench", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
     return module
+
+
+@pytest.fixture(scope="module")
+def digits() -> ModuleType:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def variants() -> ModuleType:
+    return load("variants")
 
 
 def test_every_measured_method_has_a_floor_below_its_lowest_seed(digits: ModuleType) -> None:
@@ -51,6 +70,30 @@ def test_floor(digits: ModuleType, method: str) -> None:
 @pytest.mark.parametrize("method", sorted(SLOW))
 def test_slow_floor(digits: ModuleType, method: str) -> None:
     above(digits.run(method, seed=0), SLOW[method])
+
+
+def test_every_variant_has_a_floor_below_its_lowest_seed(variants: ModuleType) -> None:
+    document = json.loads((variants.side_by_side.RESULTS / "variants.json").read_text())
+    assert document["settings"] == json.loads(json.dumps(variants.RUNS))
+    assert set(VARIANTS) == set(variants.RUNS)
+    for name, floor in VARIANTS.items():
+        runs = [run for run in document["runs"] if run["name"] == name]
+        assert {run["seed"] for run in runs} == set(variants.SEEDS)
+        lowest = min(run["knn_top1"] for run in runs)
+        untrained = max(run["untrained_knn_top1"] for run in runs)
+        assert untrained < floor < lowest, name
+        assert not any(run["warned"] for run in runs)
+    page = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    assert variants.table(document["runs"]) in page, "run: python benchmarks/variants.py table"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_slow_variant_floor(variants: ModuleType, name: str) -> None:
+    data = variants.accuracy.DATA
+    if variants.FASHION in name and not data.is_dir():
+        pytest.skip("Fashion-MNIST is not on this machine")
+    above(variants.train(name, 0, data), VARIANTS[name])
 
 
 def above(result: dict[str, float], floor: float) -> None:

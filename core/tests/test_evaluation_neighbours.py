@@ -44,7 +44,8 @@ def test_nearest_in_blocks(
     random = np.random.RandomState(0)
     train = torch.from_numpy(random.randn(40, 5)).to(torch.bfloat16).double()
     queries = torch.from_numpy(random.randn(9, 5))
-    monkeypatch.setattr(neighbours, "BLOCK_VALUES", block * 9)
+    monkeypatch.setattr(neighbours, "BLOCK_BYTES", block * 5 * 8)
+    monkeypatch.setattr(neighbours, "PIECE_VALUES", 3 * 5)
     rows = InFile.write(tmp_path / "f", train.float().split(16)) if stored else InMemory(train)
     got = list(nearest(rows, queries, 12, queries_at_once=4))
     assert [len(cosines) for cosines, _ in got] == [4, 4, 1]
@@ -90,15 +91,20 @@ def test_near_ties_beyond_the_spare_rows_are_within_the_stated_tolerance() -> No
     torch.testing.assert_close(got, train[places[0]] @ query[0] + torch.zeros(1, k))
 
 
-@pytest.mark.parametrize("width", [320, 333, 1000])
-def test_the_search_by_groups_finds_what_topk_finds(width: int) -> None:
-    values = torch.randn(50, width, generator=torch.Generator().manual_seed(width))
-    values[0] = 1.0  # nothing but ties
-    found, places = neighbours._largest(values, 10)
-    expected, where = values.topk(10, dim=1)
-    assert torch.equal(found, expected)
-    assert torch.equal(places[1:], where[1:])
-    assert len(set(places[0].tolist())) == 10
+@pytest.mark.parametrize("block", [500, 10**6])
+def test_half_precision_in_blocks_of_rows_that_are_sorted_by_class(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """Far from the first rows' mean is far from no mean: products may be negative throughout."""
+    make = torch.Generator().manual_seed(2)
+    classes = 2 * torch.randn(4, 64, generator=make)
+    train = classes.repeat_interleave(700, 0) + torch.randn(2800, 64, generator=make)
+    queries = torch.cat([classes, -classes]) + torch.randn(8, 64, generator=make)
+    ((exact, where),) = nearest(InMemory(train), queries, 30, half=False)
+    monkeypatch.setattr(neighbours, "BLOCK_BYTES", block * 64 * 2)
+    ((got, places),) = nearest(InMemory(train), queries, 30, half=True)
+    torch.testing.assert_close(got, exact, atol=1e-6, rtol=0)
+    assert (places == where).double().mean() > 0.99
 
 
 def test_half_precision_is_for_what_is_large_and_is_part_of_the_protocol(
@@ -256,5 +262,5 @@ def test_memory_is_bounded_on_a_set_of_imagenets_size(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    # 5.2 GB of features; a block is 64 MiB in bfloat16 and 128 in float32, with its lengths.
+    # 5.2 GB of features; a block is 256 MiB in bfloat16.
     assert int(done.stdout) < 1024, f"{done.stdout.strip()} MiB"

@@ -18,13 +18,12 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from coview import RequestError
+from coview import RequestError, compiling
 from coview.plan import Plan
 from coview.records import Batch, Step
 from coview.testing import Synchronisations
-from coview.views import Augmentation, Chain, CropViews, Normalize, TransformViews, fuse
+from coview.views import Augmentation, Chain, CropViews, Normalize, TransformViews, fuse, fusing
 from coview.views import fused as fused_module
-from coview.views import kernels as kernels_module
 from coview.views.colour import hue_offsets, rotate_hue_
 from coview.views.draws import Rows
 from coview.views.fused import Fused, Parameters
@@ -474,20 +473,21 @@ def test_what_a_backend_cannot_do_is_refused(chosen: dict[str, Any], sentence: s
 # Compilation
 
 
-def test_when_loops_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels_module, "has_compiler", lambda: True)
-    assert kernels_module.pick("off", 10**6) is kernels_module.EAGER
-    assert kernels_module.pick("auto", 10**3) is kernels_module.EAGER
-    assert kernels_module.pick("auto", 10**6) is not kernels_module.EAGER
-    assert kernels_module.pick("on", 1) is not kernels_module.EAGER
-    monkeypatch.setattr(kernels_module, "has_compiler", lambda: False)
-    assert kernels_module.pick("auto", 10**6) is kernels_module.EAGER
+def test_when_views_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "has_compiler", lambda: True)
+    assert fusing.whether_compiled("off", 10**6) is False
+    assert fusing.whether_compiled("auto", 10**3) is None  # as the run does
+    assert fusing.whether_compiled("auto", 10**6) is True
+    assert fusing.whether_compiled("on", 1) is True
+    monkeypatch.setattr(fusing, "has_compiler", lambda: False)
+    monkeypatch.setattr(compiling, "has_compiler", lambda: False)
+    assert fusing.whether_compiled("auto", 10**6) is None
     with pytest.raises(RequestError, match=r"C\+\+ compiler"):
-        kernels_module.pick("on", 1)
+        fusing.whether_compiled("on", 1)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not kernels_module.has_compiler(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not compiling.has_compiler(), reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("order", ["batch", "sample"])
 def test_compiled_loops_give_the_same(pixels: Tensor, order: str) -> None:

@@ -156,7 +156,7 @@ def train(
             ``"precision"``, ``"world-size"``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        compile: compile the backbone.
+        compile: compile networks, views and losses, for a minute or two at the start.
         workers: processes that decode images, for sets too large for memory.
         on_bad_image: of an image that cannot be read: ``"skip"`` (another takes its place,
             up to 1 %) or ``"stop"``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import attrs
 import torch
 from torch import Tensor
@@ -32,8 +34,7 @@ class Source:
         return self.vectors.ndim == 3 or (self.identities is not None and self.identities.ndim == 2)
 
 
-@attrs.frozen(eq=False)
-class Chunk:
+class Chunk(NamedTuple):
     """Similarities (R, K), the vectors they are with, and their norms where not divided yet."""
 
     values: Tensor

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import torch
 from torch import Tensor
 
 from coview.candidates import Chunk, Source, compared, names_of
+from coview.compiling import compilable
 from coview.errors import CoviewError
 
 VALUES = 1 << 21
@@ -72,32 +73,8 @@ class _CrossEntropy(torch.autograd.Function):
         *vectors: Tensor,
     ) -> Tensor:
         ctx.needed = ctx.needs_input_grad[5:]
-        live = [s for s, needed in zip(sources, ctx.needed, strict=True) if needed]
-        still = [s for s, needed in zip(sources, ctx.needed, strict=True) if not needed]
-        names = {id(source): names_of(source, identities, queries.dtype) for source in sources}
-        pushes = [torch.zeros_like(source.vectors) for source in live]
-        to_queries = torch.zeros_like(queries)
-        to_positives = torch.zeros_like(positives)
-        loss = queries.new_zeros(())
-        for rows in _slices(len(queries), _height(len(queries), live)):
-            own_rows = queries[rows] * LOG2_E
-            sums = _Sums.none(own_rows)
-            for source in still:
-                for columns in _slices(source.vectors.shape[-2], VALUES // len(own_rows)):
-                    chunk = compared(source, rows, columns, own_rows, names[id(source)])
-                    sums = sums.with_chunks([chunk])[0]
-            chunks = [compared(s, rows, slice(None), own_rows, names[id(s)]) for s in live]
-            sums, shares = sums.with_chunks(chunks) if chunks else (sums, [])
-            # Each term is log(1 + negatives / positive), which loses nothing when it is small.
-            odds = sums.log_total() - positives[rows]
-            loss += (weights[rows] * torch.logaddexp(torch.zeros_like(odds), odds)).sum()
-            slope = weights[rows] * odds.sigmoid()
-            to_positives[rows] = -slope
-            scale = slope.sum(dim=1, keepdim=True) / sums.total.clamp_min(1)
-            to_queries[rows] = sums.pull * scale
-            for share, push in zip(shares, pushes, strict=True):
-                _push(push, rows, share, queries[rows] * scale)
-        ctx.save_for_backward(to_queries, to_positives, *pushes)
+        loss, *gradients = _summed(queries, positives, weights, identities, sources, ctx.needed)
+        ctx.save_for_backward(*gradients)
         return loss
 
     @staticmethod
@@ -108,13 +85,54 @@ class _CrossEntropy(torch.autograd.Function):
                 "twice (create_graph=True): build it from coview.comparison.candidates and "
                 "coview.comparison.cross_entropy, which keep what that takes."
             )
-        to_queries, to_positives, *pushes = (t * gradients[0] for t in ctx.saved_tensors)
+        to_queries, to_positives, *pushes = torch._foreach_mul(ctx.saved_tensors, gradients[0])
         vectors = (pushes.pop(0) if needed else None for needed in ctx.needed)
         return (to_queries, to_positives, None, None, None, *vectors)
 
 
-@attrs.frozen(eq=False)
-class _Sums:
+@compilable()
+def _summed(
+    queries: Tensor,
+    positives: Tensor,
+    weights: Tensor,
+    identities: Tensor,
+    sources: Sequence[Source],
+    needed: Sequence[bool],
+) -> list[Tensor]:
+    """Return the loss, and its gradient by queries, by positives and by each vectors needed."""
+    live = [s for s, wanted in zip(sources, needed, strict=True) if wanted]
+    still = [s for s, wanted in zip(sources, needed, strict=True) if not wanted]
+    live_names = [names_of(source, identities, queries.dtype) for source in live]
+    still_names = [names_of(source, identities, queries.dtype) for source in still]
+    pushes = [torch.zeros_like(source.vectors) for source in live]
+    to_queries = torch.zeros_like(queries)
+    to_positives = torch.zeros_like(positives)
+    loss = queries.new_zeros(())
+    for rows in _slices(len(queries), _height(len(queries), live)):
+        own_rows = queries[rows] * LOG2_E
+        sums = _Sums.none(own_rows)
+        for source, names in zip(still, still_names, strict=True):
+            for columns in _slices(source.vectors.shape[-2], VALUES // len(own_rows)):
+                chunk = compared(source, rows, columns, own_rows, names)
+                sums = sums.with_chunks([chunk])[0]
+        chunks = [
+            compared(source, rows, slice(None), own_rows, names)
+            for source, names in zip(live, live_names, strict=True)
+        ]
+        sums, shares = sums.with_chunks(chunks) if chunks else (sums, [])
+        # Each term is log(1 + negatives / positive), which loses nothing when it is small.
+        odds = sums.log_total() - positives[rows]
+        loss += (weights[rows] * torch.logaddexp(torch.zeros_like(odds), odds)).sum()
+        slope = weights[rows] * odds.sigmoid()
+        to_positives[rows] = -slope
+        scale = slope.sum(dim=1, keepdim=True) / sums.total.clamp_min(1)
+        to_queries[rows] = sums.pull * scale
+        for share, push in zip(shares, pushes, strict=True):
+            _push(push, rows, share, queries[rows] * scale)
+    return [loss, to_queries, to_positives, *pushes]
+
+
+class _Sums(NamedTuple):
     """Over the negatives seen so far, for each row.
 
     Attributes:

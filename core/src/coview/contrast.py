@@ -10,6 +10,7 @@ from torch import Tensor
 from coview.candidates import Source
 from coview.chunked import cross_entropy_in_chunks
 from coview.comparison import unit
+from coview.compiling import compilable
 from coview.records import Encoded, Negatives, Pairs, Targets
 
 
@@ -43,72 +44,95 @@ def softmax_loss(
         temperature: what similarities are divided by.
         reduction: over pairs, ``mean`` or ``sum``.
     """
+    groups = _alike(encoded.pairs, negatives)
     first = next(iter(encoded.queries.values()))
-    dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+    share = 1 / len(encoded.pairs) if reduction == "mean" else 1.0
     with torch.autocast(first.device.type, enabled=False):
-        ready = _Ready(cosine, temperature, dtype)
-        parts = [
-            _together(encoded, targets, pairs, ready, ready.sources(negatives, pairs[0][1]))
-            for pairs in _alike(encoded.pairs, negatives)
+        ready = [
+            _ready(encoded, targets, negatives, pairs, cosine, temperature, share)
+            for pairs in groups
         ]
-        total = torch.stack(parts).sum()
-        return total / len(encoded.pairs) if reduction == "mean" else total
+        losses = [
+            cross_entropy_in_chunks(rows, positives, weights, names, sources)
+            for pairs, (rows, positives, weights, names, vectors) in zip(groups, ready, strict=True)
+            for sources in [_sources(negatives, pairs, vectors, cosine)]
+        ]
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
-class _Ready:
-    """Rows as they are compared; a tensor that is given twice is made ready once."""
+@compilable()
+def _ready(
+    encoded: Encoded,
+    targets: Targets,
+    negatives: Sequence[Negatives],
+    pairs: Pairs,
+    cosine: bool,
+    temperature: float | Tensor,
+    share: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
+    """Return what is compared, of pairs whose queries all have the same negatives.
 
-    def __init__(self, cosine: bool, temperature: float | Tensor, dtype: torch.dtype) -> None:
-        self.cosine = cosine
-        self.temperature = temperature
-        self.dtype = dtype
-        self._made: dict[int, Tensor] = {}
+    ``share`` is what a pair counts for.
 
-    def rows(self, tensor: Tensor) -> Tensor:
-        """Return rows in full precision, of unit length for a cosine."""
-        if id(tensor) not in self._made:
-            precise = tensor.to(self.dtype)
-            self._made[id(tensor)] = unit(precise) if self.cosine else precise
-        return self._made[id(tensor)]
-
-    def queries(self, tensor: Tensor) -> Tensor:
-        """Return rows divided by the temperature: logits need no division of their own."""
-        return self.rows(tensor) / self.temperature
-
-    def sources(self, negatives: Sequence[Negatives], key: int) -> list[Source]:
-        """Return the parts of a key slot; only vectors with a gradient are normalised here."""
-        sources = []
-        for part in negatives:
-            vectors, divide = part.vectors[key], self.cosine and not part.normalized
-            if vectors.requires_grad:
-                vectors = self.rows(vectors) if divide else vectors.to(self.dtype)
-                divide = False
-            sources.append(Source(vectors, part.identities[key], divide))
-        return sources
-
-
-def _together(
-    encoded: Encoded, targets: Targets, pairs: Pairs, ready: _Ready, sources: Sequence[Source]
-) -> Tensor:
-    """Return the sum over pairs whose queries all have the same negatives."""
+    Returns:
+        queries (N, d), positives (N, M) logits, weights (N, M), identities (N,) and,
+        of each source, its vectors; see :func:`cross_entropy_in_chunks`.
+    """
     keys: dict[int, list[int]] = {}
     for query, key in pairs:
         keys.setdefault(query, []).append(key)
     most = max(map(len, keys.values()))
+    first = encoded.queries[pairs[0][0]]
+    rows_of = _Rows(cosine, torch.promote_types(first.dtype, torch.float32))
     queries, positives, weights = [], [], []
     for query, theirs in keys.items():
-        rows = ready.queries(encoded.queries[query])
-        logits = [(rows * ready.rows(targets.keys[key])).sum(dim=-1) for key in theirs]
+        # Divided by the temperature: logits need no division of their own.
+        rows = rows_of(encoded.queries[query]) / temperature
+        logits = [(rows * rows_of(targets.keys[key])).sum(dim=-1) for key in theirs]
         # A query with fewer positives than the others: the rest counts for nothing.
         missing = [torch.zeros_like(logits[0])] * (most - len(theirs))
         positives.append(torch.stack([*logits, *missing], dim=1))
-        weight = rows.new_zeros(most)
-        weight[: len(theirs)] = 1 / max(len(rows), 1)
-        weights.append(weight.expand(len(rows), most))
+        weight = [share / max(len(rows), 1)] * len(theirs) + [0.0] * (most - len(theirs))
+        weights.append(rows.new_tensor(weight).expand(len(rows), most))
         queries.append(rows)
     names = torch.cat([encoded.identities[query] for query in keys])
-    rows = torch.cat(queries)
-    return cross_entropy_in_chunks(rows, torch.cat(positives), torch.cat(weights), names, sources)
+    parts = [(part.vectors[pairs[0][1]], part.normalized) for part in negatives]
+    # Only vectors with a gradient are normalised here.
+    vectors = [v if not v.requires_grad else rows_of(v, normalized) for v, normalized in parts]
+    return torch.cat(queries), torch.cat(positives), torch.cat(weights), names, vectors
+
+
+class _Rows:
+    """Rows as they are compared; a tensor that is given twice is made ready once."""
+
+    def __init__(self, cosine: bool, dtype: torch.dtype) -> None:
+        self.cosine = cosine
+        self.dtype = dtype
+        self.made: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, tensor: Tensor, normalized: bool = False) -> Tensor:
+        """Return rows in full precision, of unit length for a cosine."""
+        precise = tensor.to(self.dtype)
+        if normalized or not self.cosine:
+            return precise
+        for given, made in self.made:
+            if given is tensor:
+                return made
+        self.made.append((tensor, unit(precise)))
+        return self.made[-1][1]
+
+
+def _sources(
+    negatives: Sequence[Negatives], pairs: Pairs, vectors: Sequence[Tensor], cosine: bool
+) -> list[Source]:
+    return [
+        Source(
+            made,
+            part.identities[pairs[0][1]],
+            cosine and not (part.normalized or made.requires_grad),
+        )
+        for part, made in zip(negatives, vectors, strict=True)
+    ]
 
 
 def _alike(pairs: Pairs, negatives: Sequence[Negatives]) -> list[Pairs]:

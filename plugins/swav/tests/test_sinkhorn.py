@@ -148,14 +148,16 @@ def in_logarithms(scores: list[list[float]], epsilon: float, iterations: int) ->
     size=st.sampled_from([1.0, 40.0, 1e3, 1e4]),
     iterations=st.integers(1, 4),
     block=st.sampled_from([1, 7, 1 << 20]),
+    group=st.sampled_from([1, 2, 3, 16]),
 )
 def test_huge_scores_have_the_codes_that_logarithms_give(
-    scores: list[list[float]], size: float, iterations: int, block: int
+    scores: list[list[float]], size: float, iterations: int, block: int, group: int
 ) -> None:
     """Columns that all rows avoid and rows far below all others keep their codes."""
     large = torch.tensor(scores, dtype=torch.float64) * size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
+        patch.setattr(module, "GROUP", group)
         codes = sinkhorn(large, None, 0.05, iterations)
     assert close(codes, in_logarithms(large.tolist(), 0.05, iterations), 1e-8)
 
@@ -178,14 +180,27 @@ def test_any_number_of_iterations_stays_finite() -> None:
     assert torch.allclose(codes.sum(1), torch.ones(50), atol=1e-5)
 
 
-def test_threads_share_blocks_out_without_changing_codes() -> None:
+@pytest.mark.parametrize("block", [15, 1 << 20])
+def test_threads_share_blocks_out_without_changing_codes(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """Of 13 rows two threads have six each and one has the last, or it has them all."""
+    monkeypatch.setattr(module, "BLOCK", block)
     scores = torch.randn(13, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    alone, threads = sinkhorn(scores), torch.get_num_threads()
+    expected, threads = in_logarithms(scores.tolist(), 0.05, 3), torch.get_num_threads()
     try:
-        torch.set_num_threads(2)
-        assert torch.allclose(sinkhorn(scores), alone, atol=1e-14)
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert close(sinkhorn(scores), expected, 1e-12)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_scores_may_lie_in_memory_in_any_way_and_are_left_as_they_are() -> None:
+    scores = torch.randn(5, 9, generator=torch.Generator().manual_seed(1)).T
+    before = scores.clone()
+    assert torch.allclose(sinkhorn(scores), sinkhorn(before.contiguous()))
+    assert torch.equal(scores, before)
 
 
 def test_no_gradient_passes() -> None:

@@ -44,7 +44,9 @@ OF_THE_START = ("out", "preset", "init")
 )
 @device_option
 @click.option("--precision", help="auto, fp32, bf16 or fp16.  [default: auto]")
-@click.option("--compile/--no-compile", "compiled", default=False, help="Compile the backbone.")
+@click.option(
+    "--compile/--no-compile", "compiled", default=False, help="Compile networks, views, losses."
+)
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images.")
 @click.option("--on-bad-image", type=click.Choice(["skip", "stop"]), help=bad_images_help)
 @click.option("--seed", type=int, help="Of everything random.  [default: 0]")

@@ -2,43 +2,45 @@
 
 Where the device multiplies bfloat16 faster, such products propose more than k
 rows, and cosines in full precision choose among them and are what is returned.
-Rows are compared less a common vector (the mean of the first block), which
-takes the same from all of a query's cosines and so changes no order, but leaves
-small numbers, whose rounding is small too. A row is missed only if ``SPARE`` more
-than k others seem as near, so it is at most 2 x ``TOLERANCE`` nearer than the
-last one returned: a bound that rounding would have to conspire to reach.
+Rows are compared less a common vector (the mean of some), which takes the same
+from all of a query's cosines and so changes no order, but leaves small numbers,
+whose rounding is small too. A row is missed only if ``SPARE`` more than k others
+seem as near, so it is at most 2 x ``TOLERANCE`` nearer than the last one
+returned: a bound that rounding would have to conspire to reach.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from coview.evaluation.stored import InMemory, Rows
+from coview.evaluation.largest import largest
+from coview.evaluation.pairs import products
+from coview.evaluation.stored import Rows
 
 QUERIES = 1024
 """Queries that are compared at once."""
 CHUNKS = 8
 """Chunks of queries that a block of rows is read, and made ready, once for."""
-BLOCK_VALUES = 1 << 25
-"""Numbers of a block of rows at most: 128 MiB in float32."""
-SCORED_VALUES = 1 << 18
-"""Numbers of rows scored again at once on a CPU: 1 MiB in float32, to stay in its cache."""
+BLOCK_BYTES = 1 << 28
+"""Bytes of a block of rows, and of its products with a chunk of queries, at most."""
+PIECE_VALUES = 1 << 20
+"""Numbers that a CPU makes ready at once: 4 MiB in float32, to stay in its cache."""
+SAMPLE = 1024
+"""Rows whose mean is what is common to all."""
 SPARE = 32
 """Neighbours beyond k that are scored again where the first scores are in half precision."""
 TOLERANCE = 2**-5
 """More than a product can be wrong: 2^-8 of each factor and of the result, lengths at most 2."""
-GROUP = 16
-"""Of so many products only the largest is compared in the first search for the best."""
 HALF_FROM = (8192, 128)
 """Rows and dimensions from which bfloat16 pays."""
 
 
+@torch.no_grad()
 def nearest(
     rows: Rows,
     queries: Tensor,
@@ -61,14 +63,15 @@ def nearest(
             precision; None: where :func:`half_pays`.
     """
     half = half_pays(len(rows), queries, k) if half is None else half
+    count, dtype = (min(k + SPARE, len(rows)), torch.bfloat16) if half else (k, queries.dtype)
     for many in queries.split(CHUNKS * queries_at_once):
         parts = normalize(many, dim=1).split(queries_at_once)
-        if not half:
-            yield from ((b.values, b.places) for b in _best(rows, parts, k, None)[0])
-            continue
-        best, lengths = _best(rows, parts, min(k + SPARE, len(rows)), torch.bfloat16)
-        for part, proposed in zip(parts, best, strict=True):
-            yield _scored_again(rows, lengths, part, proposed.places, k)
+        best, lengths = _best(rows, parts, count, dtype)
+        for part, found in zip(parts, best, strict=True):
+            if half:
+                found.values = products(rows, part, found.places) / lengths[found.places]
+            cosines, which = largest(found.values, k, in_order=True)
+            yield cosines, found.places.gather(1, which)
 
 
 def half_pays(rows: int, queries: Tensor, k: int) -> bool:
@@ -93,105 +96,71 @@ def precision(rows: int, queries: Tensor, k: int) -> str:
 
 @attrs.define(eq=False)
 class _Best:
-    """The largest values (q, n) so far and their places, largest first."""
+    """The largest values (q, n) so far, in no order, and their places."""
 
     values: Tensor
     places: Tensor
 
     def add(self, values: Tensor, start: int, count: int) -> None:
         """Take in products with a block of rows that begins at ``start``."""
-        found, which = _largest(values, count)
-        joined = torch.cat([self.values, found], dim=1)
-        places = torch.cat([self.places, which + start], dim=1)
-        self.values, kept = joined.topk(min(count, joined.shape[1]), dim=1)
-        self.places = places.gather(1, kept)
+        found, which = largest(values, count)
+        self.values = torch.cat([self.values, found], dim=1)
+        self.places = torch.cat([self.places, which + start], dim=1)
+        if self.values.shape[1] > count:
+            self.values, kept = largest(self.values, count)
+            self.places = self.places.gather(1, kept)
 
 
 def _best(
-    rows: Rows, parts: tuple[Tensor, ...], count: int, dtype: torch.dtype | None
+    rows: Rows, parts: Sequence[Tensor], count: int, dtype: torch.dtype
 ) -> tuple[list[_Best], Tensor]:
     """Return for each part of the queries its best, and the rows' lengths (N,).
 
-    With a ``dtype`` values are products in it, less what is common to a query's.
+    If ``dtype`` is not the queries' own, values are products in it, less what is
+    common to a query's.
     """
-    first = parts[0]
-    ready = [part if dtype is None else part.to(dtype) for part in parts]
-    height = max(1, BLOCK_VALUES // max(first.shape))
-    best = [
-        _Best(p.new_empty(len(p), 0), torch.empty(len(p), 0, dtype=torch.int64, device=p.device))
-        for p in ready
-    ]
-    lengths, common = [], None
-    for start in range(0, len(rows), height):
-        block = rows.block(start, start + height).to(first.device, first.dtype)
-        lengths.append(block.norm(dim=1).clamp_min(1e-12))
-        block = block / lengths[-1].unsqueeze(1)
-        if dtype is not None:
-            common = block.mean(dim=0) if common is None else common
-            block = block.sub_(common).to(dtype)
+    ready = [part.to(dtype) for part in parts]
+    best = [_Best(p.new_empty(len(p), 0), p.new_empty(len(p), 0, dtype=torch.int64)) for p in ready]
+    height = max(1, BLOCK_BYTES // (dtype.itemsize * max(parts[0].shape)))
+    height = -(-len(rows) // -(-len(rows) // height))  # blocks of one size
+    room = ready[0].new_empty(len(ready[0]) * height)
+    lengths = []
+    for start, block, length in _blocks(rows, parts[0], height, dtype):
+        lengths.append(length)
         for part, found in zip(ready, best, strict=True):
-            found.add(part @ block.T, start, count)
+            values = room[: len(part) * len(block)].view(len(part), len(block))
+            found.add(torch.mm(part, block.T, out=values), start, count)
     return best, torch.cat(lengths)
 
 
-def _largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the largest of each row (q, n) and where they are, as ``topk`` does."""
-    width = values.shape[1]
-    if 2 * GROUP * count > width:
-        return values.topk(min(count, width), dim=1)
-    # They are in the groups whose largest values are the largest: most need not be sorted.
-    even = width - width % GROUP
-    groups = values[:, :even].view(len(values), GROUP, -1)
-    chosen = groups.amax(dim=1).topk(count, dim=1, sorted=False).indices
-    members = torch.arange(0, even, even // GROUP, device=values.device)
-    places = (chosen.unsqueeze(1) + members.unsqueeze(1)).flatten(1)
-    rest = torch.arange(even, width, device=values.device).expand(len(values), -1)
-    places = torch.cat([places, rest], dim=1)
-    found, which = values.gather(1, places).topk(count, dim=1)
-    return found, places.gather(1, which)
+def _blocks(
+    rows: Rows, like: Tensor, height: int, dtype: torch.dtype
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield each block's start, its rows made ready (r, D) and their lengths (r,).
 
-
-def _scored_again(
-    rows: Rows, lengths: Tensor, queries: Tensor, places: Tensor, k: int
-) -> tuple[Tensor, Tensor]:
-    """Return the k best of ``places`` by cosines in full precision."""
-    table = rows.rows if isinstance(rows, InMemory) else None
-    if table is None or queries.is_cuda or table.is_cuda or table.dtype != queries.dtype:
-        products = _products(rows, queries, places)
-    else:
-        products = _products_in_place(table.contiguous(), queries, places)
-    cosines = products / lengths[places]
-    value, which = cosines.topk(k, dim=1)
-    return value, places.gather(1, which)
-
-
-def _products_in_place(table: Tensor, queries: Tensor, places: Tensor) -> Tensor:
-    """Return each query's products with its rows (q, n), read where they are.
-
-    They are the entries at ``places`` of a matrix product of which no others are
-    computed, without a copy of the rows.
+    They are of length one and, if ``dtype`` is not ``like``'s own, less what is
+    common to all. The next block takes the place of the last.
     """
-    ends = torch.arange(0, places.numel() + 1, places.shape[1])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        wanted = torch.sparse_csr_tensor(
-            ends,
-            places.flatten(),
-            queries.new_zeros(places.numel()),
-            (len(queries), len(table)),
-            check_invariants=False,
-        )
-        found: Tensor = torch.sparse.sampled_addmm(wanted, queries, table.T, beta=0.0)
-    return found.values().view_as(places)
+    count, width = len(rows), like.shape[1]
+    less = None if dtype == like.dtype else -_mean(rows, like)
+    room = like.new_empty(min(height, count), width, dtype=dtype)
+    piece = height if like.is_cuda else max(1, PIECE_VALUES // width)
+    for start in range(0, count, height):
+        block = room[: min(height, count - start)]
+        lengths = []
+        for place, part in enumerate(block.split(piece)):
+            first = start + place * piece
+            found = rows.block(first, first + len(part)).to(like.device, like.dtype)
+            length = found.norm(dim=1, keepdim=True).clamp_min_(1e-12)
+            lengths.append(length.squeeze(1))
+            if less is None:
+                torch.div(found, length, out=part)
+            else:
+                part.copy_(torch.addcmul(less, found, length.reciprocal()))
+        yield start, block, torch.cat(lengths)
 
 
-def _products(rows: Rows, queries: Tensor, places: Tensor) -> Tensor:
-    """Return each query's products with its rows (q, n), a few queries at a time."""
-    at_once = BLOCK_VALUES if queries.is_cuda else SCORED_VALUES
-    few = max(1, at_once // (places.shape[1] * queries.shape[1]))
-    products = []
-    for query, own in zip(queries.split(few), places.split(few), strict=True):
-        found = rows.at(own).to(query.device, query.dtype)
-        # A row times a matrix: the other way round is a slower kernel.
-        products.append(torch.bmm(query.unsqueeze(1), found.transpose(1, 2)).squeeze(1))
-    return torch.cat(products)
+def _mean(rows: Rows, like: Tensor) -> Tensor:
+    """Return the mean (D,) of normalised rows from all over, as they may be sorted by class."""
+    some = torch.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).long()
+    return normalize(rows.at(some).to(like.device, like.dtype), dim=1).mean(dim=0)

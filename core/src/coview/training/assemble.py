@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from coview.backbones import from_module
+from coview.compiling import require_compiler
 from coview.data.base import ImageData, Source
 from coview.data.loader import Batches
+from coview.encoders import Encoder
 from coview.errors import RequestError
 from coview.evaluation.published import protocols_of
 from coview.evaluation.rebuilt import parts_of
@@ -67,7 +69,7 @@ def assemble(
     synchronise(method)
     method.autocast = autocasting(options.precision, options.device)
     if options.compile:
-        method.encoder.trunk.compile()
+        _compile(method)
     settings = resolved.part("optimizer").settings
     maker = resolved.part("optimizer").factory
     schedule = resolved.part("schedule")
@@ -89,6 +91,16 @@ def assemble(
         peak=settings.peak(plan.batch_size),
         backbone_meta=_backbone_meta(resolved, plan, request.backbone is not None),
     )
+
+
+def _compile(method: nn.Module) -> None:
+    """Compile trunk and heads of every encoder, the targets' copies too, for fixed shapes."""
+    require_compiler("--compile")
+    for encoder in method.modules():
+        if isinstance(encoder, Encoder):
+            for part in (encoder.trunk, encoder.projector, encoder.predictor):
+                if part is not None:
+                    part.compile(dynamic=False)
 
 
 def _wrapped(method: Method, device: torch.device) -> nn.Module:

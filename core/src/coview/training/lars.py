@@ -121,10 +121,9 @@ class LARC(LARS):
 
 
 def _trust(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    lengths = torch.stack(list(torch._foreach_norm(weights)))
-    steps = torch.stack(list(torch._foreach_norm(updates)))
+    lengths, steps = torch.stack(torch._foreach_norm([*weights, *updates])).chunk(2)
     trust = _clipped(group["eta"] * lengths / steps, group)
-    return list(torch.where((lengths > 0) & (steps > 0), trust, 1.0).unbind())
+    return list(torch.where(torch.minimum(lengths, steps) > 0, trust, 1.0).unbind())
 
 
 def _clipped(trust: Tensor, group: dict[str, Any]) -> Tensor:

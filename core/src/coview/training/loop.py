@@ -12,6 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from coview.compiling import compiled
 from coview.data.bad import DataError
 from coview.errors import CoviewError
 from coview.records import Batch, Step
@@ -174,11 +175,16 @@ def _end_of_epoch(run: Run, epoch: int, means: list[tuple[int, dict[str, float]]
 
 def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     """Do one optimiser step; return its loss, on the device."""
+    with compiled(run.options.compile):
+        return _whole_step(run, batch, metrics)
+
+
+def _whole_step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     method, optimizer = run.method, run.optimizer
     set_rate(optimizer, run.schedule.rate(run.peak, run.step))
     optimizer.zero_grad(set_to_none=True)
     parts = run.resolved.training.accumulate
-    total = torch.zeros((), device=run.options.device)
+    losses: list[Tensor] = []
     position = _position(run, metrics.add)
     set_weight_decay(optimizer, run.resolved.part("optimizer").settings, position)
     pieces = zip(batch.images.chunk(parts), batch.indices.chunk(parts), strict=True)
@@ -186,9 +192,10 @@ def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
         step = attrs.evolve(position, micro=micro, generators={})
         # Gradients are averaged over processes once, with the last micro-batch.
         with nullcontext() if micro == parts - 1 else run.apart():
-            loss = run.module(Batch(images, indices), step) / parts
+            loss = run.module(Batch(images, indices), step)
+            loss = loss if parts == 1 else loss / parts
             run.scaler.scale(loss).backward()
-        total += loss.detach()
+        losses.append(loss.detach())
     run.scaler.unscale_(optimizer)
     method.gradients_ready(position)
     norm = gradient_norm(method.parameters())
@@ -196,6 +203,7 @@ def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     run.scaler.update()
     method.update_target(position)
     run.step += 1
+    total = losses[0] if parts == 1 else torch.stack(losses).sum()
     metrics.add("loss", total)
     # The scaler leaves out a step whose gradient overflowed, as if it had been nothing.
     scaled = run.scaler.is_enabled()

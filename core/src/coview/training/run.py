@@ -38,7 +38,7 @@ class Options:
         evaluate_every: epochs between kNN evaluations during training; 0: none.
         log_every: steps between logged metrics.
         evaluate: measure kNN accuracy before and after training.
-        compile: compile the backbone.
+        compile: compile networks, views and losses; see :mod:`coview.compiling`.
         timeout: seconds after which a process that hears nothing of another ends the run.
     """
 

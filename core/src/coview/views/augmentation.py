@@ -11,8 +11,7 @@ from torch import Tensor
 from coview.errors import RequestError
 from coview.settings import between, gt, increasing, one_of, setting
 from coview.views.chain import Chain, Operation
-from coview.views.fusing import fuse
-from coview.views.kernels import pick
+from coview.views.fusing import fuse, whether_compiled
 from coview.views.kornia_chain import as_kornia
 from coview.views.operations import (
     LUMA,
@@ -95,8 +94,8 @@ class Augmentation:
     )
     compile: str = setting(
         "auto",
-        "compile the fused loops over pixels: on, off, or auto (in long runs, where a compiler "
-        "is found)",
+        "compile the fused chain: on, off, or auto (with --compile, and in long runs where a "
+        "compiler is found)",
         one_of("auto", "on", "off"),
     )
     dtype: str = setting(
@@ -124,7 +123,8 @@ class Augmentation:
         descriptions = self.descriptions(size, channels)
         dtype = getattr(torch, self.dtype)
         if self.backend == "fused":
-            return Chain(fuse([*descriptions, normalize], pick(self.compile, total_steps), dtype))
+            compile = whether_compiled(self.compile, total_steps)
+            return Chain(fuse([*descriptions, normalize], compile, dtype))
         if dtype != torch.float32:
             raise RequestError(f"views.dtype = {self.dtype} needs views.backend = fused.")
         active = [one for one in descriptions if not is_idle(one)]

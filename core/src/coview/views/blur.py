@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from coview.compiling import compilable, compiling
+
 
 def taps_of(sigma: Tensor, on: Tensor, reach: int) -> Tensor:
     """Return the weights of the 2 x reach + 1 pixels around, (..., taps).
@@ -20,6 +22,8 @@ def taps_of(sigma: Tensor, on: Tensor, reach: int) -> Tensor:
 
 def blur(images: Tensor, weights: Tensor) -> Tensor:
     """Blur images (n, C, H, W), reflected at the border, by their own weights (n, taps)."""
+    if compiling():
+        return blur_by_taps(images, weights)
     rows, channels = images.shape[:2]
     reach = weights.shape[1] // 2
     kernels = weights.repeat_interleave(channels, dim=0)
@@ -29,6 +33,7 @@ def blur(images: Tensor, weights: Tensor) -> Tensor:
     return conv2d(across, kernels[:, None, :, None], groups=groups).view_as(images)
 
 
+@compilable(dynamic=True)
 def blur_by_taps(images: Tensor, weights: Tensor) -> Tensor:
     """Blur all images, as a sum of shifted ones: for a compiler, which makes one loop of it."""
     taps = weights.shape[1]

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from coview.compiling import compilable
+
 TINY = 1e-20
 
 
@@ -33,22 +35,26 @@ def mean_grey(x: Tensor, luma: Sequence[float]) -> Tensor:
     return grey_of(means.unsqueeze(2), luma).unsqueeze(2)
 
 
+@compilable(dynamic=True)
 def brighten_(x: Tensor, factor: Tensor) -> Tensor:
     """Multiply."""
     return x.mul_(factor).clamp_(0, 1)
 
 
+@compilable(dynamic=True)
 def contrast_(x: Tensor, factor: Tensor, luma: Sequence[float]) -> Tensor:
     """Blend with the mean grey value."""
     rest = (1 - factor) * mean_grey(x, luma)
     return torch.addcmul(rest, x, factor, out=x).clamp_(0, 1)
 
 
+@compilable(dynamic=True)
 def saturate_(x: Tensor, factor: Tensor, luma: Sequence[float]) -> Tensor:
     """Blend with the grey image."""
     return desaturate_(x, factor, luma).clamp_(0, 1)
 
 
+@compilable(dynamic=True)
 def desaturate_(x: Tensor, factor: Tensor, luma: Sequence[float]) -> Tensor:
     """Blend with the grey image by a factor of 0 to 1: nothing overshoots."""
     return torch.lerp(grey_of(x, luma).unsqueeze(1), x, factor, out=x)
@@ -61,6 +67,7 @@ def hue_offsets(turns: Tensor) -> Tensor:
     return (sixths - 6 * (sixths / 6).round()).unsqueeze(-1)
 
 
+@compilable(dynamic=True)
 def rotate_hue_(x: Tensor, offsets: Tensor) -> Tensor:
     """Turn the hue of RGB images by t turns of the colour circle, as HSV defines it.
 
@@ -86,11 +93,13 @@ def rotate_hue_(x: Tensor, offsets: Tensor) -> Tensor:
     return torch.addcmul(low.sub_(chroma).unsqueeze(1), x, chroma.unsqueeze(1), out=x)
 
 
+@compilable(dynamic=True)
 def solarize_(x: Tensor, threshold: Tensor) -> Tensor:
     """Invert what is at a threshold (n, 1, 1) or brighter."""
     return x.copy_(torch.where(x >= threshold, 1 - x, x))
 
 
+@compilable(dynamic=True)
 def jitter_each_(
     x: Tensor, factors: Sequence[Tensor], offsets: Tensor, position: Tensor, luma: Sequence[float]
 ) -> Tensor:

@@ -58,7 +58,7 @@ class Rows:
 def needs(description: Description) -> int:
     """Return how many uniform numbers an operation takes for a row."""
     if isinstance(description, Jitter):
-        return 9 if description.order == "sample" and description.fixed is None else 5
+        return 9 if description.by_sample else 5
     counts: dict[type, int] = {Crop: 2 * TRIES + 2, Flip: 1, Grey: 1, Blur: 2, Solarize: 1}
     return counts.get(type(description), 0)
 
@@ -144,7 +144,11 @@ def _between(ranges: Sequence[tuple[float, float]], uniform: Tensor) -> Tensor:
 
 def by_view(values: Sequence[float], device: torch.device) -> Tensor | float:
     """Return one number where views agree, else a (V, 1) tensor, copied to a device once."""
-    return values[0] if len(set(values)) == 1 else _kept(tuple(values), device)
+    if len(set(values)) == 1:
+        return values[0]
+    if torch.compiler.is_compiling():
+        return torch.tensor(values, device=device).unsqueeze(1)
+    return _kept(tuple(values), device)
 
 
 @functools.lru_cache(maxsize=1024)

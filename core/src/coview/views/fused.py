@@ -8,15 +8,18 @@ import attrs
 import torch
 from torch import Tensor
 
+from coview.compiling import compilable, compiled
 from coview.views import draws
 from coview.views.draws import Drawn, Rows
-from coview.views.kernels import EAGER, Kernels
-from coview.views.operations import Crop, Description, Jitter, Standardize, is_idle, structure
+from coview.views.operations import Crop, Description, Jitter, is_idle, structure
 from coview.views.pixels import Order, changed, finish, geometry
 from coview.views.rows import Prepared, prepare, prepare_crop
 
 CACHED_PIXELS = 2**18
 """Pixels of a view worked on at a time on a CPU: what they need stays in its cache."""
+
+
+Columns = Sequence[Sequence[Description]]
 
 
 @attrs.frozen(eq=False)
@@ -42,35 +45,38 @@ class Fused:
     Args:
         views: for each view its operations, equal in all but what they draw: at
             most one crop, before all but a flip; at most one flip; a standardisation last.
-        kernels: the pixel loops.
+        compile: compile what is drawn and the loops over pixels; None: as the run does.
         dtype: of what comes out.
     """
 
     def __init__(
         self,
         views: Sequence[Sequence[Description]],
-        kernels: Kernels = EAGER,
+        compile: bool | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.views = tuple(tuple(view) for view in views)
-        self.kernels = kernels
+        self.compile = compile
         self.dtype = dtype
         first = self.views[0]
         # By operation: the description of each view.
         self.columns = tuple(tuple(view[k] for view in self.views) for k in range(len(first)))
-        self.used = tuple(not all(map(is_idle, column)) for column in self.columns)
+        # Of uniform numbers that an operation takes for a row; none if it never does anything.
+        self.numbers = tuple(
+            0 if all(map(is_idle, column)) else draws.needs(column[0]) for column in self.columns
+        )
         self.crop = next((op for op in first if isinstance(op, Crop)), None)
 
     @property
     def structure(self) -> tuple[object, ...]:
         """Equal where two can be made one by :meth:`joined`."""
-        return (*map(structure, self.views[0]), self.kernels, self.dtype)
+        return (*map(structure, self.views[0]), self.compile, self.dtype)
 
     @classmethod
     def joined(cls, parts: Sequence[Fused]) -> Fused:
         """Return all views of parts of equal structure as one."""
         views = [view for part in parts for view in part.views]
-        return cls(views, parts[0].kernels, parts[0].dtype)
+        return cls(views, parts[0].compile, parts[0].dtype)
 
     def __call__(
         self, images: Tensor, generator: torch.Generator, seed: int, rank: int, world_size: int
@@ -88,7 +94,11 @@ class Fused:
             One (B, C, h, w) a view.
         """
         rows = Rows(len(images), rank, world_size)
-        return self.render(images, self.draw(rows, generator, seed, tuple(images.shape[-2:])))
+        uniform = rows.uniform(sum(self.numbers), len(self.views), generator)
+        size = (images.shape[-2], images.shape[-1])
+        with compiled(self.compile):
+            prepared = prepared_from(self.columns, self.numbers, uniform, size)
+            return self._paint(images, prepared, self._orders(seed))
 
     def draw(
         self, rows: Rows, generator: torch.Generator, seed: int, size: tuple[int, ...]
@@ -101,24 +111,30 @@ class Fused:
             seed: gives the orders that are by batch.
             size: height and width of the images.
         """
-        counts = [draws.needs(c[0]) * u for c, u in zip(self.columns, self.used, strict=True)]
-        uniform = rows.uniform(sum(counts), len(self.views), generator).split(counts)
+        uniform = rows.uniform(sum(self.numbers), len(self.views), generator)
         height, width = size
-        drawn = tuple(
-            draws.draw(column, numbers, (height, width)) if used else {}
-            for column, numbers, used in zip(self.columns, uniform, self.used, strict=True)
-        )
-        orders = {
-            k: draws.orders(column, seed + k)
-            for k, column in enumerate(self.columns)
-            if self.used[k] and isinstance(column[0], Jitter) and "position" not in drawn[k]
-        }
-        return Parameters(drawn, orders)
+        drawn = drawn_from(self.columns, self.numbers, uniform, (height, width))
+        return Parameters(drawn, self._orders(seed))
 
     def render(self, images: Tensor, parameters: Parameters) -> tuple[Tensor, ...]:
         """Make every view of images (B, C, H, W) with the given parameters."""
+        size = (images.shape[-2], images.shape[-1])
+        with compiled(self.compile):
+            prepared = prepared_for(self.columns, parameters.drawn, size)
+            return self._paint(images, prepared, parameters.orders)
+
+    def _orders(self, seed: int) -> dict[int, list[Order]]:
+        """Return the orders that are drawn for a batch, on the host."""
+        return {
+            k: draws.orders(column, seed + k)
+            for k, column in enumerate(self.columns)
+            if self.numbers[k] and isinstance(column[0], Jitter) and not column[0].by_sample
+        }
+
+    def _paint(
+        self, images: Tensor, prepared: Sequence[Prepared], orders: dict[int, list[Order]]
+    ) -> tuple[Tensor, ...]:
         count, channels, height, width = images.shape
-        prepared = self._prepared(parameters, (height, width))
         size = (height, width) if self.crop is None else (self.crop.size, self.crop.size)
         views = range(len(self.views))
         shape = (len(views), count, channels, *size)
@@ -132,14 +148,14 @@ class Fused:
             if not source.is_floating_point():
                 source = source.float().mul_(1 / 255)
             for part in [views] if together else [range(v, v + 1) for v in views]:
-                self._render(source, prepared, parameters, part, own, out, images)
+                self._some(source, prepared, orders, part, own, out, images)
         return out.unbind(0)
 
-    def _render(
+    def _some(
         self,
         source: Tensor,
         prepared: Sequence[Prepared],
-        parameters: Parameters,
+        orders: dict[int, list[Order]],
         views: range,
         own: slice,
         out: Tensor,
@@ -148,18 +164,43 @@ class Fused:
         """Make some views of some images."""
         part, operations = slice(views.start, views.stop), self.views[0]
         chosen = [{n: v[part, own].flatten(0, 1) for n, v in one.items()} for one in prepared]
-        orders = {k: every[part] for k, every in parameters.orders.items()}
+        theirs = {k: every[part] for k, every in orders.items()}
         x = geometry(source, operations, chosen, len(views))
-        x = changed(x, operations, chosen, orders, self.kernels)
+        x = changed(x, operations, chosen, theirs)
         finish(x, operations[-1], not images.is_floating_point(), out[part, own])
 
-    def _prepared(self, parameters: Parameters, size: tuple[int, int]) -> list[Prepared]:
-        made: list[Prepared] = []
-        for k, (column, used) in enumerate(zip(self.columns, self.used, strict=True)):
-            if isinstance(column[0], Crop):
-                made.append(prepare_crop(self.columns, k, parameters.drawn, size))
-            elif used and not isinstance(column[0], Standardize):
-                made.append(prepare(column, parameters.drawn[k]))
-            else:
-                made.append({})
-        return made
+
+def drawn_from(
+    columns: Columns, numbers: Sequence[int], uniform: Tensor, size: tuple[int, int]
+) -> tuple[Drawn, ...]:
+    """Return what is drawn for each operation; nothing for those that are not used.
+
+    Args:
+        columns: by operation, its description for each view.
+        numbers: how many uniform numbers each takes.
+        uniform: (sum of numbers, V, B) in [0, 1).
+        size: height and width of the images.
+    """
+    parts = uniform.split(list(numbers))
+    return tuple(
+        draws.draw(column, own, size) if count else {}
+        for column, own, count in zip(columns, parts, numbers, strict=True)
+    )
+
+
+def prepared_for(columns: Columns, drawn: Sequence[Drawn], size: tuple[int, int]) -> list[Prepared]:
+    """Return what the pixels' loops take, from what was drawn."""
+    return [
+        prepare_crop(columns, k, drawn, size)
+        if isinstance(column[0], Crop)
+        else prepare(column, own)
+        for k, (column, own) in enumerate(zip(columns, drawn, strict=True))
+    ]
+
+
+@compilable()
+def prepared_from(
+    columns: Columns, numbers: Sequence[int], uniform: Tensor, size: tuple[int, int]
+) -> list[Prepared]:
+    """Return what the pixels' loops take, from uniform numbers: all of it one graph."""
+    return prepared_for(columns, drawn_from(columns, numbers, uniform, size), size)

@@ -7,16 +7,37 @@ from typing import Any
 
 import torch
 
+from coview.compiling import has_compiler, require_compiler
 from coview.views.chain import Operation
 from coview.views.fused import Fused
-from coview.views.kernels import EAGER, Kernels
 from coview.views.kornia_chain import described, flat
 from coview.views.operations import DESCRIPTIONS, Crop, Description, Flip, Standardize, is_idle
+
+LONG_RUN = 20_000
+"""Steps from which a run repays a minute of compilation."""
+
+
+def whether_compiled(choice: str, total_steps: int) -> bool | None:
+    """Return what ``views.compile`` asks for; None: as the run does.
+
+    Args:
+        choice: "on", "off", or "auto": in long runs, where a compiler is found.
+        total_steps: of the run.
+
+    Raises:
+        RequestError: "on" without a compiler.
+    """
+    if choice == "off":
+        return False
+    if choice == "on":
+        require_compiler("views.compile = on")
+        return True
+    return True if total_steps >= LONG_RUN and has_compiler() else None
 
 
 def fuse(
     operations: Iterable[Any],
-    kernels: Kernels = EAGER,
+    compile: bool | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[Operation | Fused]:
     """Return the operations with every run of standard ones as one :class:`Fused`.
@@ -24,7 +45,7 @@ def fuse(
     Args:
         operations: descriptions, what has a ``description``, kornia's
             augmentations, anything callable.
-        kernels: the pixel loops of the fused runs.
+        compile: compile the fused runs; None: in a run that compiles.
         dtype: of what comes out, if the last operation is a fused one.
     """
     made: list[Operation | Fused] = []
@@ -32,7 +53,7 @@ def fuse(
 
     def close(dtype: torch.dtype) -> None:
         if any(not is_idle(one) for one in run):
-            made.append(Fused([tuple(run)], kernels, dtype))
+            made.append(Fused([tuple(run)], compile, dtype))
         run.clear()
 
     for operation in flat(operations):

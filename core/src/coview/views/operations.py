@@ -64,6 +64,11 @@ class Jitter:
     order: str = "batch"
     fixed: tuple[int, ...] | None = None
 
+    @property
+    def by_sample(self) -> bool:
+        """Whether each image draws an order of its own."""
+        return self.order == "sample" and self.fixed is None
+
 
 @attrs.frozen
 class Grey:

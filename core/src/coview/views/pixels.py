@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coview.views.kernels import Kernels
+from coview.views import colour
+from coview.views.blur import blur
 from coview.views.operations import Blur, Crop, Flip, Grey, Jitter, Solarize, Standardize
 from coview.views.resample import resample
 from coview.views.rows import STEPS, Prepared
@@ -58,7 +59,6 @@ def changed(
     operations: Sequence[Any],
     chosen: Sequence[Prepared],
     orders: Mapping[int, Sequence[Order]],
-    kernels: Kernels,
 ) -> Tensor:
     """Apply to x (V x n, C, h, w), perhaps in place, what is neither geometry nor standardisation.
 
@@ -67,45 +67,42 @@ def changed(
         operations: in their order.
         chosen: the parameters of each; nothing for one that is not done.
         orders: of a jitter's steps, by its place among the operations: one a view.
-        kernels: the loops over pixels.
     """
     for k, (operation, given) in enumerate(zip(operations, chosen, strict=True)):
         if not given:
             continue
         flat = x.flatten(2)
         if isinstance(operation, Blur):
-            x = kernels.blur(x, given["taps"])
+            x = blur(x, given["taps"])
         elif isinstance(operation, Grey):
-            kernels.desaturate_(flat, given["keep"], operation.luma)
+            colour.desaturate_(flat, given["keep"], operation.luma)
         elif isinstance(operation, Solarize):
-            kernels.solarize_(flat, given["threshold"])
+            colour.solarize_(flat, given["threshold"])
         elif isinstance(operation, Jitter) and "position" in given:
             position = given["position"].movedim(-1, 0)[..., None, None]
             factors = [given[name] for name in STEPS]
-            kernels.jitter_each_(flat, factors, given["hue"], position, operation.luma)
+            colour.jitter_each_(flat, factors, given["hue"], position, operation.luma)
         elif isinstance(operation, Jitter):
             rows = len(x) // len(orders[k])
             for view, order in enumerate(orders[k]):
                 part = slice(view * rows, (view + 1) * rows)
                 own = {name: value[part] for name, value in given.items()}
-                jitter_(flat[part], own, order, operation.luma, kernels)
+                jitter_(flat[part], own, order, operation.luma)
     return x
 
 
-def jitter_(
-    x: Tensor, given: Prepared, order: Order, luma: Sequence[float], kernels: Kernels
-) -> None:
+def jitter_(x: Tensor, given: Prepared, order: Order, luma: Sequence[float]) -> None:
     """Apply brightness, contrast, saturation and hue to x (n, C, P), in one order."""
     coloured = x.shape[1] == 3
     for step in order:
         if step == 0:
-            kernels.brighten_(x, given["brightness"])
+            colour.brighten_(x, given["brightness"])
         elif step == 1:
-            kernels.contrast_(x, given["contrast"], luma)
+            colour.contrast_(x, given["contrast"], luma)
         elif step == 2 and coloured:
-            kernels.saturate_(x, given["saturation"], luma)
+            colour.saturate_(x, given["saturation"], luma)
         elif step == 3 and coloured:
-            kernels.rotate_hue_(x, given["hue"])
+            colour.rotate_hue_(x, given["hue"])
 
 
 def finish(x: Tensor, last: Any, in_range: bool, out: Tensor) -> None:

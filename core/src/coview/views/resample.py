@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from coview.compiling import compilable
 from coview.views.operations import Crop
 
 Aims = dict[str, Tensor]
@@ -52,8 +53,7 @@ def resample(images: Tensor, crop: Crop, aim: Aims) -> Tensor:
     """Return the boxes of images (n, C, H, W) float, (n, C, s, s), by their rows' aims."""
     size = (images.shape[-2], images.shape[-1])
     if by_matrices(crop, size):
-        rows = weights(crop, aim["top"], aim["height"], size[0], None)
-        columns = weights(crop, aim["left"], aim["width"], size[1], aim.get("flipped"))
+        rows, columns = matrices(crop, aim, size)
         return rows.unsqueeze(1) @ images @ columns.unsqueeze(1).mT
     if crop.interpolation == "bicubic":
         images = _read(images, aim["own_y"], aim["own_x"], "nearest")
@@ -93,6 +93,13 @@ def _read(images: Tensor, y: Tensor, x: Tensor, mode: str) -> Tensor:
     grid[..., 0] = x.unsqueeze(1)
     grid[..., 1] = y.unsqueeze(2)
     return grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+@compilable()
+def matrices(crop: Crop, aim: Aims, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the weights of rows (n, s, H) and of columns (n, s, W) that a crop mixes."""
+    rows = weights(crop, aim["top"], aim["height"], size[0], None)
+    return rows, weights(crop, aim["left"], aim["width"], size[1], aim.get("flipped"))
 
 
 def weights(

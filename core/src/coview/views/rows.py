@@ -27,14 +27,16 @@ def prepare(column: Sequence[Any], drawn: Drawn) -> Prepared:
 
     Args:
         column: its description for each view.
-        drawn: see :func:`coview.views.draws.draw`.
+        drawn: see :func:`coview.views.draws.draw`; nothing where it is not used.
 
     Returns:
-        ``brightness``, ``contrast`` and ``saturation`` (V, B, 1, 1), ``hue`` (V, B, 3, 1)
-        and perhaps ``position`` (V, B, 4); ``keep`` (V, B, 1, 1), 0 where a grey image is
-        wanted; ``taps`` (V, B, taps); ``threshold`` (V, B, 1, 1); ``on`` (V, B) of a
-        flip.
+        Nothing for what is not used; ``brightness``, ``contrast`` and ``saturation``
+        (V, B, 1, 1), ``hue`` (V, B, 3, 1) and perhaps ``position`` (V, B, 4); ``keep``
+        (V, B, 1, 1), 0 where a grey image is wanted; ``taps`` (V, B, taps); ``threshold``
+        (V, B, 1, 1); ``on`` (V, B) of a flip.
     """
+    if not drawn:
+        return {}
     on = drawn["on"]
     if isinstance(column[0], Jitter):
         return _jitter(drawn, on)

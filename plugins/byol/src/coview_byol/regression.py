@@ -6,6 +6,7 @@ import attrs
 from torch import Tensor, nn
 
 from coview.comparison import reduced, unit
+from coview.compiling import compilable
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Encoded, Targets
@@ -41,10 +42,14 @@ class Regression(nn.Module):
     @hookimpl
     def compute_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Return the loss; gradient reaches the queries, and keys only where the target lets it."""
-        cosines = [
-            (unit(encoded.queries[q]) * unit(targets.keys[k])).sum(-1).mean()
-            for q, k in encoded.pairs
-        ]
-        if self.settings.form == "negative-cosine":
-            return -reduced(cosines, self.settings.reduction)
-        return reduced([2 - 2 * cosine for cosine in cosines], self.settings.reduction)
+        return _loss(encoded, targets, self.settings.form, self.settings.reduction)
+
+
+@compilable()
+def _loss(encoded: Encoded, targets: Targets, form: str, reduction: str) -> Tensor:
+    cosines = [
+        (unit(encoded.queries[q]) * unit(targets.keys[k])).sum(-1).mean() for q, k in encoded.pairs
+    ]
+    if form == "negative-cosine":
+        return -reduced(cosines, reduction)
+    return reduced([2 - 2 * cosine for cosine in cosines], reduction)

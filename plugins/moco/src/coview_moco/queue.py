@@ -91,19 +91,17 @@ class Queue(nn.Module):
         """Take in this step's keys of all processes, over the oldest."""
         if step.number < self.first_step:
             return
-        keys = {slot: unit(gather(rows)) for slot, rows in targets.keys.items()}
-        if not self.views:
-            self._write(self.rows, torch.cat(list(keys.values())))
-        for slot in keys if self.views else ():
-            self._write(self.rows[self._place(slot)], keys[slot])
-        taken = sum(map(len, keys.values())) // (len(self.views) or 1)
         size = self.rows.shape[-2]
-        self.pointer.add_(min(taken, size)).remainder_(size)
-
-    def _write(self, rows: Tensor, keys: Tensor) -> None:
-        keys = keys[-len(rows) :].to(rows.dtype)
-        places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(rows)
-        rows.index_copy_(0, places, keys)
+        keys = {slot: gather(rows) for slot, rows in targets.keys.items()}
+        if not self.views:
+            keys = {0: torch.cat(list(keys.values()))}
+        # As many for each queue, so they go to the same places of all.
+        count = min(len(next(iter(keys.values()))), size)
+        places = (self.pointer + torch.arange(count, device=self.rows.device)) % size
+        for slot, rows in keys.items():
+            own = self.rows[self._place(slot)] if self.views else self.rows
+            own.index_copy_(0, places, unit(rows[-count:]).to(own.dtype))
+        self.pointer.add_(count).remainder_(size)
 
     def _place(self, slot: int) -> int:
         if slot not in self.views:

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from coview.training.distributed import gather
 
-BLOCK = 1 << 19
-"""Scores that a processor works on at once: 2 MiB in float32, about what its own cache holds."""
+BLOCK = 1 << 21
+"""Scores that are worked on at once: 8 MiB in float32, for the cache that processors share."""
+GROUP = 16
+"""Rows of which a largest is found at once: a tall table's columns are slow to look through."""
 LARGEST = 1e30
 """A column's factor at most, to stay within float32 for good."""
 
@@ -62,61 +64,61 @@ def sinkhorn(
 class _Table:
     """Scores, and their exponentials scaled so that none overflows and no row or column is empty.
 
-    It is worked on in blocks that stay in a processor's own cache, where each is
-    read once a scaling of rows and columns.
+    It is worked on in blocks that stay in a cache, where each is read once a
+    scaling of rows and columns. A vector by a matrix is one thread's work; a block
+    is therefore G matrices (G, R, K), which are shared out.
     """
 
     def __init__(self, scores: Tensor) -> None:
         rows, width = scores.shape
-        precise = torch.promote_types(scores.dtype, torch.float32)
-        self.values = torch.empty_like(scores, dtype=precise)
-        # A matrix by a vector is one thread's work; a batch of them is shared out.
+        self.scores = scores
+        self.values = scores.new_empty(
+            scores.shape, dtype=torch.promote_types(scores.dtype, torch.float32)
+        )
         self.groups = 1 if scores.is_cuda else torch.get_num_threads()
         height = rows if scores.is_cuda else max(1, BLOCK // (width * self.groups)) * self.groups
-        self.raw = scores.split(max(1, height))
-        self.blocks = self.values.split(max(1, height))
+        self.raw = [self._shared(part) for part in scores.split(max(1, height))]
+        self.blocks = [self._shared(part) for part in self.values.split(max(1, height))]
+
+    def _shared(self, part: Tensor) -> Tensor:
+        groups = self.groups if len(part) % self.groups == 0 else 1
+        return part.unflatten(0, (groups, -1))
 
     def highest(self) -> Tensor:
         """Return the largest score of each column (K,)."""
-        largest = torch.stack([block.amax(dim=0) for block in self.raw]).amax(dim=0)
-        return largest.to(self.values.dtype)
+        even = len(self.scores) - len(self.scores) % GROUP
+        grouped = self.scores[:even].unflatten(0, (even // GROUP, GROUP)).amax(dim=1)
+        return torch.cat([grouped, self.scores[even:]]).amax(dim=0).to(self.values.dtype)
 
     def first_sums(self, highest: Tensor, epsilon: float) -> Tensor:
         """Make the exponentials, and return the columns' sums (K,) over a common constant."""
         scale = math.log2(math.e) / epsilon
-        sums = torch.zeros_like(highest)
+        lowered, sums = -scale * highest, self._zeros()
         for raw, block in zip(self.raw, self.blocks, strict=True):
-            torch.add(-scale * highest, raw, alpha=scale, out=block)
-            rows = block.amax(dim=1, keepdim=True)
+            torch.add(lowered, raw, alpha=scale, out=block)
+            rows = block.amax(dim=2, keepdim=True)
             block.sub_(rows).exp2_()
-            sums += self._down(block, rows.exp2_())
-        return sums
+            sums[: len(block)].baddbmm_(rows.exp2_().mT, block)
+        return sums.sum(dim=(0, 1))
 
     def sums(self, columns: Tensor) -> Tensor:
         """Return the columns' sums (K,) after columns, then rows were scaled."""
-        sums = torch.zeros_like(columns)
+        sums = self._zeros()
         for block in self.blocks:
-            sums += self._down(block, self._along(block, columns).reciprocal_())
-        return sums
+            sums[: len(block)].baddbmm_(_row_factors(block, columns), block)
+        return sums.sum(dim=(0, 1))
 
     def codes(self, columns: Tensor) -> Tensor:
         """Scale columns, then rows to a sum of one; return (N, K)."""
         for block in self.blocks:
-            rows = self._along(block, columns)
-            block.mul_(columns).div_(rows)
+            rows = _row_factors(block, columns)
+            block.mul_(columns).mul_(rows.mT)
         return self.values
 
-    def _along(self, block: Tensor, columns: Tensor) -> Tensor:
-        """Return block times columns, (R, K) and (K,) -> (R, 1)."""
-        grouped = self._grouped(block)
-        many = columns.expand(len(grouped), 1, -1)
-        return torch.bmm(many, grouped.transpose(1, 2)).view(-1, 1)
+    def _zeros(self) -> Tensor:
+        return self.values.new_zeros(self.groups, 1, self.values.shape[1])
 
-    def _down(self, block: Tensor, rows: Tensor) -> Tensor:
-        """Return rows times block, (R, 1) and (R, K) -> (K,)."""
-        grouped = self._grouped(block)
-        return torch.bmm(rows.view(len(grouped), 1, -1), grouped).sum(dim=(0, 1))
 
-    def _grouped(self, block: Tensor) -> Tensor:
-        groups = self.groups if len(block) % self.groups == 0 else 1
-        return block.view(groups, -1, block.shape[1])
+def _row_factors(block: Tensor, columns: Tensor) -> Tensor:
+    """Return what scales rows to a sum of one after columns, (G, R, K) and (K,) -> (G, 1, R)."""
+    return torch.bmm(columns.expand(len(block), 1, -1), block.mT).reciprocal_()

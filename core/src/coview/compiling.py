@@ -1,0 +1,91 @@
+"""Functions of tensors that a run may compile.
+
+A hook cannot be compiled as it is: records, names and step numbers would be
+compiled anew at every step. Networks can, and so can what only tensors go into,
+which whoever writes a component takes out::
+
+    @compilable()
+    def distance(queries: Tensor, keys: Tensor) -> Tensor:
+        ...
+
+In a run with ``--compile`` it is one graph, whose pointwise operations become a
+few kernels; in any other it is called as it stands. Numbers among its arguments
+are part of the graph: one that changes at every step must be a tensor.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from coview.errors import RequestError
+
+COMPILERS = ("c++", "g++", "clang++")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_ON: ContextVar[bool] = ContextVar("compiling", default=False)
+
+
+def compilable(*, dynamic: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function of tensors be compiled in runs that ask for it.
+
+    Args:
+        dynamic: one graph for tensors of any size, instead of one for each.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        made: list[Callable[P, R]] = []
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            # Inside another compiled function it becomes a part of that one's graph.
+            if torch.compiler.is_compiling() or not _ON.get():
+                return function(*args, **kwargs)
+            if not made:
+                made.append(torch.compile(function, dynamic=dynamic))
+            return made[0](*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def compiling() -> bool:
+    """Whether what can be compiled is, here."""
+    return torch.compiler.is_compiling() or _ON.get()
+
+
+@contextmanager
+def compiled(on: bool | None = True) -> Iterator[None]:
+    """Compile, inside, what can be compiled; or do not; or, with None, as outside."""
+    token = _ON.set(_ON.get() if on is None else on)
+    try:
+        yield
+    finally:
+        _ON.reset(token)
+
+
+def require_compiler(asked: str) -> None:
+    """Raise a ``RequestError`` where ``asked``, an option, cannot be had."""
+    if not has_compiler():
+        raise RequestError(
+            f"{asked} needs a C++ compiler (one of {', '.join(COMPILERS)}), or Triton on a GPU: "
+            "install one, or leave it out."
+        )
+
+
+def has_compiler() -> bool:
+    """Whether torch could compile for the device that runs would use."""
+    if torch.cuda.is_available():
+        from torch.utils._triton import has_triton
+
+        return bool(has_triton())
+    return any(shutil.which(name) for name in COMPILERS)
