@@ -1,4 +1,4 @@
-"""What digits.py leaves out: transformers, multi-crop views, no batch norm; Fashion-MNIST.
+"""What digits.py leaves out: transformers, multi-crop views, and Fashion-MNIST.
 
     python benchmarks/variants.py measure [NAME ...] [--data DIR]    three seeds of each; writes
                                                                      results/variants.json
@@ -30,6 +30,13 @@ NUMBERS = digits.NUMBERS
 CROPS = {"views.flip_p": 0.0, "views.crop_scale": [0.3, 1.0]}
 
 FASHION = "Fashion-MNIST"
+# SimSiam's rate for forty epochs on digits is too high for two here (0.699; untrained 0.710).
+ON_FASHION: dict[str, dict[str, Any]] = {
+    "swav": {},
+    "simsiam": {"optimizer.lr": 0.3},
+    "moco-v3": {},
+    "dino": {},
+}
 
 
 def fashion(method: str) -> dict[str, Any]:
@@ -40,7 +47,12 @@ def fashion(method: str) -> dict[str, Any]:
         "backbone": digits.BACKBONE,
         "epochs": 2,
         "batch_size": 128,
-        "set": {**digits.settings(method), "views.flip_p": 0.5, "schedule.warmup_epochs": 0.2},
+        "set": {
+            **digits.settings(method),
+            "views.flip_p": 0.5,
+            "schedule.warmup_epochs": 0.2,
+            **ON_FASHION[method],
+        },
     }
 
 
@@ -101,24 +113,7 @@ RUNS: dict[str, dict[str, Any]] = {
             "views.crop_scale": [[0.3, 1.0], [0.3, 0.7]],
         },
     },
-    "byol, no batch norm": {
-        "method": "byol",
-        "backbone": "resnet18-gn-ws",
-        "preset": "no-batch-statistics",
-        "epochs": 20,
-        "set": {
-            "views.flip_p": 0.0,
-            "views.crop_scale": [0.3, 1.0],
-            "views.second_solarize_p": 0.0,
-            "schedule.warmup_epochs": 3,
-            "encoder.hidden": 512,
-            "encoder.predictor_hidden": 512,
-            "target.decay": 0.99,
-        },
-    },
-    **{
-        f"{method}, {FASHION}": fashion(method) for method in ("swav", "simsiam", "moco-v3", "dino")
-    },
+    **{f"{method}, {FASHION}": fashion(method) for method in ON_FASHION},
 }
 
 

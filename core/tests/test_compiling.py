@@ -107,4 +107,6 @@ def test_a_compiled_run_learns_the_same(method: str, tmp_path: Path) -> None:
         ]
         for on in (False, True)
     ]
-    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+    # Rounding grows with every step that is taken on other weights.
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4, abs=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2, abs=1e-4)

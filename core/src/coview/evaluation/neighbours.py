@@ -162,5 +162,6 @@ def _blocks(
 
 def _mean(rows: Rows, like: Tensor) -> Tensor:
     """Return the mean (D,) of normalised rows from all over, as they may be sorted by class."""
-    some = torch.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).long()
+    count = min(SAMPLE, len(rows))
+    some = torch.arange(count) * len(rows) // count
     return normalize(rows.at(some).to(like.device, like.dtype), dim=1).mean(dim=0)
