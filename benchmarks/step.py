@@ -350,17 +350,24 @@ def count_operations(methods: list[str], batch_size: int, backbone: str | None) 
     import torch._inductor.config
 
     torch._inductor.config.cpp.enable_kernel_profile = True
-    document: dict[str, Any] = {**side_by_side.facts(), "backbone": backbone, "summary": {}}
+    document: dict[str, Any] = {**side_by_side.facts(), "backbone": backbone}
+    document |= {"summary": {}, "which": {}}
     for method in methods:
         for compiled in (False, True):
             name = f"{method}, {'compiled' if compiled else 'eager'}"
-            document["summary"][name] = counted(method, compiled, batch_size, backbone)
+            found = counted(method, compiled, batch_size, backbone)
+            document["summary"][name], document["which"][name] = found
             print(name, document["summary"][name], flush=True)
             side_by_side.write("step-operations", document)
 
 
-def counted(method: str, compiled: bool, batch_size: int, backbone: str | None) -> dict[str, Any]:
-    """Return the counts of one method, after steps in which compilation and queues settle."""
+def counted(
+    method: str, compiled: bool, batch_size: int, backbone: str | None
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the counts of one method, and how many of which operation are beyond the bare step.
+
+    Compilation and queues settle in the steps before.
+    """
     import torch
 
     from coview.testing.synchronisation import Synchronisations
@@ -374,14 +381,15 @@ def counted(method: str, compiled: bool, batch_size: int, backbone: str | None) 
         ours, theirs = operations(step), operations(least)
         with Synchronisations() as seen:
             step()
-    beyond = {k: n - theirs.get(k, 0) for k, n in ours.items() if n != theirs.get(k, 0)}
-    return {
+    differences = {name: ours.get(name, 0) - theirs.get(name, 0) for name in {*ours, *theirs}}
+    beyond = {name: count for name, count in differences.items() if count}
+    counts = {
         "step": sum(ours.values()),
         "bare": sum(theirs.values()),
         "beyond bare": sum(beyond.values()),
         "host waits": len(seen.found),
-        "which": dict(sorted(beyond.items(), key=lambda item: -item[1])),
     }
+    return counts, dict(sorted(beyond.items(), key=lambda item: -item[1]))
 
 
 def operations(step: STEP) -> dict[str, int]:

@@ -31,6 +31,11 @@ NO_GPU = (
     "call of under nine minutes, and its figures then stand here."
 )
 INTRODUCTIONS = {
+    "step-operations": (
+        "Operations that a step dispatches, and those of forward and backward of its networks "
+        "alone, eager and with `--compile`, where a compiled loop counts as one; views of a tensor "
+        "and memory count as none. Host waits: how often a step would wait for the device."
+    ),
     "scaling": (
         "One size grows by factors of four, all else stays. An exponent is the slope of log(time), "
         "or log(memory), against log(size) over the largest three sizes: 1 is proportional, 0 does "

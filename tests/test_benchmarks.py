@@ -104,6 +104,26 @@ def test_every_law_says_what_it_measures(load: Any) -> None:
         assert set(one.beyond) <= set(one.times), name
 
 
+def test_operations_are_counted_where_work_is_given(load: Any) -> None:
+    x, weight = torch.ones(3, 4), torch.ones(2, 4)
+
+    def work() -> None:
+        y = torch.nn.functional.linear(x, weight)  # made of others: a product, and views
+        y.view(-1).add_(1)
+        torch._foreach_mul_([x, weight], 2.0)
+        torch.empty(5)
+
+    assert load("step").operations(work) == {"mm": 1, "add_": 1, "_foreach_mul_": 1}
+
+
+def test_a_compiled_step_dispatches_few_operations_and_no_step_waits() -> None:
+    document = json.loads((FOLDER / "results" / "step-operations.json").read_text())
+    assert all(row["host waits"] == 0 for row in document["summary"].values())
+    for method in ("simclr", "moco-v2", "byol"):
+        assert 0 < document["summary"][f"{method}, compiled"]["beyond bare"] <= 60
+        assert document["summary"][f"{method}, eager"]["beyond bare"] > 60
+
+
 def test_memory_is_of_all_methods_of_images(load: Any) -> None:
     from coview.recipes import method_names
 
@@ -192,7 +212,7 @@ def test_no_row_begins_when_the_time_is_over(done: Parts) -> None:
     def quick(table: Any) -> None:
         table.row("in time", lambda: {"done": 1})
 
-    parts = done({"slow": (slow, 0.05), "quick": (quick, 0.95)}, 4)
+    parts = done({"slow": (slow, 0.004), "quick": (quick, 0.996)}, 60)
     assert parts["slow"]["summary"] == {"long": {"done": 1}}
     assert parts["slow"]["missing"] == {"late": "no time was left for it"}
     assert parts["quick"]["summary"] == {"in time": {"done": 1}}

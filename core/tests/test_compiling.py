@@ -82,7 +82,9 @@ def test_a_run_that_compiles_takes_networks_views_and_loss(
     assert {"ResNet", "Sequential"} <= set(taken)
     heads = taken.count("Sequential")
     assert heads == {"simclr": 1, "byol": 3}[method]  # BYOL: two of its own, one of its target
-    assert [m["loss"] for m in run.metrics] == [m["loss"] for m in plain.metrics]
+    # Blur is written another way for a compiler.
+    expected = [m["loss"] for m in plain.metrics]
+    assert [m["loss"] for m in run.metrics] == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_a_compiler_a_run_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
