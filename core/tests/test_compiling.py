@@ -71,6 +71,7 @@ def test_compiling_ends_with_an_error_too() -> None:
     assert not compiling.compiling()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["simclr", "byol"])
 def test_a_run_that_compiles_takes_networks_views_and_loss(
     method: str, taken: list[str], tmp_path: Path
@@ -87,6 +88,7 @@ def test_a_run_that_compiles_takes_networks_views_and_loss(
     assert [m["loss"] for m in run.metrics] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_a_run_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(compiling, "has_compiler", lambda: False)
     with pytest.raises(RequestError, match=r"--compile needs a C\+\+ compiler"):
