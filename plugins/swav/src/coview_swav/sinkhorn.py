@@ -65,8 +65,9 @@ class _Table:
     """Scores, and their exponentials scaled so that none overflows and no row or column is empty.
 
     It is worked on in blocks that stay in a cache, where each is read once a
-    scaling of rows and columns. A vector by a matrix is one thread's work; a block
-    is therefore G matrices (G, R, K), which are shared out.
+    scaling of rows and columns, last first: what was worked on last may still be
+    there. A vector by a matrix is one thread's work; a block is therefore G
+    matrices (G, R, K), which are shared out.
     """
 
     def __init__(self, scores: Tensor) -> None:
@@ -94,7 +95,7 @@ class _Table:
         """Make the exponentials, and return the columns' sums (K,) over a common constant."""
         scale = math.log2(math.e) / epsilon
         lowered, sums = -scale * highest, self._zeros()
-        for raw, block in zip(self.raw, self.blocks, strict=True):
+        for raw, block in zip(reversed(self.raw), self._turned(), strict=True):
             torch.add(lowered, raw, alpha=scale, out=block)
             rows = block.amax(dim=2, keepdim=True)
             block.sub_(rows).exp2_()
@@ -104,16 +105,20 @@ class _Table:
     def sums(self, columns: Tensor) -> Tensor:
         """Return the columns' sums (K,) after columns, then rows were scaled."""
         sums = self._zeros()
-        for block in self.blocks:
+        for block in self._turned():
             sums[: len(block)].baddbmm_(_row_factors(block, columns), block)
         return sums.sum(dim=(0, 1))
 
     def codes(self, columns: Tensor) -> Tensor:
         """Scale columns, then rows to a sum of one; return (N, K)."""
-        for block in self.blocks:
+        for block in self._turned():
             rows = _row_factors(block, columns)
             block.mul_(columns).mul_(rows.mT)
         return self.values
+
+    def _turned(self) -> list[Tensor]:
+        self.blocks.reverse()
+        return self.blocks
 
     def _zeros(self) -> Tensor:
         return self.values.new_zeros(self.groups, 1, self.values.shape[1])
