@@ -474,12 +474,11 @@ def test_what_a_backend_cannot_do_is_refused(chosen: dict[str, Any], sentence: s
 
 
 def test_when_views_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusing, "has_compiler", lambda: True)
+    monkeypatch.setattr(compiling, "has_compiler", lambda: True)
     assert fusing.whether_compiled("off", 10**6) is False
     assert fusing.whether_compiled("auto", 10**3) is None  # as the run does
     assert fusing.whether_compiled("auto", 10**6) is True
     assert fusing.whether_compiled("on", 1) is True
-    monkeypatch.setattr(fusing, "has_compiler", lambda: False)
     monkeypatch.setattr(compiling, "has_compiler", lambda: False)
     assert fusing.whether_compiled("auto", 10**6) is None
     with pytest.raises(RequestError, match=r"C\+\+ compiler"):

@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -32,6 +32,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _ON: ContextVar[bool] = ContextVar("compiling", default=False)
+_MADE: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""What was compiled, by what it was made of."""
 
 
 def compilable(*, dynamic: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -42,16 +44,15 @@ def compilable(*, dynamic: bool = False) -> Callable[[Callable[P, R]], Callable[
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        made: list[Callable[P, R]] = []
-
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             # Inside another compiled function it becomes a part of that one's graph.
             if torch.compiler.is_compiling() or not _ON.get():
                 return function(*args, **kwargs)
-            if not made:
-                made.append(torch.compile(function, dynamic=dynamic))
-            return made[0](*args, **kwargs)
+            if function not in _MADE:
+                _MADE[function] = torch.compile(function, dynamic=dynamic)
+            result: R = _MADE[function](*args, **kwargs)
+            return result
 
         return call
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from coview.compiling import has_compiler, require_compiler
+from coview import compiling
 from coview.views.chain import Operation
 from coview.views.fused import Fused
 from coview.views.kornia_chain import described, flat
@@ -30,9 +30,9 @@ def whether_compiled(choice: str, total_steps: int) -> bool | None:
     if choice == "off":
         return False
     if choice == "on":
-        require_compiler("views.compile = on")
+        compiling.require_compiler("views.compile = on")
         return True
-    return True if total_steps >= LONG_RUN and has_compiler() else None
+    return True if total_steps >= LONG_RUN and compiling.has_compiler() else None
 
 
 def fuse(
