@@ -13,6 +13,10 @@ from coview.comparison import unit
 from coview.compiling import compilable
 from coview.records import Encoded, Negatives, Pairs, Targets
 
+Compared = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Queries (N, d), positives (N, M) logits, weights (N, M) and identities (N,), as
+:func:`cross_entropy_in_chunks` takes them."""
+
 
 def softmax_loss(
     encoded: Encoded,
@@ -48,14 +52,10 @@ def softmax_loss(
     first = next(iter(encoded.queries.values()))
     share = 1 / len(encoded.pairs) if reduction == "mean" else 1.0
     with torch.autocast(first.device.type, enabled=False):
-        ready = [
-            _ready(encoded, targets, negatives, pairs, cosine, temperature, share)
-            for pairs in groups
-        ]
+        ready = _ready(encoded, targets, negatives, groups, cosine, temperature, share)
         losses = [
-            cross_entropy_in_chunks(rows, positives, weights, names, sources)
-            for pairs, (rows, positives, weights, names, vectors) in zip(groups, ready, strict=True)
-            for sources in [_sources(negatives, pairs, vectors, cosine)]
+            cross_entropy_in_chunks(*compared, _sources(negatives, pairs, vectors, cosine))
+            for pairs, (compared, vectors) in zip(groups, ready, strict=True)
         ]
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
@@ -65,25 +65,39 @@ def _ready(
     encoded: Encoded,
     targets: Targets,
     negatives: Sequence[Negatives],
-    pairs: Pairs,
+    groups: Sequence[Pairs],
     cosine: bool,
     temperature: float | Tensor,
     share: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
-    """Return what is compared, of pairs whose queries all have the same negatives.
+) -> list[tuple[Compared, list[Tensor]]]:
+    """Return what is compared, of each group of pairs that have the same negatives.
 
     ``share`` is what a pair counts for.
 
     Returns:
-        queries (N, d), positives (N, M) logits, weights (N, M), identities (N,) and,
-        of each source, its vectors; see :func:`cross_entropy_in_chunks`.
+        What the pairs have, and the vectors of each source of theirs.
     """
+    first = next(iter(encoded.queries.values()))
+    rows_of = _Rows(cosine, torch.promote_types(first.dtype, torch.float32))
+    return [
+        _together(encoded, targets, negatives, pairs, rows_of, temperature, share)
+        for pairs in groups
+    ]
+
+
+def _together(
+    encoded: Encoded,
+    targets: Targets,
+    negatives: Sequence[Negatives],
+    pairs: Pairs,
+    rows_of: _Rows,
+    temperature: float | Tensor,
+    share: float,
+) -> tuple[Compared, list[Tensor]]:
     keys: dict[int, list[int]] = {}
     for query, key in pairs:
         keys.setdefault(query, []).append(key)
     most = max(map(len, keys.values()))
-    first = encoded.queries[pairs[0][0]]
-    rows_of = _Rows(cosine, torch.promote_types(first.dtype, torch.float32))
     queries, positives, weights = [], [], []
     for query, theirs in keys.items():
         # Divided by the temperature: logits need no division of their own.
@@ -99,7 +113,7 @@ def _ready(
     parts = [(part.vectors[pairs[0][1]], part.normalized) for part in negatives]
     # Only vectors with a gradient are normalised here.
     vectors = [v if not v.requires_grad else rows_of(v, normalized) for v, normalized in parts]
-    return torch.cat(queries), torch.cat(positives), torch.cat(weights), names, vectors
+    return (torch.cat(queries), torch.cat(positives), torch.cat(weights), names), vectors
 
 
 class _Rows:
