@@ -142,24 +142,25 @@ class Fused:
         area, on_cpu = size[0] * size[1], images.device.type == "cpu"
         step = max(1, CACHED_PIXELS // area) if on_cpu else count
         together = not on_cpu or len(views) * count * area <= CACHED_PIXELS
+        in_range = not images.is_floating_point()
         for start in range(0, count, step):
             own = slice(start, start + step)
             source = images[own]
-            if not source.is_floating_point():
+            if in_range:
                 source = source.float().mul_(1 / 255)
             for part in [views] if together else [range(v, v + 1) for v in views]:
-                self._some(source, prepared, orders, part, own, out, images)
+                self._some(source, in_range, prepared, orders, part, own, out)
         return out.unbind(0)
 
     def _some(
         self,
         source: Tensor,
+        in_range: bool,
         prepared: Sequence[Prepared],
         orders: dict[int, list[Order]],
         views: range,
         own: slice,
         out: Tensor,
-        images: Tensor,
     ) -> None:
         """Make some views of some images."""
         part, operations = slice(views.start, views.stop), self.views[0]
@@ -167,7 +168,7 @@ class Fused:
         theirs = {k: every[part] for k, every in orders.items()}
         x = geometry(source, operations, chosen, len(views))
         x = changed(x, operations, chosen, theirs)
-        finish(x, operations[-1], not images.is_floating_point(), out[part, own])
+        finish(x, operations[-1], in_range, out[part, own])
 
 
 def drawn_from(

@@ -78,8 +78,8 @@ class _Table:
         )
         self.groups = 1 if scores.is_cuda else torch.get_num_threads()
         height = rows if scores.is_cuda else max(1, BLOCK // (width * self.groups)) * self.groups
-        self.raw = [self._shared(part) for part in scores.split(max(1, height))]
-        self.blocks = [self._shared(part) for part in self.values.split(max(1, height))]
+        parts = (table.split(max(1, height)) for table in (scores, self.values))
+        self.blocks = [(self._shared(a), self._shared(b)) for a, b in zip(*parts, strict=True)]
 
     def _shared(self, part: Tensor) -> Tensor:
         groups = self.groups if len(part) % self.groups == 0 else 1
@@ -95,7 +95,7 @@ class _Table:
         """Make the exponentials, and return the columns' sums (K,) over a common constant."""
         scale = math.log2(math.e) / epsilon
         lowered, sums = -scale * highest, self._zeros()
-        for raw, block in zip(reversed(self.raw), self._turned(), strict=True):
+        for raw, block in self._turned():
             torch.add(lowered, raw, alpha=scale, out=block)
             rows = block.amax(dim=2, keepdim=True)
             block.sub_(rows).exp2_()
@@ -105,18 +105,19 @@ class _Table:
     def sums(self, columns: Tensor) -> Tensor:
         """Return the columns' sums (K,) after columns, then rows were scaled."""
         sums = self._zeros()
-        for block in self._turned():
+        for _, block in self._turned():
             sums[: len(block)].baddbmm_(_row_factors(block, columns), block)
         return sums.sum(dim=(0, 1))
 
     def codes(self, columns: Tensor) -> Tensor:
         """Scale columns, then rows to a sum of one; return (N, K)."""
-        for block in self._turned():
+        for _, block in self._turned():
             rows = _row_factors(block, columns)
             block.mul_(columns).mul_(rows.mT)
         return self.values
 
-    def _turned(self) -> list[Tensor]:
+    def _turned(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the blocks of scores and of exponentials, the other way round than last time."""
         self.blocks.reverse()
         return self.blocks
 
