@@ -102,7 +102,7 @@ def measure(data: str, share: int, shares: int) -> None:
     name = "accuracy" if shares == 1 else f"accuracy-{share}"
     done = runs()
     every = list(itertools.product(SEEDS, OWN, BACKENDS))
-    mine: list[dict[str, Any]] = _read(name)
+    mine: list[dict[str, Any]] = side_by_side.runs(name)
     for seed, method, backend in every[share::shares]:
         key = {"method": method, "backend": backend, "seed": seed}
         if any(all(run[k] == v for k, v in key.items()) for run in done):
@@ -119,15 +119,10 @@ def _design() -> dict[str, Any]:
     }
 
 
-def _read(name: str) -> list[dict[str, Any]]:
-    file = side_by_side.RESULTS / f"{name}.json"
-    return list(json.loads(file.read_text())["runs"]) if file.exists() else []
-
-
 def runs() -> list[dict[str, Any]]:
     """Return every run there is, of all shares."""
     files = sorted(side_by_side.RESULTS.glob("accuracy*.json"))
-    return [run for file in files for run in _read(file.stem)]
+    return [run for file in files for run in side_by_side.runs(file.stem)]
 
 
 def differences(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

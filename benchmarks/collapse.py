@@ -18,7 +18,6 @@ soon as a run is done, and a second call goes on with those that are missing.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,6 +29,8 @@ import digits
 import side_by_side
 
 from coview import Use, hookimpl
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "collapse.md"
 
 STEPS = 300
 SEEDS = (0, 1, 2)
@@ -124,7 +125,7 @@ def wanted(steps: int | None) -> list[tuple[str, int, int]]:
 
 def measure(names: Sequence[str], steps: int | None) -> None:
     """Do the runs that are missing, and keep each as soon as it is done."""
-    done = runs()
+    done = side_by_side.runs("collapse")
     for name, seed, length in wanted(steps):
         asked = not names or name in names
         known = any((r["name"], r["seed"], r["asked"]) == (name, seed, length) for r in done)
@@ -144,12 +145,6 @@ def _design() -> dict[str, Any]:
         "steps_fixed_beforehand": STEPS,
         "settings": ALL,
     }
-
-
-def runs() -> list[dict[str, Any]]:
-    """Return the runs that were done."""
-    file = side_by_side.RESULTS / "collapse.json"
-    return list(json.loads(file.read_text())["runs"]) if file.exists() else []
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -238,7 +233,9 @@ def main() -> None:
         return
     if arguments.what == "measure":
         measure(arguments.names, arguments.steps)
-    print(table(runs()))
+    found = table(side_by_side.runs("collapse"))
+    print(found)
+    side_by_side.put(PAGE, "collapse", found)
 
 
 if __name__ == "__main__":

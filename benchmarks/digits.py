@@ -20,9 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import side_by_side
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results" / "digits.json"
@@ -161,7 +164,7 @@ def _keep(method: str, runs: list[dict[str, Any]]) -> None:
     document |= _facts()
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(document, indent=2) + "\n")
-    write_table(document)
+    side_by_side.put(README, "digits", table(document))
 
 
 def _facts() -> dict[str, Any]:
@@ -182,25 +185,21 @@ def _facts() -> dict[str, Any]:
 
 def table(document: dict[str, Any]) -> str:
     """Return the README's table in Markdown."""
+    methods = sorted(document["methods"])
+    return means("method", {name: document["methods"][name]["runs"] for name in methods})
+
+
+def means(what: str, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Return the means over seeds, and the lowest trained one, in Markdown."""
     lines = [
-        "| method | raw pixels | untrained network | trained network | lowest seed |",
+        f"| {what} | raw pixels | untrained network | trained network | lowest seed |",
         "|---|---|---|---|---|",
     ]
-    for method in sorted(document["methods"]):
-        runs = document["methods"][method]["runs"]
-        columns = [[100 * r[name] for r in runs] for name in NUMBERS]
-        means = " | ".join(f"{statistics.mean(column):.1f}" for column in columns)
-        lines.append(f"| {method} | {means} | {min(columns[-1]):.1f} |")
+    for name, seeds in runs.items():
+        columns = [[100 * run[number] for run in seeds] for number in NUMBERS]
+        row = " | ".join(f"{statistics.mean(column):.1f}" for column in columns)
+        lines.append(f"| {name} | {row} | {min(columns[-1]):.1f} |")
     return "\n".join(lines)
-
-
-def write_table(document: dict[str, Any]) -> None:
-    """Put the table between the README's markers."""
-    text = README.read_text(encoding="utf-8")
-    begin, end = "<!-- digits: begin -->\n", "<!-- digits: end -->"
-    before, rest = text.split(begin)
-    _, after = rest.split(end)
-    README.write_text(f"{before}{begin}{table(document)}\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:

@@ -462,8 +462,7 @@ def _views_row(table: Table, row: str, size: int, batch: int) -> dict[str, Any]:
     from coview.compiling import has_compiler
 
     without = [] if importlib.util.find_spec("lightly") else ["lightly inline"]
-    views.SETTINGS[size] = {**views.SETTINGS[size], "batch": batch}
-    made = views.entrants(size, table.device, has_compiler(), without)
+    made = views.entrants(size, table.device, has_compiler(), without, batch)
     able = {name: once for name, once in made.items() if _runs(table, f"{row}, {name}", once)}
     seconds = side_by_side.alternate(able, table.sizes.rounds)
     for name in able:
@@ -514,8 +513,8 @@ def time_knn(table: Table) -> None:
 def _knn_row(table: Table, width: int) -> dict[str, Any]:
     import knn
 
-    knn.GALLERY, queries, _ = table.sizes.knn
-    found = knn.row(width, queries, table.sizes.rounds, table.device)
+    rows, queries, _ = table.sizes.knn
+    found = knn.row(width, queries, table.sizes.rounds, table.device, rows)
     times = {f"{name} s": round(value, 4) for name, value in found["median_s"].items()}
     return {"ratios": found["ratios"], **times}
 
@@ -554,8 +553,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--solo-learn", help="its wheel; left out, it is not measured")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
-    parser.add_argument("--out", type=Path, default=side_by_side.RESULTS)
+    side_by_side.add_quick(parser)
     options = parser.parse_args()
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -563,8 +561,7 @@ def main() -> None:
 
     if (options.device == "cpu") != options.quick:
         parser.error("--device cpu and --quick go together: a CPU only tries the script")
-    if options.quick and options.out.resolve() == side_by_side.RESULTS:
-        parser.error("--quick measures nothing: give another folder, --out FOLDER")
+    side_by_side.refuse_quick_results(parser, options)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("There is no CUDA device here; --device cpu --quick tries the script.")
     facts = side_by_side.facts()

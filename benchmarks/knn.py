@@ -30,7 +30,7 @@ def features(count: int, width: int, device: str) -> Any:
     return torch.randn(count, width, device=device) * strength + 0.1
 
 
-def row(width: int, queries: int, rounds: int, device: str) -> dict[str, Any]:
+def row(width: int, queries: int, rounds: int, device: str, rows: int = GALLERY) -> dict[str, Any]:
     """Measure one width."""
     import torch
     from torch.nn.functional import normalize
@@ -38,7 +38,7 @@ def row(width: int, queries: int, rounds: int, device: str) -> dict[str, Any]:
     from coview.evaluation.neighbours import half_pays, nearest
     from coview.evaluation.stored import InMemory
 
-    train, asked = features(GALLERY, width, device), features(queries, width, device)
+    train, asked = features(rows, width, device), features(queries, width, device)
     gallery, probes = normalize(train), normalize(asked)
     half_gallery, half_probes = gallery.bfloat16(), probes.bfloat16()
 
@@ -77,7 +77,7 @@ def row(width: int, queries: int, rounds: int, device: str) -> dict[str, Any]:
         ],
         "queries_with_the_same_neighbours": same,
         "largest_difference_of_a_cosine": (cosines - scores).abs().max().item(),
-        "used_by_default": half_pays(GALLERY, asked, K),
+        "used_by_default": half_pays(rows, asked, K),
         "peak_mib": {"coview bfloat16": peak_mib(lambda: ours(True))},
         "raw_seconds": seconds,
     }

@@ -18,7 +18,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import side_by_side
@@ -125,11 +124,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--methods", nargs="+", default=None)
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
-    parser.add_argument("--out", type=Path, default=side_by_side.RESULTS)
+    side_by_side.add_quick(parser)
     options = parser.parse_args()
-    if options.quick and options.out == side_by_side.RESULTS:
-        parser.error("--quick measures nothing: give another folder, --out FOLDER")
+    side_by_side.refuse_quick_results(parser, options)
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -21,7 +21,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -54,20 +53,12 @@ class Law:
     beyond: Mapping[str, Theory] = attrs.field(factory=dict)
 
 
-def noise(count: int) -> Any:
-    """Return small uint8 images."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
-
-
 def begun(method: str, count: int, batch: int, device: str, folder: str, **sets: Any) -> Any:
     """Return a run on so many images, a setting ``a__b`` for ``a.b``; none is held out."""
     own = {key.replace("__", "."): value for key, value in sets.items()}
     small = {"backbone.stem": "7x7", "views.compile": "off", **own}
     place = tempfile.mkdtemp(dir=folder)
-    pixels = noise(math.ceil(count / 0.8))  # a fifth is held out
+    pixels = step.images(math.ceil(count / 0.8), SIDE)  # a fifth is held out
     return step.started(
         method, batch, BACKBONE, False, place, pixels=pixels, sets=small, device=device
     )
@@ -79,7 +70,7 @@ def whole_step(batch: int, device: str, folder: str) -> tuple[Timed, dict[str, f
     whole, network = step.whole(run), step.bare(run)
     loss = nt_xent(batch, device)
     timed = {"views": views(run), "network": network, "NT-Xent": loss, "whole step": whole}
-    return timed, {"network": peak(network, device), "whole step": peak(whole, device)}
+    return timed, {"network": peak(network), "whole step": peak(whole)}
 
 
 def views(run: Any) -> Callable[[], Any]:
@@ -122,7 +113,7 @@ def nt_xent(images: int, device: str) -> Callable[[], Any]:
 def loss_alone(images: int, device: str, folder: str) -> tuple[Timed, dict[str, float]]:
     """NT-Xent of two views."""
     once = nt_xent(images, device)
-    return {"NT-Xent": once}, {"NT-Xent": peak(once, device)}
+    return {"NT-Xent": once}, {"NT-Xent": peak(once)}
 
 
 def queue(size: int, device: str, folder: str) -> tuple[Timed, dict[str, float]]:
@@ -156,8 +147,8 @@ def queue(size: int, device: str, folder: str) -> tuple[Timed, dict[str, float]]
     run = begun("moco", size + 2 * batch, batch, device, folder, **more)
     whole = step.whole(run)
     timed = {"loss": compare, "enqueue": enqueue, "whole step": whole}
-    memory = {"loss": peak(compare, device), "queue": mib(keys.rows)}
-    return timed, {**memory, "whole step": peak(whole, device)}
+    memory = {"loss": peak(compare), "queue": mib(keys.rows)}
+    return timed, {**memory, "whole step": peak(whole)}
 
 
 def data_set(images: int, device: str, folder: str) -> tuple[Timed, dict[str, float]]:
@@ -179,8 +170,8 @@ def data_set(images: int, device: str, folder: str) -> tuple[Timed, dict[str, fl
     memory = {
         "images": mib(simclr.batches._images),
         "bank": mib(full.method.components["target"].rows),
-        "SimCLR step": peak(steps["s"], device),
-        "InstDisc step, 4096 draws": peak(steps["n"], device),
+        "SimCLR step": peak(steps["s"]),
+        "InstDisc step, 4096 draws": peak(steps["n"]),
     }
     return timed, memory
 
@@ -207,7 +198,7 @@ def noise_samples(draws: int, device: str, folder: str) -> tuple[Timed, dict[str
         negatives = bank.draw_negatives(targets, records, where)
         loss.compute_loss(encoded, targets, (negatives,), where).backward()
 
-    return {"draw and NCE": once}, {"draw and NCE": peak(once, device)}
+    return {"draw and NCE": once}, {"draw and NCE": peak(once)}
 
 
 def prototypes(count: int, device: str, folder: str) -> tuple[Timed, dict[str, float]]:
@@ -217,9 +208,7 @@ def prototypes(count: int, device: str, folder: str) -> tuple[Timed, dict[str, f
     from coview_swav.sinkhorn import sinkhorn
 
     scores = (0.1 * torch.randn(256, count, device=device)).clamp(-1, 1)
-    return {"Sinkhorn": lambda: sinkhorn(scores)}, {
-        "Sinkhorn": peak(lambda: sinkhorn(scores), device)
-    }
+    return {"Sinkhorn": lambda: sinkhorn(scores)}, {"Sinkhorn": peak(lambda: sinkhorn(scores))}
 
 
 def gallery(rows: int, device: str, folder: str) -> tuple[Timed, dict[str, float]]:
@@ -235,7 +224,7 @@ def gallery(rows: int, device: str, folder: str) -> tuple[Timed, dict[str, float
         for _ in nearest(InMemory(table), queries, 20):
             pass
 
-    return {"search": search}, {"gallery": mib(table), "search": peak(search, device)}
+    return {"search": search}, {"gallery": mib(table), "search": peak(search)}
 
 
 LAWS: dict[str, Law] = {
@@ -278,7 +267,7 @@ LAWS: dict[str, Law] = {
 }
 
 
-def peak(function: Callable[[], Any], device: str) -> float:
+def peak(function: Callable[[], Any]) -> float:
     """Return the most that it allocates, in MiB, after a first call."""
     function()
     return side_by_side.peak_mib(function)
@@ -370,11 +359,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=LAWS, default=list(LAWS))
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
-    parser.add_argument("--out", type=Path, default=side_by_side.RESULTS)
+    side_by_side.add_quick(parser)
     options = parser.parse_args()
-    if options.quick and options.out == side_by_side.RESULTS:
-        parser.error("--quick measures nothing: give another folder, --out FOLDER")
+    side_by_side.refuse_quick_results(parser, options)
     import torch
 
     torch.set_num_threads(options.threads)

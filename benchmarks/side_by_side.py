@@ -8,6 +8,7 @@ reported is the median of the ratios with a 95 % interval of that median.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -163,6 +164,32 @@ def write(name: str, document: Mapping[str, Any], folder: Path = RESULTS) -> Pat
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(_rounded(document), indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def runs(name: str) -> list[dict[str, Any]]:
+    """Return the runs that ``results/NAME.json`` has; none where there is no such file."""
+    path = RESULTS / f"{name}.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["runs"]) if path.exists() else []
+
+
+def put(page: Path, name: str, table: str) -> None:
+    """Put a table between a page's markers of that name."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    page.write_text(f"{before}{begin}{table}\n{end}{after}", encoding="utf-8")
+
+
+def add_quick(parser: argparse.ArgumentParser) -> None:
+    """Let a script be tried with tiny sizes, whose figures go elsewhere."""
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+
+
+def refuse_quick_results(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with an error where a trial would overwrite measurements."""
+    if options.quick and options.out.resolve() == RESULTS:
+        parser.error("--quick measures nothing: give another folder, --out FOLDER")
 
 
 def _rounded(value: Any) -> Any:

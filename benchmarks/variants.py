@@ -12,7 +12,6 @@ than these on images of 8 pixels, and raw pixels are better than either here.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,8 +24,6 @@ import side_by_side
 
 SEEDS = (0, 1, 2)
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning.md"
-BEGIN, END = "<!-- variants: begin -->\n", "<!-- variants: end -->"
-NUMBERS = digits.NUMBERS
 CROPS = {"views.flip_p": 0.0, "views.crop_scale": [0.3, 1.0]}
 
 FASHION = "Fashion-MNIST"
@@ -140,20 +137,14 @@ def train(name: str, seed: int, data: Path) -> dict[str, Any]:
         "name": name,
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),
-        **{number: round(run.value(number), 4) for number in NUMBERS},
+        **{number: round(run.value(number), 4) for number in digits.NUMBERS},
         "warned": {row["collapse"]: row["step"] for row in run.metrics if "collapse" in row},
     }
 
 
-def runs() -> list[dict[str, Any]]:
-    """Return the runs that were done."""
-    file = side_by_side.RESULTS / "variants.json"
-    return list(json.loads(file.read_text())["runs"]) if file.exists() else []
-
-
 def measure(names: Sequence[str], data: Path) -> None:
     """Do the runs that are missing, and keep each as soon as it is done."""
-    done = runs()
+    done = side_by_side.runs("variants")
     for name in names or RUNS:
         for seed in SEEDS:
             if any((run["name"], run["seed"]) == (name, seed) for run in done):
@@ -166,17 +157,8 @@ def measure(names: Sequence[str], data: Path) -> None:
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """Return the means over seeds, and the lowest trained one, in Markdown."""
-    lines = [
-        "| run | raw pixels | untrained network | trained network | lowest seed |",
-        "|---|---|---|---|---|",
-    ]
-    for name in RUNS:
-        mine = [run for run in found if run["name"] == name]
-        if mine:
-            columns = [[100 * run[number] for run in mine] for number in NUMBERS]
-            means = " | ".join(f"{sum(column) / len(column):.1f}" for column in columns)
-            lines.append(f"| {name} | {means} | {min(columns[-1]):.1f} |")
-    return "\n".join(lines)
+    by_name = {name: [run for run in found if run["name"] == name] for name in RUNS}
+    return digits.means("run", {name: mine for name, mine in by_name.items() if mine})
 
 
 def main() -> None:
@@ -187,11 +169,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "measure":
         measure(arguments.names, arguments.data)
-    print(table(runs()))
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}{table(runs())}\n{END}{after}", encoding="utf-8")
+    found = table(side_by_side.runs("variants"))
+    print(found)
+    side_by_side.put(PAGE, "variants", found)
 
 
 if __name__ == "__main__":

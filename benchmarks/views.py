@@ -41,9 +41,21 @@ DEFAULT = ("fused", "fused, compiled")
 
 
 def entrants(
-    size: int, device: str, compiled: bool, without: Sequence[str] = ()
+    size: int,
+    device: str,
+    compiled: bool,
+    without: Sequence[str] = (),
+    images: int | None = None,
 ) -> dict[str, Callable[[], Any]]:
-    """Return by name what makes one view of a batch; ``without`` those that are not installed."""
+    """Return by name what makes one view of a batch.
+
+    Args:
+        size: pixels a side, of SETTINGS.
+        device: where views are made.
+        compiled: with the compiled ones.
+        without: those that are not installed.
+        images: of the batch, in place of the setting.
+    """
     import kornia.augmentation as kornia
     import torch
 
@@ -52,7 +64,7 @@ def entrants(
     from coview.views import Augmentation, CropViews
 
     chosen = SETTINGS[size]
-    count, source, strength = chosen["batch"], chosen["source"], chosen["strength"]
+    count, source, strength = images or chosen["batch"], chosen["source"], chosen["strength"]
     generator = torch.Generator().manual_seed(0)
     pixels = smooth(torch.rand(count, 3, 16, 16, generator=generator), source)
     batch = Batch(pixels.to(device), torch.arange(count, device=device))

@@ -6,9 +6,8 @@ the design of benchmarks/collapse.py, whose committed figures are checked too.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,17 +38,8 @@ SENTENCES = {
 
 
 @pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    folder = ROOT / "benchmarks"
-    sys.path.insert(0, str(folder))
-    try:
-        spec = importlib.util.spec_from_file_location("collapse_bench", folder / "collapse.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module
+def bench(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("collapse")
 
 
 def quick(bench: ModuleType, name: str, out: Path, **more: Any) -> Any:

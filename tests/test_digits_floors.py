@@ -6,9 +6,8 @@ of the five seeds in benchmarks/results/digits.json, which a test checks.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -33,28 +32,14 @@ VARIANTS = {
 """Of benchmarks/variants.py, on three seeds."""
 
 
-def load(name: str) -> ModuleType:
-    folder = ROOT / "benchmarks"
-    spec = importlib.util.spec_from_file_location(f"{name}_bench", folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(folder))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module
+@pytest.fixture(scope="module")
+def digits(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("digits")
 
 
 @pytest.fixture(scope="module")
-def digits() -> ModuleType:
-    return load("digits")
-
-
-@pytest.fixture(scope="module")
-def variants() -> ModuleType:
-    return load("variants")
+def variants(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("variants")
 
 
 def test_every_measured_method_has_a_floor_below_its_lowest_seed(digits: ModuleType) -> None:

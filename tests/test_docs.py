@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -29,10 +30,12 @@ def test_generated_documentation(name: str) -> None:
     assert (ROOT / name).read_text(encoding="utf-8") == expected, "run: python docs/generate.py"
 
 
-def test_the_readmes_table_is_the_measurement() -> None:
+def test_the_readmes_table_is_the_measurement(
+    benchmark_script: Callable[[str], ModuleType],
+) -> None:
     import json
 
-    digits = load(ROOT / "benchmarks" / "digits.py")
+    digits = benchmark_script("digits")
     document = json.loads((ROOT / "benchmarks" / "results" / "digits.json").read_text())
     assert digits.table(document) in (ROOT / "README.md").read_text(encoding="utf-8")
 
