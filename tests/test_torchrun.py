@@ -69,13 +69,17 @@ def test_a_bank_in_shares_is_the_whole_bank_and_resumes_in_one_process(tmp_path:
     }
     quick: dict[str, Any] = {"log_every": 1, "evaluate": False, "progress": False}
     coview.train("instdisc", out=tmp_path / "one", max_steps=4, **options, **quick)
-    script = f"import coview; coview.train('instdisc', out={str(tmp_path / 'two')!r}, "
+    # What is registered first is called last: after what coview does at the end.
+    script = "import atexit, torch.distributed as dist\n"
+    script += "atexit.register(lambda: print('open' if dist.is_initialized() else 'closed'))\n"
+    script += f"import coview; coview.train('instdisc', out={str(tmp_path / 'two')!r}, "
     script += f"max_steps=2, **{options!r}, **{quick!r})"
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, str(tmp_path / "script.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["closed", "closed"]
     coview.train(resume=tmp_path / "two", max_steps=4, allow_change=["world_size"], **quick)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     rows = [

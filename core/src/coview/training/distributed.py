@@ -5,6 +5,7 @@ Everything here is the identity in a single process.
 
 from __future__ import annotations
 
+import atexit
 import os
 from datetime import timedelta
 from typing import Any
@@ -24,6 +25,7 @@ PATIENCE = timedelta(days=7)
 SIGNS = ("gloo", "nccl", "connection", "timed out")
 _patient: Any = None
 _control: Any = None
+_settled = False
 
 
 def join(device: str = "auto", timeout: float = TIMEOUT) -> None:
@@ -39,7 +41,8 @@ def join(device: str = "auto", timeout: float = TIMEOUT) -> None:
     if not 1 <= timeout <= PATIENCE.total_seconds():
         most = PATIENCE.total_seconds()
         raise RequestError(f"timeout must be 1 to {most:g} seconds, not {timeout:g}.")
-    global _patient, _control
+    global _patient, _control, _settled
+    _settled = False
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return
     cuda = torch.cuda.is_available() and device != "cpu"
@@ -51,6 +54,22 @@ def join(device: str = "auto", timeout: float = TIMEOUT) -> None:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=own)
     _control = dist.new_group(backend="gloo", timeout=limit)
     _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+    atexit.register(_leave)
+
+
+def settle() -> None:
+    """Say that the run has nothing more to exchange, in case the interpreter ends now."""
+    global _settled
+    _settled = True
+
+
+def _leave() -> None:
+    """End the threads that messages travel on: one that outlives the interpreter aborts it.
+
+    Only where all is exchanged: elsewhere that would wait for what may never come.
+    """
+    if _settled and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def local_rank() -> int:

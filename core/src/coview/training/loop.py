@@ -27,6 +27,7 @@ from coview.training.distributed import (
     mean_over_processes,
     meet,
     rank,
+    settle,
     wait,
     world_size,
 )
@@ -80,6 +81,7 @@ def fit(run: Run) -> None:
     try:
         with Interrupts(together=active()) as run.interrupts:
             _fit(run)
+        settle()
     except RuntimeError as error:
         if is_loss_of_another(error):
             raise CoviewError(lost(run)) from error
