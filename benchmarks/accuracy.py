@@ -1,16 +1,15 @@
 """Does speed cost accuracy? Fused views, kornia's and torchvision's, on Fashion-MNIST.
 
-    python benchmarks/accuracy.py [measure] [--data DIR] [--share 0/1]
+    python benchmarks/accuracy.py [measure] [--data DIR] [--processes 2]
     python benchmarks/accuracy.py table         the paired differences, in Markdown
 
 SimCLR and BYOL train with each backend of views from the same five seeds: equal
 initial weights and equal batches, so that runs of one seed are a pair. What is
 compared is kNN top-1 (weighted, k = 200) on the 10,000 test images, of networks
-trained for one epoch on the first 20,000 training images (torchvision's views are
-made image by image, and set the cost of the whole study). Every run is
-kept in results/accuracy.json as soon as it is done; a second call goes on with
-those that are missing, and `--share 0/2` and `--share 1/2` split them over two
-processes that write files of their own, which `table` reads together.
+trained on the first 20,000 training images (torchvision's views are made image by
+image, and set the cost of the whole study). Every run is kept in
+results/accuracy.json as soon as it is done; a second call goes on with those that
+are missing.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,12 @@ DATA = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package puts it."""
 BACKENDS = ("fused", "kornia", "torchvision")
 SEEDS = (0, 1, 2, 3, 4)
-IMAGES, EPOCHS, BATCH_SIZE = 20_000, 1, 128
+NAME, KEY = "accuracy", ("method", "backend", "seed")
+IMAGES, BATCH_SIZE = 20_000, 128
+# As many as it takes for seeds to differ little: after one epoch BYOL's differ by three points.
+EPOCHS = {"simclr": 4, "byol": 8}
 # Colour operations run on grey images repeated to three channels: what they cost and draw is
-# then part of the comparison. The stem, learning rates and widths are for one short epoch of a
+# then part of the comparison. The stem, learning rates and widths are for few epochs of a
 # small network, as in digits.py.
 COMMON = {
     "data.channels": 3,
@@ -73,13 +76,14 @@ def train_command(method: str, backend: str, seed: int, data: str) -> list[str]:
     """Return the arguments of ``coview`` for one run, but for ``--out``."""
     settings = {**COMMON, **OWN[method], "views.backend": backend}
     sets = [f"--set={key}={value}" for key, value in settings.items()]
-    size = [f"--epochs={EPOCHS}", f"--batch-size={BATCH_SIZE}", "--backbone=resnet10-quarter"]
-    return ["train", method, f"--data={data}", *size, *sets, f"--seed={seed}", "--no-evaluate"]
+    sets += [f"--epochs={EPOCHS[method]}", f"--batch-size={BATCH_SIZE}", f"--seed={seed}"]
+    fixed = ["--backbone=resnet10-quarter", "--no-evaluate"]
+    return ["train", method, f"--data={data}", *fixed, *sets]
 
 
 def top1(method: str, backend: str, seed: int, data: str) -> float:
     """Train, and measure what the weights are worth."""
-    # One thread: the network is too small for more, and two shares can then run side by side.
+    # One thread: the network is too small for more, and runs can then go side by side.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/run"
@@ -97,19 +101,33 @@ def top1(method: str, backend: str, seed: int, data: str) -> float:
     return float(json.loads(measured.stdout)["top1"])
 
 
-def measure(data: str, share: int, shares: int) -> None:
-    """Do the runs of one share that are not done yet."""
-    name = "accuracy" if shares == 1 else f"accuracy-{share}"
-    done = runs()
-    every = list(itertools.product(SEEDS, OWN, BACKENDS))
-    mine: list[dict[str, Any]] = side_by_side.runs(name)
-    for seed, method, backend in every[share::shares]:
-        key = {"method": method, "backend": backend, "seed": seed}
-        if any(all(run[k] == v for k, v in key.items()) for run in done):
-            continue
-        mine.append({**key, "knn_top1": top1(method, backend, seed, data)})
-        print(mine[-1], flush=True)
-        side_by_side.write(name, {**side_by_side.facts(), **_design(), "runs": mine})
+def measure(data: str, processes: int) -> None:
+    """Do the runs that are not done yet, some at once; keep each as soon as it is done.
+
+    Raises:
+        SystemExit: the file has runs of another design, which are no pairs of these.
+    """
+    done, design = side_by_side.runs(NAME), _design()
+    if done and any(_document().get(key) != value for key, value in design.items()):
+        raise SystemExit(f"results/{NAME}.json has runs of another design: move it away.")
+    ran = [tuple(run[key] for key in KEY) for run in done]
+    # Pair after pair, the longest run of each first, so that no process is left alone with one.
+    every = [(m, b, s) for s in SEEDS for b in reversed(BACKENDS) for m in reversed(OWN)]
+    with ThreadPoolExecutor(processes) as pool:
+        running = {pool.submit(top1, *one, data): one for one in every if one not in ran}
+        try:
+            for future in as_completed(running):
+                run = dict(zip(KEY, running[future], strict=True))
+                done.append({**run, "knn_top1": future.result()})
+                print(done[-1], flush=True)
+                side_by_side.write(NAME, {**side_by_side.facts(), **design, "runs": done})
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error no other run begins
+
+
+def _document() -> dict[str, Any]:
+    path = side_by_side.RESULTS / f"{NAME}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _design() -> dict[str, Any]:
@@ -117,12 +135,6 @@ def _design() -> dict[str, Any]:
         "data": f"Fashion-MNIST, the first {IMAGES} training and all 10,000 test images",
         "commands": {m: ["coview", *train_command(m, "BACKEND", 0, "DATA")] for m in OWN},
     }
-
-
-def runs() -> list[dict[str, Any]]:
-    """Return every run there is, of all shares."""
-    files = sorted(side_by_side.RESULTS.glob("accuracy*.json"))
-    return [run for file in files for run in side_by_side.runs(file.stem)]
 
 
 def differences(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -181,14 +193,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="measure", choices=("measure", "table"))
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--share", default="0/1", help="which of how many, e.g. 0/2")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
     arguments = parser.parse_args()
     if arguments.what == "measure":
-        share, shares = (int(part) for part in arguments.share.split("/"))
         with tempfile.TemporaryDirectory() as folder:
             first_images(arguments.data, Path(folder))
-            measure(f"idx:{folder}", share, shares)
-    print(table(runs()))
+            measure(f"idx:{folder}", arguments.processes)
+    print(table(side_by_side.runs(NAME)))
 
 
 if __name__ == "__main__":

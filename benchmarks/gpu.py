@@ -48,7 +48,7 @@ class Sizes:
         steps: by name, (network, pixels a side of the images, batch, images of the set, steps
             of a round).
         compiled: the methods that are measured compiled too, which takes a minute each.
-    small: (network, batch, images) of what is counted rather than timed.
+        small: (network, batch, images) of what is counted rather than timed.
         knn: (rows, queries, widths).
         rounds: pairs of every ratio.
         workers: processes that make lightly's views.

@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 # Checks that methods learn, with tables of their own elsewhere.
-ELSEWHERE = ("digits", "collapse", "soak", "variants")
+ELSEWHERE = ("accuracy", "collapse", "digits", "soak", "variants")
 HEAD = """# Benchmarks
 
 Generated from `benchmarks/results/` by `python docs/generate.py`; `nox -s "benchmark(NAME)"`
@@ -31,6 +31,12 @@ NO_GPU = (
     "call of under nine minutes, and its figures then stand here."
 )
 INTRODUCTIONS = {
+    "step": (
+        "A whole training step over forward and backward of its own networks alone, on views made "
+        "beforehand, in the same layout and grouping of batch normalisation; lightly's loop, whose "
+        "views come from two worker processes, beside its own. Views are fused and bilinear, "
+        "lightly's Pillow's; nothing is compiled. MoCo's queues have 65536 keys."
+    ),
     "step-operations": (
         "Operations that a step dispatches, and those of forward and backward of its networks "
         "alone, eager and with `--compile`, where a compiled loop counts as one; views of a tensor "
@@ -48,9 +54,8 @@ INTRODUCTIONS = {
     "memory": (
         "The most that torch holds within a step, beyond what is kept between steps (weights, "
         "target, queue or bank, optimiser's state), and the same of forward and backward of the "
-        "networks alone, on views made beforehand. Small presets, 32 pixels, batches of 32, "
-        "float32; MoCo's queue has 65536 keys. lightly's loops get their views from other "
-        "processes, whose memory is not counted."
+        "networks alone, on views made beforehand. MoCo's queue has 65536 keys. lightly's loops "
+        "get their views from other processes, whose memory is not counted."
     ),
 }
 GPU_PARTS = {
@@ -73,17 +78,20 @@ def text() -> str:
     parts = [HEAD.format(gpu="" if on_gpu else NO_GPU).rstrip() + "\n"]
     parts += [_gpu(document) for document in on_gpu]
     for name, document in documents.items():
-        elsewhere = name in ELSEWHERE or name.startswith("accuracy")
-        if not elsewhere and document not in on_gpu:
+        if name not in ELSEWHERE and document not in on_gpu:
             parts.append(_section(name, document))
     parts += _accuracy()
     return "\n".join(parts)
 
 
 def _section(name: str, document: Mapping[str, Any]) -> str:
-    about = INTRODUCTIONS.get(name, document.get("design", ""))
+    about = " ".join(filter(None, (INTRODUCTIONS.get(name), _sentence(document.get("design")))))
     lines = [f"## {name}", "", _facts(document), "", *([about, ""] if about else [])]
     return "\n".join([*lines, *_tables(document)])
+
+
+def _sentence(text: str | None) -> str:
+    return f"{text[0].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 def _tables(document: Mapping[str, Any]) -> list[str]:
@@ -172,13 +180,14 @@ def _accuracy() -> list[str]:
     sys.path.insert(0, str(RESULTS.parent))
     import accuracy
 
-    found = accuracy.runs()
-    if not found:
+    path = RESULTS / "accuracy.json"
+    if not path.exists():
         return []
+    document = json.loads(path.read_text())
+    found = document["runs"]
     wanted = len(accuracy.OWN) * len(accuracy.BACKENDS) * len(accuracy.SEEDS)
     if len(found) < wanted:
         return [f"## Does speed cost accuracy?\n\nNot yet known: {len(found)} of {wanted} runs.\n"]
-    files = sorted(RESULTS.glob("accuracy*.json"))
-    document = json.loads(files[0].read_text())
-    intro = f"{_facts(document)} {document['data']}; {accuracy.EPOCHS} epoch, five paired seeds."
+    epochs = " and ".join(f"{name} {count}" for name, count in accuracy.EPOCHS.items())
+    intro = f"{_facts(document)} {document['data']}; epochs: {epochs}; five paired seeds."
     return [f"## Does speed cost accuracy?\n\n{intro}\n\n{accuracy.table(found)}\n"]
