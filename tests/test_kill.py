@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import METHODS, options
 
 import coview
-from coview.recipes import method_names
 from coview.testing import same
 
 STEPS = 9
-METHODS = sorted(name for name in method_names() if not name.endswith("-audio"))
 FEW = (("byol", 5), ("instdisc", 8), ("moco", 3), ("simclr", 1))
 MANY = [(METHODS[n % len(METHODS)], random.Random(n).randint(1, STEPS)) for n in range(50)]
 
@@ -50,28 +49,6 @@ run = start(request)
 run.method.observe(Killer(wanted["kill"]), "killer")
 fit(run)
 """
-
-
-def options(method: str) -> dict[str, Any]:
-    """Narrow networks, so that a run is seconds."""
-    narrow = {
-        "backbone.stem": "7x7",
-        "encoder.hidden": 32,
-        "encoder.predictor_hidden": 32,
-        "encoder.outputs": 32,
-        "encoder.prototypes": 32,
-        "negatives.size": 100,
-    }
-    shown = coview.recipe(method)
-    from coview.configure import Changes, configure
-
-    resolved = configure(shown, None, Changes(preset="small"), "test")
-    known = {
-        key: value
-        for key, value in narrow.items()
-        if hasattr(resolved.part(key.split(".")[0]).settings, key.split(".")[1])
-    }
-    return {"batch_size": 16, "set": known}
 
 
 @cache

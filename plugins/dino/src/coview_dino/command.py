@@ -54,5 +54,5 @@ def command(
         print_json({"out": str(out), "images": count, **facts})
     else:
         click.echo(
-            f"{count} images, the attention of {facts['heads']} heads and a mask of each in {out}"
+            f"The attention of {facts['heads']} heads and a mask of each in {out}, images: {count}"
         )

@@ -1,0 +1,59 @@
+"""A whole training step, from batch to metrics, reads nothing back from the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import METHODS, options
+from torch.utils._pytree import tree_leaves
+
+from coview.configure import Changes
+from coview.testing import Synchronisations
+from coview.training.loop import Metrics, _step
+from coview.training.run import Run
+from coview.training.start import Request, start
+
+STEPS = 2
+"""Done before the step that is watched: queues, schedules and optimisers have begun."""
+
+
+@pytest.fixture(params=METHODS)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    method: str = request.param
+    # Few epochs: what long runs compile, a dispatch mode would run as it is written.
+    changes = Changes(backbone="resnet10-quarter", epochs=2, **options(method))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    begun = start(
+        Request(
+            method=method,
+            data="digits",
+            changes=changes,
+            out=tmp_path / "run",
+            evaluate=False,
+            device=device,
+        )
+    )
+    begun.method.train()
+    return begun
+
+
+def test_a_whole_step_never_waits_for_the_device(run: Run) -> None:
+    batches, metrics = run.batches.epoch(0), Metrics()
+    for _ in range(STEPS):
+        _step(run, next(batches), metrics)
+    batch = next(batches)
+    if batch.images.is_cuda:
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            _step(run, batch, metrics)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return
+    kept = tree_leaves([run.optimizer.state_dict(), run.method.state_dict()])
+    on_device = [batch.images, batch.indices, *(t for t in kept if isinstance(t, torch.Tensor))]
+    with Synchronisations(of=on_device) as seen:
+        _step(run, batch, metrics)
+    assert not seen.found, seen.found
