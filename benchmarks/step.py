@@ -320,7 +320,7 @@ def time_steps(methods: list[str], batch_size: int, rounds: int, peers: bool) ->
     """Time every method beside its bare step and lightly's; write each as it is done."""
     document: dict[str, Any] = {
         **side_by_side.facts(rounds),
-        "design": f"resnet18 with a 3x3 stem, {SIDE} pixels, batches of {batch_size}, float32",
+        "design": f"ResNet-18 with a 3x3 stem, {SIDE} pixels, batches of {batch_size}, float32",
         "compiled": False,
         "rows": {},
     }
