@@ -1,9 +1,9 @@
 """What every benchmark here does: entrants take turns in one process, and pairs are compared.
 
 A single time on a shared machine means little; a ratio of two that ran one after
-the other means more. So entrants are alternated round by round (the order turns,
-so that none always follows the same one), each round gives a ratio, and what is
-reported is the median of the ratios with a 95 % interval of that median.
+the other means more. So entrants are alternated round by round (in an order drawn
+for each, so that none always follows the same one), each round gives a ratio, and
+what is reported is the median of the ratios with a 95 % interval of that median.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -54,9 +55,9 @@ def alternate(entrants: Entrants, rounds: int = 15, warm_up: int = 2) -> Times:
         for name in names:
             entrants[name]()
     seconds: Times = {name: [] for name in names}
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in [*names[first:], *names[:first]]:
+    order = random.Random(0)
+    for _ in range(rounds):
+        for name in order.sample(names, len(names)):
             _wait()
             started = time.perf_counter()
             entrants[name]()

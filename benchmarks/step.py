@@ -148,13 +148,18 @@ def lightly(
     pixels: Any = None,
     workers: int = 2,
     device: str = "cpu",
+    length: int | None = None,
 ) -> tuple[STEP, STEP]:
-    """Return lightly's loop, a step at a time, and its own bare step."""
+    """Return lightly's loop, a step at a time, and its own bare step.
+
+    With ``length`` an epoch has so many images, the same ones again and again: as many
+    as the workers cannot have ready at its beginning.
+    """
     import torch
     from torch.utils.data import DataLoader
 
     step, bare_step = LIGHTLY[method](backbone, device)
-    pictures = _Pictures(images() if pixels is None else pixels, _transform(side))
+    pictures = _Pictures(images() if pixels is None else pixels, _transform(side), length)
     loader = DataLoader(
         pictures,
         batch_size,
@@ -181,17 +186,18 @@ def lightly(
 class _Pictures:
     """The images as PIL gives them, transformed."""
 
-    def __init__(self, pixels: Any, transform: Any) -> None:
+    def __init__(self, pixels: Any, transform: Any, length: int | None) -> None:
         from PIL import Image
 
         self.transform = transform
+        self.length = length or len(pixels)
         self.pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return self.length
 
     def __getitem__(self, index: int) -> Any:
-        return self.transform(self.pictures[index]), 0
+        return self.transform(self.pictures[index % len(self.pictures)]), 0
 
 
 def _resnet(name: str) -> tuple[Any, int]:

@@ -89,6 +89,34 @@ def test_a_run_that_compiles_takes_networks_views_and_loss(
     assert [m["loss"] for m in run.metrics] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "there, named, expected",
+    [({"g++"}, None, True), ({"c++", "clang++"}, None, False), ({"g++-13"}, "g++-13", True)],
+)
+def test_the_compiler_is_the_one_that_torch_looks_for(
+    there: set[str], named: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling.sys, "platform", "linux")
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: name if name in there else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CXX", raising=False)
+    if named:
+        monkeypatch.setenv("CXX", named)
+    assert has_compiler() is expected
+
+
+def test_triton_alone_does_not_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"g++"}
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: name if name in found else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
+    monkeypatch.setenv("CXX", "g++")
+    monkeypatch.delenv("CC", raising=False)
+    assert not has_compiler()
+    found.add("gcc")
+    assert has_compiler()
+
+
 def test_without_a_compiler_a_run_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(compiling, "has_compiler", lambda: False)
     with pytest.raises(RequestError, match=r"--compile needs a C\+\+ compiler"):

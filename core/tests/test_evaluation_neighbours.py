@@ -118,9 +118,12 @@ def test_half_precision_is_for_what_is_large_and_is_part_of_the_protocol(
         assert not neighbours.half_pays(50_000, wide.double(), 200)
         assert not neighbours.half_pays(50_000, wide[:, :16], 200)
         assert not neighbours.half_pays(1000, wide, 200)
-        words = neighbours.precision(50_000, wide, 200)
+        words = neighbours.precision(torch.empty(50_000, 0), wide, 200)
         assert words == ("bfloat16, the best 232 again in float32" if native else "float32")
-    assert neighbours.precision(50_000, wide.double(), 200) == "float64"
+    assert neighbours.precision(torch.empty(50_000, 0), wide.double(), 200) == "float64"
+    stored = InFile(Path("features.bf16"), 100, 512)
+    words = neighbours.precision(stored, wide, 200)
+    assert words == "float32, of features stored in bfloat16"
     train = torch.randn(4, 3)
     result = accuracy(train, torch.arange(4), train, torch.arange(4), 4, k=1)
     assert result.as_dict()["precision"] == "float32"

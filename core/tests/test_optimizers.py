@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from coview.plan import Plan
+from coview.training import optimizers
 from coview.training.lars import LARS
 from coview.training.optimizers import MakeLARS, MakeSGD, ParameterGroup, make_optimizer, set_rate
 from coview.training.rates import Cosine, Steps
@@ -167,3 +168,21 @@ def test_moco_steps() -> None:
     schedule = Steps(Steps.Settings(), Plan(steps_per_epoch=2, total_steps=400))
     rates = [schedule.rate(0.03, epoch * 2) for epoch in (0, 119, 120, 159, 160, 199)]
     assert rates == pytest.approx([0.03, 0.03, 0.003, 0.003, 0.0003, 0.0003])
+
+
+def test_norms_and_biases_are_excluded_whatever_their_names() -> None:
+    components = nn.ModuleDict(
+        {
+            "encoder": nn.Sequential(
+                nn.GRU(2, 2), nn.MultiheadAttention(2, 1), nn.RMSNorm(2), nn.Linear(2, 2)
+            )
+        }
+    )
+    method = nn.Module()
+    method.components = components
+    excluded = optimizers._norm_and_bias(method)
+    names = {name for name, one in components.encoder.named_parameters() if one in excluded}
+    assert names == {
+        *("0.bias_ih_l0", "0.bias_hh_l0", "1.in_proj_bias", "1.out_proj.bias"),
+        *("2.weight", "3.bias"),
+    }

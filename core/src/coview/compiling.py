@@ -16,7 +16,9 @@ are part of the graph: one that changes at every step must be a tensor.
 from __future__ import annotations
 
 import functools
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,8 +27,6 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from coview.errors import RequestError
-
-COMPILERS = ("c++", "g++", "clang++")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,15 +78,24 @@ def require_compiler(asked: str) -> None:
     """Raise a ``RequestError`` where ``asked``, an option, cannot be had."""
     if not has_compiler():
         raise RequestError(
-            f"{asked} needs a C++ compiler (one of {', '.join(COMPILERS)}), or Triton on a GPU: "
-            "install one, or leave it out."
+            f"{asked} needs a C++ compiler ({_cpp()}, or what CXX names) and, on a GPU, Triton and "
+            "a C compiler: install them, or leave it out."
         )
 
 
 def has_compiler() -> bool:
-    """Whether torch could compile for the device that runs would use."""
-    if torch.cuda.is_available():
-        from torch.utils._triton import has_triton
+    """Whether torch will find what it compiles with, for a processor and for a GPU that is here."""
+    if shutil.which(_cpp()) is None:
+        return False
+    if not torch.cuda.is_available():
+        return True
+    from torch.utils._triton import has_triton
 
-        return bool(has_triton())
-    return any(shutil.which(name) for name in COMPILERS)
+    # Triton is found without the compiler that it calls at the first kernel.
+    c = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return bool(c and has_triton())
+
+
+def _cpp() -> str:
+    """Return the one compiler that torch's inductor tries."""
+    return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")

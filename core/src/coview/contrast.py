@@ -106,8 +106,11 @@ def _together(
         # A query with fewer positives than the others: the rest counts for nothing.
         missing = [torch.zeros_like(logits[0])] * (most - len(theirs))
         positives.append(torch.stack([*logits, *missing], dim=1))
-        weight = [share / max(len(rows), 1)] * len(theirs) + [0.0] * (most - len(theirs))
-        weights.append(rows.new_tensor(weight).expand(len(rows), most))
+        # Filled there: numbers from the host would have to be waited for.
+        weight = torch.full_like(positives[-1], share / max(len(rows), 1))
+        if len(theirs) < most:
+            weight[:, len(theirs) :].zero_()
+        weights.append(weight)
         queries.append(rows)
     names = torch.cat([encoded.identities[query] for query in keys])
     parts = [(part.vectors[pairs[0][1]], part.normalized) for part in negatives]

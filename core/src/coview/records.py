@@ -34,7 +34,8 @@ class Batch:
     Attributes:
         images: (B, C, H, W) uint8 on the run's device, all of the loader's size.
         indices: (B,) int64, each image's position in the training set; none
-            occurs twice in a global batch.
+            occurs twice in a global batch, unless batches are asked for with
+            ``same_class``.
     """
 
     images: Tensor

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kornia.color import rgb_to_lab
 from torch import Tensor
 
 from coview import Batch, Plan, RequestError, Step
-from coview_cmc.spaces import SPACES
+from coview_cmc.spaces import SPACES, lab
 from coview_cmc.views import GroupViews, pairs_of
 
 RGB = Plan(channels=3, image_size=16, mean=(0.5,) * 3, std=(0.2,) * 3)
@@ -41,6 +44,13 @@ def seen(component: GroupViews, images: Tensor) -> list[float]:
 def test_lab(rgb: tuple[float, float, float], expected: tuple[float, ...]) -> None:
     """T3.4."""
     assert seen(views(), colour(*rgb)) == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.integers(0, 10**6))
+def test_lab_is_kornias(seed: int) -> None:
+    images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(seed)).double()
+    images[0, :, 0] /= 100  # where the cube root is a line
+    torch.testing.assert_close(lab(images), rgb_to_lab(images), rtol=0, atol=1e-9)
 
 
 def test_ycbcr_is_that_of_broadcasting() -> None:

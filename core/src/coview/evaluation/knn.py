@@ -107,7 +107,7 @@ def accuracy(
         train_images=len(train),
         test_images=len(queries),
         classes=classes,
-        precision=precision(len(train), queries, k),
+        precision=precision(train, queries, k),
     )
 
 
@@ -141,7 +141,8 @@ def evaluate_knn(
             path = Path(folder) / "features.bf16"
             rows = InFile.write(path, feature_batches(network, reference, **options))
         else:
-            rows = features(network, reference, **options)
+            # Beside the queries: their rows are copied from there once, not by each query's places.
+            rows = features(network, reference, **options).to(device)
         return accuracy(
             rows,
             reference.kept(reference.labels),

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from coview.evaluation.largest import largest
 from coview.evaluation.pairs import products
-from coview.evaluation.stored import Rows
+from coview.evaluation.stored import InFile, Rows
 
 QUERIES = 1024
 """Queries that are compared at once."""
@@ -86,12 +86,12 @@ def half_pays(rows: int, queries: Tensor, k: int) -> bool:
     return queries.device.type == "cpu" and any(getattr(torch.cpu, a, bool)() for a in asked)
 
 
-def precision(rows: int, queries: Tensor, k: int) -> str:
+def precision(rows: Tensor | Rows, queries: Tensor, k: int) -> str:
     """Return in words what neighbours are found and scored in, for a result's protocol."""
     full = "float64" if queries.dtype == torch.float64 else "float32"
-    if half_pays(rows, queries, k):
-        return f"bfloat16, the best {k + SPARE} again in {full}"
-    return full
+    half = half_pays(len(rows), queries, k)
+    said = f"bfloat16, the best {k + SPARE} again in {full}" if half else full
+    return f"{said}, of features stored in bfloat16" if isinstance(rows, InFile) else said
 
 
 @attrs.define(eq=False)

@@ -91,18 +91,14 @@ class InFile:
         """Return a part of the file as bfloat16, copied into memory."""
         stop = min(stop, self.count)
         mapped = self._mapped((stop - start) * self.width, start * self.width * 2)
-        return _bfloat16(mapped).view(-1, self.width)
+        # torch refuses to wrap what it may not write to; the copy also ends the mapping.
+        return torch.from_numpy(np.array(mapped)).view(torch.bfloat16).view(-1, self.width)
 
     def at(self, places: Tensor) -> Tensor:
         """Return the rows at ``places`` as bfloat16."""
         mapped = self._mapped(self.count * self.width, 0).reshape(self.count, self.width)
-        rows = _bfloat16(mapped[places.flatten().cpu().numpy()])
-        return rows.view(*places.shape, self.width)
+        found = mapped[places.flatten().cpu().numpy()]  # a copy
+        return torch.from_numpy(found).view(torch.bfloat16).view(*places.shape, self.width)
 
     def _mapped(self, values: int, offset: int) -> np.ndarray[Any, Any]:
         return np.memmap(self.path, np.int16, "r", offset, (values,))
-
-
-def _bfloat16(values: np.ndarray[Any, Any]) -> Tensor:
-    # torch refuses to wrap what it may not write to; the copy also ends the mapping.
-    return torch.from_numpy(np.array(values)).view(torch.bfloat16)

@@ -42,7 +42,9 @@ class Synchronisations(TorchDispatchMode):
             loss.backward()
         assert not seen.found, seen.found
 
-    A copy from a device to the host is noted too, where there is a device.
+    A copy from a device to the host is noted too, where there is a device; and
+    numbers that are copied there from the host (``new_tensor``, ``torch.tensor`` with
+    a device, a list as an index): :func:`coview.constants.constant` keeps them there.
 
     Some values are drawn on the host by design (what an augmentation branches on).
     With ``of``, only what is computed from those tensors counts::
@@ -62,22 +64,22 @@ class Synchronisations(TorchDispatchMode):
         # Weak references keep no memory, but the storages' addresses from being used again.
         self._theirs = {StorageWeakRef(tensor.untyped_storage()) for tensor in of}
         self._all = not self._theirs
-        self._lists = _Lists(self._note_list)
+        self._calls = _Calls(self._note_call)
 
     def __enter__(self) -> Synchronisations:
         """Begin to watch."""
-        self._lists.__enter__()  # type: ignore[no-untyped-call]
+        self._calls.__enter__()  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         """Watch no more."""
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self._lists.__exit__(*error)  # type: ignore[no-untyped-call]
+        self._calls.__exit__(*error)  # type: ignore[no-untyped-call]
 
-    def _note_list(self, tensor: Tensor) -> None:
-        if self._all or self._is_theirs(tensor):
-            self.found.append(f"tolist at {place()}")
+    def _note_call(self, name: str, tensor: Tensor | None) -> None:
+        if self._all or tensor is None or self._is_theirs(tensor):
+            self.found.append(f"{name} at {place()}")
 
     def __torch_dispatch__(
         self,
@@ -102,10 +104,14 @@ class Synchronisations(TorchDispatchMode):
         return isinstance(value, Tensor) and StorageWeakRef(value.untyped_storage()) in self._theirs
 
 
-class _Lists(TorchFunctionMode):
-    """Sees ``tolist``: on a CPU it reads the memory itself, and dispatches no operation."""
+class _Calls(TorchFunctionMode):
+    """Sees what on a CPU dispatches no operation that would tell.
 
-    def __init__(self, note: Callable[[Tensor], None]) -> None:
+    That is ``tolist``, and numbers that are copied to the device: by ``new_tensor``,
+    by ``torch.tensor`` with a device, as a list that is an index.
+    """
+
+    def __init__(self, note: Callable[[str, Tensor | None], None]) -> None:
         super().__init__()
         self._note = note
 
@@ -117,9 +123,15 @@ class _Lists(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Note the call, and make it."""
-        if func is Tensor.tolist:
-            self._note(args[0])
-        return func(*args, **dict(kwargs or {}))
+        given = dict(kwargs or {})
+        if func in (Tensor.tolist, Tensor.new_tensor):
+            self._note(func.__name__, args[0])
+        elif func in (torch.tensor, torch.as_tensor) and given.get("device") is not None:
+            # Which device is not known here: on a CPU it is what would be another.
+            self._note(func.__name__, None)
+        elif func in (Tensor.__getitem__, Tensor.__setitem__) and _has_list(args[1]):
+            self._note("an index that is a list,", args[0])
+        return func(*args, **given)
 
 
 def waits(name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> bool:
@@ -142,6 +154,10 @@ def place() -> str:
         if not frame.filename.startswith((libraries, __file__, "<frozen")):
             return f"{Path(frame.filename).name}:{frame.lineno} ({frame.line})"
     return "an unknown place"
+
+
+def _has_list(index: Any) -> bool:
+    return any(isinstance(i, list) for i in (index if isinstance(index, tuple) else (index,)))
 
 
 def _is_mask(index: Any) -> bool:

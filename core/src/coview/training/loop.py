@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import attrs
@@ -162,10 +162,8 @@ def _epochs(run: Run) -> None:
 
 
 def _end_of_epoch(run: Run, epoch: int, means: list[tuple[int, dict[str, float]]]) -> None:
-    steps = sum(count for count, _ in means)
-    names = means[0][1] if means else {}
-    joined = {name: sum(n * m[name] for n, m in means) / steps for name in names}
-    run.method.manager.hook.epoch_finished(run=run, epoch=epoch, metrics=joined)
+    hook = run.method.manager.hook
+    hook.epoch_finished(run=run, epoch=epoch, metrics=_joined(means))
     whole = run.step % run.plan.steps_per_epoch == 0
     every = run.options.evaluate_every
     if whole and every and (epoch + 1) % every == 0:
@@ -173,6 +171,16 @@ def _end_of_epoch(run: Run, epoch: int, means: list[tuple[int, dict[str, float]]
     tenth = max(1, run.resolved.training.epochs // 10)
     if whole and (epoch + 1) % tenth == 0:
         save(run, f"epoch-{epoch + 1:04d}.pt")
+
+
+def _joined(means: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Return the means over all windows, (steps, means) each, that have a metric."""
+    names = dict.fromkeys(name for _, window in means for name in window)
+    having = {name: [(n, m[name]) for n, m in means if name in m] for name in names}
+    return {
+        name: sum(n * mean for n, mean in windows) / sum(n for n, _ in windows)
+        for name, windows in having.items()
+    }
 
 
 def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:

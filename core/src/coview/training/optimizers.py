@@ -233,11 +233,12 @@ def _treatments(method: nn.Module) -> Iterator[tuple[nn.Parameter, ParameterGrou
 
 
 def _norm_and_bias(method: nn.Module) -> set[nn.Parameter]:
-    norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+    norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
     found = set()
     for module in method.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if isinstance(module, norms) or name == "bias":
+            # Attention has an in_proj_bias, a GRU a bias_ih_l0.
+            if isinstance(module, norms) or name.endswith("bias") or name.startswith("bias_"):
                 found.add(parameter)
     return found
 

@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from coview.constants import like
 from coview.errors import RequestError
 from coview.settings import between, gt, increasing, one_of, setting
 from coview.views.chain import Chain, Operation
@@ -176,6 +177,5 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) float to the same, standardised."""
-        scale = images.new_tensor(self.std).view(-1, 1, 1)
-        shift = images.new_tensor(self.mean).view(-1, 1, 1)
+        scale, shift = (like(v, images).view(-1, 1, 1) for v in (self.std, self.mean))
         return (images.clamp(0, 1) - shift) / scale

@@ -7,7 +7,6 @@ Nothing here reads a value back, so the host never waits for the device.
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from coview.constants import constant
 from coview.views.operations import (
     NEUTRAL,
     Blur,
@@ -146,11 +146,4 @@ def by_view(values: Sequence[float], device: torch.device) -> Tensor | float:
     """Return one number where views agree, else a (V, 1) tensor, copied to a device once."""
     if len(set(values)) == 1:
         return values[0]
-    if torch.compiler.is_compiling():
-        return torch.tensor(values, device=device).unsqueeze(1)
-    return _kept(tuple(values), device)
-
-
-@functools.lru_cache(maxsize=1024)
-def _kept(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device).unsqueeze(1)
+    return constant(values, device).unsqueeze(1)

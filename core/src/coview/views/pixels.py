@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from coview.constants import constant
 from coview.views import colour
 from coview.views.blur import blur
 from coview.views.operations import Blur, Crop, Flip, Grey, Jitter, Solarize, Standardize
@@ -123,14 +123,7 @@ def finish(x: Tensor, last: Any, in_range: bool, out: Tensor) -> None:
     if all(m == 0 for m in last.mean) and all(s == 1 for s in last.std):
         out.copy_(x)
         return
-    shift, scale = _affine(last, x.device)
-    torch.addcmul(shift, x, scale, out=out)
-
-
-@functools.lru_cache(maxsize=64)
-def _affine(to: Standardize, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return shift and scale, (C, 1, 1) each, copied to a device once."""
-    shift = [-mean / std for mean, std in zip(to.mean, to.std, strict=True)]
-    scale = [1 / std for std in to.std]
-    both = torch.tensor([shift, scale], device=device)[:, :, None, None]
-    return both[0], both[1]
+    shift = [-mean / std for mean, std in zip(last.mean, last.std, strict=True)]
+    scale = [1 / std for std in last.std]
+    both = constant([shift, scale], x.device)[:, :, None, None]
+    torch.addcmul(both[0], x, both[1], out=out)

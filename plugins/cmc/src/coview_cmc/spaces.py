@@ -6,14 +6,23 @@ from collections.abc import Callable, Mapping
 
 import attrs
 import torch
-from kornia.color import rgb_to_lab, rgb_to_ycbcr
+from kornia.color import rgb_to_linear_rgb, rgb_to_ycbcr
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
+from coview.constants import like
 from coview.plan import Plan
 
 Range = tuple[tuple[float, ...], tuple[float, ...]]
 """Middle and half-range (or mean and deviation) of each channel."""
+
+
+TO_XYZ = (
+    ((0.412453, 0.357580, 0.180423), 0.95047),
+    ((0.212671, 0.715160, 0.072169), 1.0),
+    ((0.019334, 0.119193, 0.950227), 1.08883),
+)
+"""X, Y and Z of linear red, green and blue, and of white (sRGB primaries, D65, 2 degrees)."""
 
 
 @attrs.frozen
@@ -38,14 +47,27 @@ class Space:
 
 
 def lab(images: Tensor) -> Tensor:
-    """CIE Lab: L in [0, 100], a and b about [-108, 98] (sRGB, D65)."""
-    return rgb_to_lab(images.clamp(0, 1))
+    """CIE Lab: L in [0, 100], a and b about [-108, 98] (sRGB, D65).
+
+    It is kornia's ``rgb_to_lab``, which copies its matrices to the device in every
+    call, and so waits for it; here numbers are arguments of operations.
+    """
+    red, green, blue = rgb_to_linear_rgb(images.clamp(0, 1)).unbind(1)
+    x, y, z = (_root((r * red + g * green + b * blue) / w) for (r, g, b), w in TO_XYZ)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def _root(share: Tensor) -> Tensor:
+    """The cube root of a share of white, and a line where it is dark (CIE 15)."""
+    return torch.where(
+        share > 0.008856, share.clamp(min=0.008856) ** (1 / 3), 7.787 * share + 4 / 29
+    )
 
 
 def ycbcr(images: Tensor) -> Tensor:
     """ITU-R BT.601 with 8 bits: Y in [16, 235], Cb and Cr in [16, 240]."""
     values = rgb_to_ycbcr(images.clamp(0, 1))
-    span = values.new_tensor((219.0, 224.0, 224.0)).view(3, 1, 1)
+    span = like((219.0, 224.0, 224.0), values).view(3, 1, 1)
     return values * span + 16
 
 

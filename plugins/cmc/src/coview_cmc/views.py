@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
+import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
+from coview.constants import constant, like
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Layout, Plan
@@ -108,10 +110,14 @@ class GroupViews(nn.Module):
 
     def _split(self, images: Tensor) -> Views:
         values = self.space.convert(images)
-        shift, scale = (values.new_tensor(v).view(-1, 1, 1) for v in self.scale)
+        shift, scale = (like(v, values).view(-1, 1, 1) for v in self.scale)
         values = (values - shift) / scale
-        crops = tuple(values[:, list(group)] for group in self.groups)
+        crops = tuple(_channels(values, group) for group in self.groups)
         return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)
+
+
+def _channels(images: Tensor, group: Sequence[int]) -> Tensor:
+    return images.index_select(1, constant(group, images.device, torch.int64))
 
 
 def pairs_of(views: Sequence[int], pairing: str) -> Pairs:

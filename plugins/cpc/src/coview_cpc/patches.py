@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torchvision.transforms.v2.functional import center_crop
 
+from coview.constants import like
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Layout, Plan
@@ -114,7 +115,7 @@ class PatchViews(nn.Module):
     def _grey(self, images: Tensor) -> Tensor:
         if not self.to_grey:
             return images
-        weights = images.new_tensor(LUMA).view(1, 3, 1, 1)
+        weights = like(LUMA, images).view(1, 3, 1, 1)
         return (images * weights).sum(dim=1, keepdim=True) / weights.sum()
 
     def _views(self, patches: Tensor) -> Views:
