@@ -377,6 +377,7 @@ def test_nothing_waits_for_the_device(
 ) -> None:
     views = views_of(jitter_order=order, interpolation=interpolation, antialias=antialias)
     batch, step = Batch(pixels, torch.arange(6)), Step(component="views")
+    views.generate_views(batch, step)  # numbers that are kept on the device are copied once
     with Synchronisations() as seen:
         views.generate_views(batch, step)
     assert not seen.found
