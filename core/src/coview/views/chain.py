@@ -118,7 +118,18 @@ def _apply_to_each(operation: Operation, images: Tensor, rank: int, world_size: 
     *seeds, after = torch.randint(2**62, (len(images) * world_size + 1,)).tolist()
     done = []
     for image, seed in zip(images, seeds[rank * len(images) :], strict=False):
-        torch.manual_seed(seed)
+        _seed(seed, images)
         done.append(operation(image))
-    torch.manual_seed(after)
+    _seed(after, images)
     return torch.stack(done)
+
+
+def _seed(seed: int, images: Tensor) -> None:
+    """Seed what draws for images, the host's generator and their device's, and no other.
+
+    ``torch.manual_seed`` keeps a stack trace for each kind of device that is not in
+    use, which takes as long as all else that is done to a small image.
+    """
+    torch.default_generator.manual_seed(seed)
+    if images.is_cuda:
+        torch.cuda.default_generators[images.get_device()].manual_seed(seed)
