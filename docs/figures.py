@@ -188,6 +188,5 @@ def _accuracy() -> list[str]:
     wanted = len(accuracy.OWN) * len(accuracy.BACKENDS) * len(accuracy.SEEDS)
     if len(found) < wanted:
         return [f"## Does speed cost accuracy?\n\nNot yet known: {len(found)} of {wanted} runs.\n"]
-    epochs = " and ".join(f"{name} {count}" for name, count in accuracy.EPOCHS.items())
-    intro = f"{_facts(document)} {document['data']}; epochs: {epochs}; five paired seeds."
+    intro = f"{_facts(document)} {document['data']}; {accuracy.EPOCHS} epochs, five paired seeds."
     return [f"## Does speed cost accuracy?\n\n{intro}\n\n{accuracy.table(found)}\n"]
