@@ -128,7 +128,7 @@ def _seed(seed: int, images: Tensor) -> None:
     """Seed what draws for images, the host's generator and their device's, and no other.
 
     ``torch.manual_seed`` keeps a stack trace for each kind of device that is not in
-    use, which takes as long as all else that is done to a small image.
+    use: a third of the time that a small image takes.
     """
     torch.default_generator.manual_seed(seed)
     if images.is_cuda:
