@@ -9,6 +9,10 @@ from torch.nn.functional import conv2d, pad
 from coview.compiling import compilable, compiling
 
 
+FEW_TAPS = 9
+"""Up to so many a processor's compiled sum of shifted images is as fast as a convolution."""
+
+
 def taps_of(sigma: Tensor, on: Tensor, reach: int) -> Tensor:
     """Return the weights of the 2 x reach + 1 pixels around, (..., taps).
 
@@ -22,7 +26,7 @@ def taps_of(sigma: Tensor, on: Tensor, reach: int) -> Tensor:
 
 def blur(images: Tensor, weights: Tensor) -> Tensor:
     """Blur images (n, C, H, W), reflected at the border, by their own weights (n, taps)."""
-    if compiling():
+    if compiling() and (images.is_cuda or weights.shape[1] <= FEW_TAPS):
         return blur_by_taps(images, weights)
     rows, channels = images.shape[:2]
     reach = weights.shape[1] // 2
