@@ -35,7 +35,8 @@ INTRODUCTIONS = {
         "A whole training step over forward and backward of its own networks alone, on views made "
         "beforehand, in the same layout and grouping of batch normalisation; lightly's loop, whose "
         "views come from two worker processes, beside its own. Views are fused and bilinear, "
-        "lightly's Pillow's; nothing is compiled. MoCo's queues have 65536 keys."
+        "lightly's Pillow's; nothing is compiled. MoCo's queues have 65536 keys. A step that takes "
+        "less than its bare step is noise."
     ),
     "step-operations": (
         "Operations that a step dispatches, and those of forward and backward of its networks "

@@ -8,7 +8,6 @@ from torch.nn.functional import conv2d, pad
 
 from coview.compiling import compilable, compiling
 
-
 FEW_TAPS = 9
 """Up to so many a processor's compiled sum of shifted images is as fast as a convolution."""
 
