@@ -167,10 +167,16 @@ def write(name: str, document: Mapping[str, Any], folder: Path = RESULTS) -> Pat
     return path
 
 
+def document(name: str) -> dict[str, Any]:
+    """Return what ``results/NAME.json`` holds; nothing where there is no such file."""
+    path = RESULTS / f"{name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
 def runs(name: str) -> list[dict[str, Any]]:
     """Return the runs that ``results/NAME.json`` has; none where there is no such file."""
-    path = RESULTS / f"{name}.json"
-    return list(json.loads(path.read_text(encoding="utf-8"))["runs"]) if path.exists() else []
+    found = document(name)
+    return list(found["runs"]) if found else []
 
 
 def put(page: Path, name: str, table: str) -> None:

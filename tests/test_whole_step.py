@@ -1,4 +1,4 @@
-"""A whole training step, from batch to metrics, reads nothing back from the device."""
+"""A whole training step reads nothing from the device, and copies no numbers to it."""
 
 from __future__ import annotations
 

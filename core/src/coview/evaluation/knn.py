@@ -141,7 +141,7 @@ def evaluate_knn(
             path = Path(folder) / "features.bf16"
             rows = InFile.write(path, feature_batches(network, reference, **options))
         else:
-            # Beside the queries: their rows are copied from there once, not by each query's places.
+            # To the queries' device once, and not row by row for the neighbours' scores.
             rows = features(network, reference, **options).to(device)
         return accuracy(
             rows,
