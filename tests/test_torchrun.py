@@ -70,8 +70,10 @@ def test_a_bank_in_shares_is_the_whole_bank_and_resumes_in_one_process(tmp_path:
     quick: dict[str, Any] = {"log_every": 1, "evaluate": False, "progress": False}
     coview.train("instdisc", out=tmp_path / "one", max_steps=4, **options, **quick)
     # What is registered first is called last: after what coview does at the end.
-    script = "import atexit, torch.distributed as dist\n"
-    script += "atexit.register(lambda: print('open' if dist.is_initialized() else 'closed'))\n"
+    # In one write a line: the processes share a pipe, and print may write the end of one by itself.
+    script = "import atexit, os, torch.distributed as dist\n"
+    script += "told = lambda: b'open\\n' if dist.is_initialized() else b'closed\\n'\n"
+    script += "atexit.register(lambda: os.write(1, told()))\n"
     script += f"import coview; coview.train('instdisc', out={str(tmp_path / 'two')!r}, "
     script += f"max_steps=2, **{options!r}, **{quick!r})"
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
