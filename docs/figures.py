@@ -190,4 +190,5 @@ def _accuracy() -> list[str]:
     if len(found) < wanted:
         return [f"## Does speed cost accuracy?\n\nNot yet known: {len(found)} of {wanted} runs.\n"]
     intro = f"{_facts(document)} {document['data']}; {accuracy.EPOCHS} epochs, five paired seeds."
-    return [f"## Does speed cost accuracy?\n\n{intro}\n\n{accuracy.table(found)}\n"]
+    parts = ["## Does speed cost accuracy?", f"{intro} {accuracy.ABOUT}", accuracy.table(found)]
+    return ["\n\n".join(parts) + "\n"]
