@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 # Checks that methods learn, with tables of their own elsewhere.
-ELSEWHERE = ("accuracy", "collapse", "digits", "soak", "variants")
+ELSEWHERE = ("accuracy", "collapse", "digits", "digits-fused", "soak", "variants")
 HEAD = """# Benchmarks
 
 Generated from `benchmarks/results/` by `python docs/generate.py`; `nox -s "benchmark(NAME)"`
