@@ -181,10 +181,9 @@ def _accuracy() -> list[str]:
     sys.path.insert(0, str(RESULTS.parent))
     import accuracy
 
-    path = RESULTS / "accuracy.json"
-    if not path.exists():
+    document = accuracy.side_by_side.document(accuracy.NAME)
+    if not document:
         return []
-    document = json.loads(path.read_text())
     found = document["runs"]
     wanted = len(accuracy.OWN) * len(accuracy.BACKENDS) * len(accuracy.SEEDS)
     if len(found) < wanted:

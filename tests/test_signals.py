@@ -24,6 +24,8 @@ TINY = (
     *("--batch-size", "32", "--device", "cpu", "--no-evaluate"),
 )
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+WAIT = 240
+"""Seconds until a run must have ended: far more than a slow machine needs."""
 LOST = """
 import os, pathlib, signal, sys, time
 import torch
@@ -98,7 +100,7 @@ def test_a_scheduler_s_signal_saves_and_ends(
     with started("-m", "coview", *arguments) as process:
         until_first_epoch(process)
         process.send_signal(getattr(signal, name))
-        stdout, stderr = process.communicate(timeout=240)
+        stdout, stderr = process.communicate(timeout=WAIT)
     assert (process.returncode, stdout) == (status, "")
     step = step_of(out)
     assert f"Interrupted. Step {step} is saved" in stderr
@@ -115,7 +117,7 @@ def test_under_torchrun_all_processes_stop_after_the_same_step(run: Run, tmp_pat
     with started(*LAUNCHER, "-m", "coview", *arguments, "--log-every", 1) as process:
         until_first_epoch(process)
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=240)
+        _, stderr = process.communicate(timeout=WAIT)
     assert process.returncode == 1
     assert stderr.count("Interrupted. Step") == 1, stderr
     assert "Another process" not in stderr
@@ -136,9 +138,9 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     out = tmp_path / "r"
     script = tmp_path / "lost.py"
     script.write_text(LOST)
-    # What is waited for is far below the run's own timeout, and far above a slow machine's start.
+    # Not found out by the run's own timeout: that is far above WAIT.
     with started(*LAUNCHER, script, "dies", "1800", out) as process:
-        _, stderr = process.communicate(timeout=240)
+        _, stderr = process.communicate(timeout=WAIT)
     assert process.returncode != 0
     (sentence,) = [line for line in stderr.splitlines() if line.startswith("Error: ")]
     assert "Another process of this run ended" in sentence
@@ -156,7 +158,7 @@ def test_a_process_that_is_stuck_ends_the_others_after_the_timeout(tmp_path: Pat
     first = started(script, "sleeps", "10", out, RANK="0", LOCAL_RANK="0", **meet)
     second = started(script, "sleeps", "10", out, RANK="1", LOCAL_RANK="1", **meet)
     with first as process, second:
-        _, stderr = process.communicate(timeout=240)
+        _, stderr = process.communicate(timeout=WAIT)
     assert process.returncode == 1
     (sentence,) = [line for line in stderr.splitlines() if line.startswith("Error: ")]
     assert "did not answer for 10 s (--timeout)" in sentence
