@@ -170,7 +170,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 def cost(rounds: int = 15) -> None:
     """Time a reading beside a training step of the same batch; say the share at the default."""
-    from coview.training.collapse import CollapseObserver
+    from coview.training.observers.collapse import CollapseObserver
 
     every = CollapseObserver.Settings().every
     figures = {}
@@ -188,7 +188,7 @@ def _entrants(backbone: str, batch_size: int) -> dict[str, Any]:
     import torch
 
     from coview import Batch, Plan, Step, build, recipe
-    from coview.training.collapse import measured
+    from coview.training.observers.collapse import measured
 
     plan = Plan(batch_size=batch_size, image_size=32, steps_per_epoch=100, total_steps=1000)
     chosen = attrs.evolve(recipe("byol"), backbone=Use(backbone), presets={})

@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 from coview.data.base import DataSettings, Split
 from coview.data.decode import Files
 from coview.data.loader import Batches
-from coview.data.packed import Mapped
+from coview.data.sources.pack import Mapped
 
 ROUNDS = 15
 COUNT, SIDE, BATCH = 50_000, 32, 256

@@ -190,7 +190,7 @@ def several(once: Callable[[], Any], times: int) -> Callable[[], None]:
 
 def ways() -> dict[str, dict[str, Any]]:
     """Return how a step can be run here: as it is, and compiled where a compiler is found."""
-    from coview.compiling import has_compiler
+    from coview.nn.compile import has_compiler
 
     return {"eager": {}} | ({"compiled": {"compile": True}} if has_compiler() else {})
 
@@ -462,7 +462,7 @@ def _views_row(table: Table, row: str, size: int, batch: int) -> dict[str, Any]:
 
     import views
 
-    from coview.compiling import has_compiler
+    from coview.nn.compile import has_compiler
 
     without = [] if importlib.util.find_spec("lightly") else ["lightly inline"]
     made = views.entrants(size, table.device, has_compiler(), without, batch)

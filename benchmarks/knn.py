@@ -36,7 +36,7 @@ def row(width: int, queries: int, rounds: int, device: str, rows: int = GALLERY)
     from torch.nn.functional import normalize
 
     from coview.evaluation.neighbours import half_pays, nearest
-    from coview.evaluation.stored import InMemory
+    from coview.evaluation.rows import InMemory
 
     train, asked = features(rows, width, device), features(queries, width, device)
     gallery, probes = normalize(train), normalize(asked)

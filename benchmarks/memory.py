@@ -31,7 +31,7 @@ TRIES = 3
 
 def methods() -> list[str]:
     """Return every installed method of images."""
-    from coview.recipes import method_names
+    from coview.recipes.recipe import method_names
     from coview.testing.recipes import resolved
 
     def takes(name: str) -> str:

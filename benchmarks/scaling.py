@@ -77,7 +77,7 @@ def views(run: Any) -> Callable[[], Any]:
     """Return what makes the views of a batch."""
     import torch
 
-    from coview.compiling import compiled
+    from coview.nn.compile import compiled
     from coview.training.loop import _position
 
     batch, hook = next(run.batches.epoch(0)), run.method.manager.hook
@@ -216,7 +216,7 @@ def gallery(rows: int, device: str, folder: str) -> tuple[Timed, dict[str, float
     import torch
 
     from coview.evaluation.neighbours import nearest
-    from coview.evaluation.stored import InMemory
+    from coview.evaluation.rows import InMemory
 
     table, queries = torch.randn(rows, DIM, device=device), torch.randn(512, DIM, device=device)
 

@@ -63,7 +63,7 @@ def started(
         epochs: their number; compiled views are the default of long runs.
         **asked: more of a request: a device, a precision.
     """
-    from coview.configure import Changes
+    from coview.recipes.configure import Changes
     from coview.training.start import Request, start
 
     own = OWN.get(method, {}) if sets is None else sets

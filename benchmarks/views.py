@@ -216,7 +216,7 @@ def main() -> None:
     side_by_side.steady_allocator()
     import torch
 
-    from coview.compiling import has_compiler
+    from coview.nn.compile import has_compiler
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     compiled = has_compiler() and not arguments.no_compile

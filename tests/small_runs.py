@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coview.recipes import method_names
+from coview.recipes.recipe import method_names
 from coview.testing.recipes import resolved
 
 METHODS = sorted(name for name in method_names() if not name.endswith("-audio"))

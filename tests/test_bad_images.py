@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from coview.data.base import DataSettings
-from coview.data.folder import Folder
+from coview.data.sources.folder import Folder
 from coview.testing import same
 
 Run = Callable[..., Any]

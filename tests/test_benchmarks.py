@@ -125,7 +125,7 @@ def test_a_compiled_step_dispatches_few_operations_and_no_step_waits() -> None:
 
 
 def test_memory_is_of_all_methods_of_images(load: Any) -> None:
-    from coview.recipes import method_names
+    from coview.recipes.recipe import method_names
 
     assert set(method_names()) - set(load("memory").methods()) == {"cpc-audio"}
 

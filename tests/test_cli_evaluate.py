@@ -103,8 +103,8 @@ def test_finetune_lists_its_images(run: Run, refused: Run, photos: Path, trained
 
 
 def test_finetune_from_inside_the_head(run: Run, trained: Path) -> None:
-    from coview.evaluation.exported import load_backbone
     from coview.evaluation.finetune import starting_network
+    from coview.weights.exported import load_backbone
 
     network = load_backbone(trained)
     head, width = starting_network(trained, network, "head.1")

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import coview
-from coview.configure import Changes
+from coview.recipes.configure import Changes
 from coview.training.loop import fit
 from coview.training.start import Request, start
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from coview import hookimpl
-from coview.configure import Changes
+from coview.recipes.configure import Changes
 from coview.testing import same
 from coview.training.loop import fit
 from coview.training.start import Request, start

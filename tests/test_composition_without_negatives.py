@@ -10,8 +10,8 @@ import torch
 
 import coview
 from coview import Batch, Encoded, Plan, Step, Targets
-from coview.configure import Changes, configure
-from coview.method import Method, build_method
+from coview.method.module import Method, build_method
+from coview.recipes.configure import Changes, configure
 
 SMALL_HEADS: dict[str, dict[str, Any]] = {
     "simclr": {"encoder.hidden": 16, "encoder.dim": 8},

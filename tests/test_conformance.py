@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import coview
-from coview.recipes import method_names
+from coview.recipes.recipe import method_names
 from coview.testing import NotTried, Subject, Trial, promises
 from coview.testing.checks import chosen
 from coview.testing.kit import PROMISES
@@ -32,9 +32,9 @@ PARTS = '''
     import torch
     from torch import nn
     from coview import Negatives, Targets, hookimpl, setting
-    from coview.comparison import unit
-    from coview.encoders import Encoder as Base, EncoderSettings
-    from coview.training.distributed import gather
+    from coview.losses.similarity import unit
+    from coview.nn.encoder import Encoder as Base, EncoderSettings
+    from coview.distributed import gather
     from coview.views import Augmentation, CropViews
 
     class Views(CropViews):
@@ -193,8 +193,8 @@ BROKEN = {
     ),
     "another plugin's code": (
         "imports-no-other-plugin",
-        "from coview.comparison import unit",
-        "from coview.comparison import unit\nfrom coview_cpc import info_nce",
+        "from coview.losses.similarity import unit",
+        "from coview.losses.similarity import unit\nfrom coview_cpc import info_nce",
     ),
     "a preset that names nothing": ("resolves", '"scale": 2.0', '"scael": 2.0'),
     "a default that is no value of its type": (

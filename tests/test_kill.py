@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 import coview
 from coview.training.loop import fit
 from coview.training.start import Request, start
-from coview.configure import Changes
+from coview.recipes.configure import Changes
 
 class Killer:
     def __init__(self, number):

@@ -13,7 +13,7 @@ import pytest
 
 import coview
 from coview.hookspecs import OPEN_HOOKS, ROLE_HOOKS, ROLES, LifeHooks, StepHooks
-from coview.recipes import Recipe, Use
+from coview.recipes.recipe import Recipe, Use
 from coview.registry import KINDS, find, kind_of_role
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,8 +11,8 @@ import functools
 import pytest
 import torch
 
-from coview.configure import Changes
-from coview.recipes import method_names
+from coview.recipes.configure import Changes
+from coview.recipes.recipe import method_names
 from coview.testing import Subject
 from coview.testing.errors import ConformanceError
 from coview.testing.processes import (

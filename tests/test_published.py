@@ -13,9 +13,9 @@ import pytest
 import coview
 from coview import Use
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.exported import load_backbone
-from coview.evaluation.protocols import GENERIC, Protocol, SupportVectors
-from coview.evaluation.published import find_finetuning, find_probe
+from coview.evaluation.protocols import find_finetuning, find_probe
+from coview.recipes.protocols import GENERIC, Protocol, SupportVectors
+from coview.weights.exported import load_backbone
 
 Run = Callable[..., Any]
 MINE = {"source": "arXiv:0000.00000, table 9", "lr": 0.7, "epochs": 3, "drops": (0.5,)}

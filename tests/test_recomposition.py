@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import coview
-from coview.configure import Changes, configure
+from coview.recipes.configure import Changes, configure
 
 Run = Callable[..., Any]
 BYOL = ("--set", "encoder.hidden=32", "--set", "encoder.predictor_hidden=32")

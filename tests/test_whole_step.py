@@ -9,7 +9,7 @@ import torch
 from small_runs import METHODS, options
 from torch.utils._pytree import tree_leaves
 
-from coview.configure import Changes
+from coview.recipes.configure import Changes
 from coview.testing import Synchronisations
 from coview.training.loop import Metrics, _step
 from coview.training.run import Run

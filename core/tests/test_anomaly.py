@@ -12,7 +12,7 @@ import torch
 
 import coview
 from coview.errors import CoviewError
-from coview.training.finite import gradient_norm, not_finite
+from coview.training.health import gradient_norm, not_finite
 
 OPTIONS: dict[str, Any] = {
     "data": "digits",

@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from coview import Step
-from coview.assignments import log_assignments
-from coview.training.collapse_measures import alignment, deviation, effective_rank, uniformity
+from coview.losses.assignments import log_assignments
+from coview.training.observers.collapse_measures import (
+    alignment,
+    deviation,
+    effective_rank,
+    uniformity,
+)
 
 
 def rows(count: int, width: int, seed: int = 0, shift: float = 0.0) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import coview
-from coview import compiling
-from coview.compiling import compilable, compiled, has_compiler
 from coview.errors import RequestError
+from coview.nn import compile as compiling
+from coview.nn.compile import compilable, compiled, has_compiler
 
 SMALL: dict[str, Any] = {
     "data": "digits",

@@ -14,13 +14,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from coview import candidates as sources
-from coview import chunked
-from coview.candidates import Source
-from coview.chunked import cross_entropy_in_chunks
-from coview.comparison import candidates, cross_entropy, reduced
-from coview.contrast import softmax_loss
 from coview.errors import CoviewError
+from coview.losses import similarity as sources
+from coview.losses import softmax as chunked
+from coview.losses.similarity import Source, candidates, cross_entropy, reduced
+from coview.losses.softmax import cross_entropy_in_chunks, softmax_loss
 from coview.records import Encoded, Negatives, Targets
 
 DOUBLE = torch.float64

@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from coview.data.arrays import Objects, from_object
 from coview.data.base import DataSettings
-from coview.data.layout import as_images
+from coview.data.sources.arrays import Objects, as_images, from_object
 from coview.errors import RequestError
 
 DEFAULT = DataSettings()

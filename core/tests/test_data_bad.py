@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.data.bad import BadImageError, BadImages, DataError, allowed, read, stand_ins
+from coview.data.bad_images import BadImageError, BadImages, DataError, allowed, read, stand_ins
 from coview.data.base import DataSettings, Split
 from coview.data.decode import decode_all
-from coview.data.folder import Folder
 from coview.data.loader import Batches, images_in_order
+from coview.data.sources.folder import Folder
 from coview.data.splits import part
 from coview.errors import RequestError
 from coview.evaluation.features import features

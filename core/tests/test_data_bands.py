@@ -11,7 +11,7 @@ from PIL import Image
 from coview.data import bands
 from coview.data.base import DataSettings
 from coview.data.decode import decode, fit
-from coview.data.folder import Folder
+from coview.data.sources.folder import Folder
 from coview.errors import CoviewError, RequestError
 
 RANDOM = np.random.RandomState(0)

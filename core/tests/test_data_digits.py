@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import avg_pool2d
 
 from coview.data.base import DataSettings
-from coview.data.digits import Digits
+from coview.data.sources.digits import Digits
 from coview.errors import RequestError
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings
-from coview.data.folder import Folder
+from coview.data.sources.folder import Folder
 from coview.errors import CoviewError, RequestError
 
 

@@ -14,12 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from coview.data.bad import BadImageError
+from coview.data.bad_images import BadImageError
 from coview.data.base import DataSettings
 from coview.data.decode import decode
-from coview.data.folder import Folder
-from coview.data.listing import SUFFIXES
 from coview.data.loader import Batches
+from coview.data.sources.folder import SUFFIXES, Folder
 
 SIDE = 24
 FORMATS = ("png", "jpg", "gif", "bmp", "webp", "tif")

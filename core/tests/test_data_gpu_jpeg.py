@@ -15,10 +15,9 @@ from torch.utils.data import Subset
 
 from coview.data.base import DataSettings, Split
 from coview.data.decode import Files
-from coview.data.folder import Folder
 from coview.data.gpu_jpeg import Contents, decoded, files_of, torchvisions
-from coview.data.loader import Batches
-from coview.data.reading import fetched
+from coview.data.loader import Batches, fetched
+from coview.data.sources.folder import Folder
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coview.data.base import DataSettings
-from coview.data.idx import Idx, read_idx
+from coview.data.sources.idx import Idx, read_idx
 from coview.errors import CoviewError, RequestError
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from coview.data import named
 from coview.data.base import DataSettings
+from coview.data.sources import torchvision as named
 from coview.errors import CoviewError, RequestError
 
 RANDOM = np.random.RandomState(0)
@@ -221,7 +221,7 @@ def test_published_statistics_of_fashion_mnist(idx_statistics: Callable[[Path], 
 
 @pytest.fixture
 def idx_statistics() -> Callable[[Path], object]:
-    from coview.data.idx import Idx, read_idx
+    from coview.data.sources.idx import Idx, read_idx
 
     def over_all(folder: Path) -> object:
         pixels = read_idx(Idx(str(folder)).train, 3).float() / 255

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from coview.data import partial
-from coview.data.arrays import from_object
 from coview.data.base import DataSettings, ImageData
 from coview.data.loader import Batches, images_in_order
-from coview.data.packed import Mapped, Packed, is_pack
-from coview.data.packing import pack
 from coview.data.sources import open_source, parse_source
+from coview.data.sources import packing as partial
+from coview.data.sources.arrays import from_object
+from coview.data.sources.pack import Mapped, Packed, is_pack
+from coview.data.sources.packing import pack
 from coview.errors import CoviewError, RequestError
 
 SIZE = 72
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_meanwhile(tmp_path: Path) -> None:
 import resource
 from pathlib import Path
 from coview.data.base import DataSettings
-from coview.data.packing import pack
+from coview.data.sources.packing import pack
 from coview.data.sources import open_source
 from coview.errors import CoviewError
 data = open_source({str(tmp_path / "photos")!r}).load(DataSettings(size={SIZE}, resident_mib=1))

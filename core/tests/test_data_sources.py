@@ -12,14 +12,14 @@ from PIL import Image
 
 from coview import registry
 from coview.data import sources
-from coview.data.arrays import Objects
 from coview.data.assemble import common_size, delivered_size
 from coview.data.base import DataSettings
-from coview.data.digits import Digits
-from coview.data.folder import Folder
-from coview.data.idx import Idx
-from coview.data.named import CIFAR10
 from coview.data.sources import open_source, parse_source
+from coview.data.sources.arrays import Objects
+from coview.data.sources.digits import Digits
+from coview.data.sources.folder import Folder
+from coview.data.sources.idx import Idx
+from coview.data.sources.torchvision import CIFAR10
 from coview.errors import RequestError
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"

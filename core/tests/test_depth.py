@@ -7,8 +7,8 @@ import torch
 from timm.layers.drop import DropPath
 from torch import nn
 
-from coview import depth
-from coview.depth import SharedDropPath, deal, drawing, share
+from coview.nn import drop_path as depth
+from coview.nn.drop_path import SharedDropPath, deal, drawing, share
 from coview.records import Step
 
 

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 def _work(rank: int, where: str) -> None:
     import torch.distributed as dist
 
-    from coview.training.distributed import gather, mean_over_processes, world_size
+    from coview.distributed import gather, mean_over_processes, world_size
 
     dist.init_process_group("gloo", init_method=f"file://{where}/meet", rank=rank, world_size=2)
     rows = torch.arange(4.0).reshape(2, 2) + 10 * rank
@@ -46,7 +46,7 @@ def test_two_processes_gather_rows_and_gradients(tmp_path: Path) -> None:
 
 
 def test_one_process_is_the_identity() -> None:
-    from coview.training.distributed import active, gather, rank, world_size
+    from coview.distributed import active, gather, rank, world_size
 
     rows = torch.ones(2, 3)
     assert gather(rows) is rows

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from coview.data.base import ImageData, Split
 from coview.errors import CoviewError, RequestError
+from coview.evaluation.classifier import evaluate_probe
 from coview.evaluation.embeddings import embed
-from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.finetune import finetune
 from coview.evaluation.knn import evaluate_knn
 from coview.evaluation.linear import evaluate_linear
-from coview.evaluation.probed import evaluate_probe
-from coview.evaluation.protocols import FineTuning, Protocol, SupportVectors
 from coview.evaluation.retrieval import identities, retrieve
 from coview.evaluation.svm import evaluate_svm
+from coview.recipes.protocols import FineTuning, Protocol, SupportVectors
+from coview.weights.exported import ExportedBackbone
 
 
 class Colour(nn.Module):

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from coview.backbones import BackboneSettings, find_backbone
 from coview.data.base import ImageData, Split
+from coview.data.splits import labelled_subset
 from coview.errors import RequestError
-from coview.evaluation.exported import ExportedBackbone
+from coview.evaluation.features import state_hash
 from coview.evaluation.finetune import finetune
-from coview.evaluation.frozen import state_hash
-from coview.evaluation.protocols import FineTuning
-from coview.evaluation.subsets import labelled_subset
-from coview.evaluation.trained import cut
+from coview.nn.backbones import BackboneSettings, find_backbone
+from coview.recipes.protocols import FineTuning
+from coview.weights.checkpoint import cut
+from coview.weights.exported import ExportedBackbone
 
 
 @settings(max_examples=30, deadline=None)

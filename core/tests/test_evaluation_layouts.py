@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.layouts import load_into, match, read_tensors
+from coview.weights.foreign import load_into, match, read_tensors
 
 Tensors = dict[str, Tensor]
 

@@ -15,23 +15,21 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from coview.data.base import DataSettings, ImageData, Split
-from coview.data.digits import Digits
-from coview.data.idx import Idx
+from coview.data.sources.digits import Digits
+from coview.data.sources.idx import Idx
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.exported import ExportedBackbone
-from coview.evaluation.features import features
-from coview.evaluation.frozen import state_hash
-from coview.evaluation.linear import evaluate_linear
-from coview.evaluation.metrics import accuracies
-from coview.evaluation.probe import Setting, best_head, train_heads
-from coview.evaluation.probed import evaluate_probe
-from coview.evaluation.protocols import Protocol
-from coview.evaluation.supervised import (
+from coview.evaluation.classifier import (
     by_labels,
     classifier,
+    evaluate_probe,
     optimizer_of,
     train_classifier,
 )
+from coview.evaluation.features import features, state_hash
+from coview.evaluation.linear import Setting, best_head, evaluate_linear, train_heads
+from coview.evaluation.metrics import accuracies
+from coview.recipes.protocols import Protocol
+from coview.weights.exported import ExportedBackbone
 
 
 class RandomFeatures(nn.Module):

@@ -15,12 +15,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from coview.data.base import DataSettings, ImageData, Split
-from coview.data.digits import Digits
+from coview.data.sources.digits import Digits
 from coview.errors import CoviewError
 from coview.evaluation import neighbours
 from coview.evaluation.knn import accuracy, evaluate_knn, vote
 from coview.evaluation.neighbours import nearest
-from coview.evaluation.stored import InFile, InMemory
+from coview.evaluation.rows import InFile, InMemory
 
 
 def slow_nearest(rows: np.ndarray, queries: np.ndarray, k: int) -> tuple[list, list]:
@@ -233,7 +233,7 @@ LARGE = """
 import resource, sys, torch
 from pathlib import Path
 from coview.evaluation.knn import vote
-from coview.evaluation.stored import InFile
+from coview.evaluation.rows import InFile
 
 torch.set_num_threads(1)
 count, width, queries = 1_281_167, 2048, 48

@@ -17,20 +17,19 @@ from torch import nn
 from torchvision.transforms import v2
 
 import coview
-from coview.backbones import BackboneSettings, find_backbone
 from coview.data.base import DataSettings, ImageData
-from coview.data.digits import Digits
+from coview.data.sources.digits import Digits
 from coview.errors import CoviewError, RequestError
-from coview.evaluation import opening
-from coview.evaluation.classifiers import Classifier, load_classifier, save_classifier
-from coview.evaluation.exported import ExportedBackbone, load_backbone
+from coview.evaluation.classifier import evaluate_probe, scores_of
 from coview.evaluation.linear import evaluate_linear
-from coview.evaluation.opening import open_weights
-from coview.evaluation.probed import evaluate_probe
-from coview.evaluation.protocols import Protocol, SupportVectors
-from coview.evaluation.supervised import scores_of
 from coview.evaluation.svm import evaluate_svm
+from coview.nn.backbones import BackboneSettings, find_backbone
+from coview.recipes.protocols import Protocol, SupportVectors
 from coview.testing import same
+from coview.weights import open as opening
+from coview.weights.classifier import Classifier, load_classifier, save_classifier
+from coview.weights.exported import ExportedBackbone, load_backbone
+from coview.weights.open import open_weights
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])

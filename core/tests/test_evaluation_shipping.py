@@ -15,11 +15,11 @@ import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
-from coview.backbones import BackboneSettings, find_backbone
 from coview.errors import CoviewError, RequestError
-from coview.evaluation import shipping
-from coview.evaluation.exported import ExportedBackbone, load_backbone
-from coview.evaluation.shipping import ship
+from coview.nn.backbones import BackboneSettings, find_backbone
+from coview.weights import convert as shipping
+from coview.weights.convert import ship
+from coview.weights.exported import ExportedBackbone, load_backbone
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 HAS_ONNX = importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from coview.data.base import ImageData, Split
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.baselines import calibrated
-from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.features import features
 from coview.evaluation.knn import accuracy, evaluate_knn, vote
+from coview.weights.exported import ExportedBackbone
 
 
 def on_circle(cosines: list[float]) -> Tensor:

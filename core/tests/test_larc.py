@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from coview.optim.lars import LARC, LARS
+from coview.optim.optimizers import OPTIMIZERS, make_optimizer, set_weight_decay
 from coview.plan import Plan
 from coview.records import Step
 from coview.schedules import cosine
-from coview.training.lars import LARC, LARS
-from coview.training.optimizers import OPTIMIZERS, make_optimizer, set_weight_decay
 
 
 def moved(optimizer: type[LARS], gradient: list[float], **group: Any) -> list[float]:

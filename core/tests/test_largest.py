@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from coview.evaluation import largest as module
-from coview.evaluation import pairs
-from coview.evaluation.largest import largest
-from coview.evaluation.stored import InFile, InMemory, Rows
+from coview.evaluation import neighbours as module
+from coview.evaluation import neighbours as pairs
+from coview.evaluation.neighbours import largest
+from coview.evaluation.rows import InFile, InMemory, Rows
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 

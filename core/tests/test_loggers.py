@@ -15,8 +15,8 @@ import torch
 
 import coview
 from coview.errors import RequestError
-from coview.training.loggers import flat
-from coview.training.observers import watchers
+from coview.training.observers.base import watchers
+from coview.training.observers.logs import flat
 
 SIZE: dict[str, Any] = {"backbone": "resnet10-quarter", "batch_size": 64, "progress": False}
 

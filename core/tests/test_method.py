@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from coview.encoders import Encoder, EncoderSettings
 from coview.errors import CoviewError, PluginError
 from coview.hookspecs import hookimpl
-from coview.method import Method
-from coview.neutral import NoNegatives, Shared
+from coview.method.module import Method
+from coview.method.neutral import NoNegatives, Shared
+from coview.method.relay import Component
+from coview.nn.encoder import Encoder, EncoderSettings
 from coview.plan import Layout, Plan
 from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
-from coview.relay import Component
 
 
 class TwoViews(nn.Module):

@@ -9,7 +9,7 @@ import torch
 
 import coview
 from coview.errors import RequestError
-from coview.training.observers import parse, restore, states, watchers
+from coview.training.observers.base import parse, restore, states, watchers
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_settings_are_built_and_checked(monkeypatch):
         def load():
             return Tuned
 
-    monkeypatch.setattr("coview.training.observers.find", lambda kind, name: Entry)
+    monkeypatch.setattr("coview.training.observers.base.find", lambda kind, name: Entry)
     (made,) = watchers(["tuned:every=3"])
     assert made.observer.settings.every == 3 and made.asked == "tuned:every=3"
     with pytest.raises(RequestError, match=r"observer tuned\.every: expected whole number"):

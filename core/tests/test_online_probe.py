@@ -14,8 +14,8 @@ import torch
 import coview
 from coview.errors import CoviewError, RequestError
 from coview.records import Batch, Encoded
-from coview.training.observers import watchers
-from coview.training.online_probe import ProbeObserver
+from coview.training.observers.base import watchers
+from coview.training.observers.probe import ProbeObserver
 
 
 def observer(width: int, classes: int, labels: list[int], views: Any, **settings: Any) -> Any:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from coview.optim import optimizers
+from coview.optim.lars import LARS
+from coview.optim.optimizers import MakeLARS, MakeSGD, ParameterGroup, make_optimizer, set_rate
+from coview.optim.schedules import Cosine, Steps
 from coview.plan import Plan
-from coview.training import optimizers
-from coview.training.lars import LARS
-from coview.training.optimizers import MakeLARS, MakeSGD, ParameterGroup, make_optimizer, set_rate
-from coview.training.rates import Cosine, Steps
 
 
 def lars(weight: torch.Tensor, **group: Any) -> LARS:

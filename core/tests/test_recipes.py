@@ -8,10 +8,10 @@ import attrs
 import pytest
 
 from coview.errors import RequestError
-from coview.layers import Layers
 from coview.plan import Plan
-from coview.recipes import Recipe, Use, from_document, read_recipe, to_document, to_toml
-from coview.resolve import resolve
+from coview.recipes.override import Layers
+from coview.recipes.recipe import Recipe, Use, from_document, read_recipe, to_document, to_toml
+from coview.recipes.resolve import resolve
 
 
 def a_recipe(**changes: object) -> Recipe:
@@ -44,7 +44,7 @@ def test_toml_round_trip(tmp_path: Path) -> None:
 
 
 def test_a_file_may_hold_only_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coview.recipes.find_recipe", lambda name: a_recipe(name=name))
+    monkeypatch.setattr("coview.recipes.recipe.find_recipe", lambda name: a_recipe(name=name))
     document = {"base": "a", "epochs": 3, "loss": {"temperature": 0.2}, "negatives": "queue"}
     recipe = from_document(document)
     assert recipe.epochs == 3

@@ -18,16 +18,18 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from coview import RequestError, compiling
+from coview import RequestError
+from coview.nn import compile as compiling
 from coview.plan import Plan
 from coview.records import Batch, Step
 from coview.testing import Synchronisations
-from coview.views import Augmentation, Chain, CropViews, Normalize, TransformViews, fuse, fusing
-from coview.views import fused as fused_module
-from coview.views.colour import hue_offsets, rotate_hue_
-from coview.views.draws import Rows
-from coview.views.fused import Fused, Parameters
-from coview.views.kornia_chain import described
+from coview.views import Augmentation, Chain, CropViews, Normalize, TransformViews, fuse
+from coview.views.backends.fused import fusing
+from coview.views.backends.fused import plan as fused_module
+from coview.views.backends.fused.colour import hue_offsets, rotate_hue_
+from coview.views.backends.fused.parameters import Rows
+from coview.views.backends.fused.plan import Fused, Parameters
+from coview.views.backends.kornia import described
 from coview.views.operations import (
     Blur,
     Crop,

@@ -9,11 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from coview.moved import install
+
+install()
+
 _HOME = {
     "hookimpl": "coview.hookspecs",
     "setting": "coview.settings",
-    "Recipe": "coview.recipes",
-    "Use": "coview.recipes",
+    "Recipe": "coview.recipes.recipe",
+    "Use": "coview.recipes.recipe",
     "Plan": "coview.plan",
     "Layout": "coview.plan",
     "cosine": "coview.schedules",

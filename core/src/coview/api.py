@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from coview.errors import RequestError
 from coview.plan import Plan
-from coview.recipes import Recipe, find_recipe
+from coview.recipes.recipe import Recipe, find_recipe
 from coview.registry import find, kind_of
 from coview.settings import structure
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from coview.evaluation.exported import ExportedBackbone
-    from coview.method import Method
+    from coview.method.module import Method
     from coview.training.run import Run
+    from coview.weights.exported import ExportedBackbone
 
 
 def recipe(name_or_path: str | Path) -> Recipe:
@@ -61,8 +61,8 @@ def build(recipe: Recipe, plan: Plan, preset: str | None = None) -> Method:
     Raises:
         RequestError: a value is wrong, or parts do not fit together.
     """
-    from coview.configure import Changes, configure
-    from coview.method import build_method
+    from coview.method.module import build_method
+    from coview.recipes.configure import Changes, configure
 
     changes = Changes(preset=preset or "none")
     return build_method(configure(recipe, None, changes, "Python"), plan)
@@ -91,8 +91,8 @@ def load_backbone(
         RequestError: there is no such thing, or it does not fit.
         CoviewError: a file is damaged, or weights cannot be fetched.
     """
-    from coview.evaluation.exported import load_backbone as load
-    from coview.evaluation.opening import open_weights
+    from coview.weights.exported import load_backbone as load
+    from coview.weights.open import open_weights
 
     if backbone is not None and not isinstance(backbone, str):
         return load(path, backbone)
@@ -177,7 +177,7 @@ def train(
         RequestError: the request is wrong; with every problem found.
         CoviewError: the work failed.
     """
-    from coview.configure import Changes
+    from coview.recipes.configure import Changes
     from coview.training.start import Request, start
 
     asked = (observe,) if isinstance(observe, str) else tuple(observe)

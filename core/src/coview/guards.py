@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
-    from coview.method import Method
+    from coview.method.module import Method
 
 
 @attrs.frozen

@@ -87,7 +87,7 @@ class StepHooks:
 
         The component also has ``dim`` (the width it compares), ``project``,
         ``predict``, ``backbone()`` and ``without_predictor()``; deriving from
-        :class:`coview.encoders.Encoder` gives all of them.
+        :class:`coview.nn.encoder.Encoder` gives all of them.
 
         Returns:
             Encoded: by slot what is compared (N, d), by view the features (B, D).
@@ -156,7 +156,7 @@ class StepHooks:
         """Role ``loss``: compare.
 
         A loss that makes assignments (to prototypes, say) also calls
-        :func:`coview.assignments.log_assignments`, by which collapse is seen.
+        :func:`coview.losses.assignments.log_assignments`, by which collapse is seen.
 
         Args:
             encoder: the online encoder, for a loss that scores what it was

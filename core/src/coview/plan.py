@@ -10,8 +10,8 @@ import attrs
 from coview.records import Pairs
 
 if TYPE_CHECKING:
-    from coview.backbones import BackboneSpec
-    from coview.encoders import Encoder
+    from coview.nn.backbones import BackboneSpec
+    from coview.nn.encoder import Encoder
 
 Notice = Callable[[str], None]
 

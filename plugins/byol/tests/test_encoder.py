@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import coview
 from coview import Batch, Layout, Plan, Views
-from coview.backbones import BackboneSpec
-from coview.training.optimizers import MakeSGD, make_optimizer, set_rate
+from coview.nn.backbones import BackboneSpec
+from coview.optim.optimizers import MakeSGD, make_optimizer, set_rate
 
 LAYOUT = Layout(((2, 2),) * 2, (3, 3), (0, 1), (0, 1), ((0, 1), (1, 0)))
 

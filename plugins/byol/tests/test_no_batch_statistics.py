@@ -9,10 +9,10 @@ import torch
 
 import coview
 from coview import Batch, Plan, Step
-from coview.backbones import BackboneSettings, find_backbone
-from coview.configure import Changes, configure
-from coview.heads import StandardizedLinear, norm
-from coview.method import Method, build_method
+from coview.method.module import Method, build_method
+from coview.nn.backbones import BackboneSettings, find_backbone
+from coview.nn.heads import StandardizedLinear, norm
+from coview.recipes.configure import Changes, configure
 
 
 def test_the_sheet_s_group_norm_and_weight_standardisation() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import coview
 from coview import Encoded, Targets
-from coview.configure import Changes, configure
+from coview.recipes.configure import Changes, configure
 
 
 def regression(**chosen: Any) -> Any:

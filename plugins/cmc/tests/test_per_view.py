@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import coview
 from coview import Batch, Encoded, Layout, Plan, Step, Views
-from coview.backbones import BackboneSettings, BackboneSpec, resnet10_quarter
+from coview.nn.backbones import BackboneSettings, BackboneSpec, resnet10_quarter
 from coview_cmc.encoder import JoinedBackbones, PerViewEncoder
 
 TINY = BackboneSpec("resnet10-quarter", resnet10_quarter, BackboneSettings())
@@ -157,8 +157,8 @@ def test_first_losses() -> None:
 
 def three_views(**settings: object) -> Any:
     recipe = coview.recipe("cmc")
-    from coview.configure import Changes, configure
-    from coview.method import build_method
+    from coview.method.module import build_method
+    from coview.recipes.configure import Changes, configure
 
     changed = {"views.space": "raw", "target.draws": 5, "backbone.stem": "7x7", **settings}
     changes = Changes(backbone="resnet10-quarter", set=changed, preset="none")

@@ -8,7 +8,7 @@ from PIL import Image
 
 import coview
 from coview import testing
-from coview.resolve import Resolved
+from coview.recipes.resolve import Resolved
 from coview.testing import has
 
 

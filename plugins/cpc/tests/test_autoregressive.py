@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from coview import Batch, Encoded, Layout, Plan, RequestError, Step, Targets, Views
-from coview.backbones import BackboneSpec
+from coview.nn.backbones import BackboneSpec
 from coview_cpc.context import CONTEXTS
 from coview_cpc.encoder import EVERY_PATCH, AutoregressiveEncoder, MeanOverPatches
 from coview_cpc.every_patch import EveryPatch
@@ -272,7 +272,7 @@ def test_no_patch_is_its_own_negative_and_all_others_are() -> None:
 
 @pytest.mark.parametrize("norm, leaks", [("none", False), ("layer", False), ("batch", True)])
 def test_without_batch_norm_patches_know_nothing_of_each_other(norm: str, leaks: bool) -> None:
-    from coview.backbones import BackboneSettings, resnet10_quarter
+    from coview.nn.backbones import BackboneSettings, resnet10_quarter
 
     spec = BackboneSpec("resnet10-quarter", resnet10_quarter, BackboneSettings(stem="3x3"))
     plan = Plan(layout=layout(2, 2), backbone=spec, batch_size=4)

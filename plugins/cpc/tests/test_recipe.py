@@ -9,9 +9,9 @@ import torch
 
 import coview
 from coview import testing
-from coview.backbones import find_backbone
-from coview.configure import Changes
-from coview.resolve import Resolved
+from coview.nn.backbones import find_backbone
+from coview.recipes.configure import Changes
+from coview.recipes.resolve import Resolved
 from coview.testing import has
 from coview_cpc.norms import normalized
 
@@ -118,7 +118,7 @@ def test_small_images_are_cut_at_their_own_size(method: str) -> None:
 )
 def test_patch_encoders(name: str, blocks: int, width: int, millions: int | None) -> None:
     """ResNet-161: 46 blocks in its third stage, 0.3 G parameters."""
-    from coview.backbones import BackboneSettings
+    from coview.nn.backbones import BackboneSettings
 
     with torch.device("meta"):
         net = find_backbone(name)[0](3, 64, BackboneSettings())
@@ -130,7 +130,7 @@ def test_patch_encoders(name: str, blocks: int, width: int, millions: int | None
 
 @pytest.mark.parametrize("norm", ["none", "layer"])
 def test_patch_encoders_keep_their_scale_without_batch_norm(norm: str) -> None:
-    from coview.backbones import BackboneSettings
+    from coview.nn.backbones import BackboneSettings
 
     torch.manual_seed(0)
     net = normalized(find_backbone("cpc-resnet101")[0](1, 16, BackboneSettings(stem="3x3")), norm)

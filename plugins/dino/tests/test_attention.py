@@ -15,8 +15,8 @@ from sklearn.datasets import load_sample_images
 
 import coview
 from coview import RequestError
-from coview.backbones import BackboneSettings, find_backbone
 from coview.cli import main
+from coview.nn.backbones import BackboneSettings, find_backbone
 from coview_dino.attention import attention, mask
 
 SHORT = {"encoder.hidden": 16, "encoder.dim": 16, "backbone.patch": 8}

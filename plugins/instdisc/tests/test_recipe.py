@@ -9,7 +9,7 @@ import torch
 
 import coview
 from coview import Batch, Plan, Step, Use, testing
-from coview.resolve import Resolved
+from coview.recipes.resolve import Resolved
 from coview.testing import has
 
 

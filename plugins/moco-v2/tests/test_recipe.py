@@ -11,8 +11,8 @@ import torch
 
 import coview
 from coview import Batch, Plan, Step, Use, testing
-from coview.configure import Changes, configure
-from coview.resolve import Resolved
+from coview.recipes.configure import Changes, configure
+from coview.recipes.resolve import Resolved
 from coview.testing import has
 
 

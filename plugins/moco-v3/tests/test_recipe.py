@@ -11,10 +11,10 @@ from torch import Tensor
 
 import coview
 from coview import Batch, Encoded, Plan, Step, Targets
-from coview.backbones import BackboneSpec
-from coview.configure import Changes, configure
-from coview.method import build_method
-from coview.training.optimizers import make_optimizer
+from coview.method.module import build_method
+from coview.nn.backbones import BackboneSpec
+from coview.optim.optimizers import make_optimizer
+from coview.recipes.configure import Changes, configure
 
 DOUBLE = torch.float64
 Q = torch.tensor([[1, 0], [0.6, 0.8], [0, 1]], dtype=DOUBLE)

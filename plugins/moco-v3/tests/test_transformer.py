@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 import coview
 from coview import RequestError
-from coview.backbones import BackboneSettings, find_backbone
-from coview.evaluation.exported import attention_heads, load_backbone
+from coview.nn.backbones import BackboneSettings, find_backbone
+from coview.weights.exported import attention_heads, load_backbone
 from coview_moco_v3.transformer import positions, vit_base, vit_small, vit_tiny
 
 TINY = BackboneSettings(patch=4)

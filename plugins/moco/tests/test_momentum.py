@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import coview
 from coview import Batch, Layout, Plan, Step, Views
-from coview.backbones import BackboneSpec
+from coview.nn.backbones import BackboneSpec
 
 
 class Trunk(nn.Module):

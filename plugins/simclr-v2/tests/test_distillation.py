@@ -13,19 +13,19 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from coview.backbones import BackboneSettings, find_backbone
 from coview.cli import main
 from coview.data.base import ImageData, Split
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.classifiers import (
+from coview.evaluation.features import state_hash
+from coview.nn.backbones import BackboneSettings, find_backbone
+from coview.recipes.protocols import Protocol
+from coview.weights.classifier import (
     Classifier,
     load_classifier,
     save_classifier,
     student_of,
 )
-from coview.evaluation.exported import ExportedBackbone
-from coview.evaluation.frozen import state_hash
-from coview.evaluation.protocols import Protocol
+from coview.weights.exported import ExportedBackbone
 from coview_simclr_v2.distillation import PAPER, distill, distillation_loss
 
 

@@ -8,9 +8,9 @@ import torch
 
 import coview
 from coview import Encoded, Plan, Step, testing
-from coview.resolve import Resolved
+from coview.optim.schedules import Cosine
+from coview.recipes.resolve import Resolved
 from coview.testing import has
-from coview.training.rates import Cosine
 
 IMAGENET = 1_281_167
 

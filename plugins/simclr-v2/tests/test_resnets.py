@@ -9,7 +9,7 @@ from torch import nn
 
 import coview
 from coview import Plan
-from coview.backbones import BackboneSettings, find_backbone
+from coview.nn.backbones import BackboneSettings, find_backbone
 from coview_simclr_v2.resnets import SKBottleneck, middle_width, resnet
 
 # Table 1 of the paper: millions of parameters, in its order.
@@ -132,7 +132,7 @@ def test_networks_for_small_images(selective: bool) -> None:
 def test_heads(layers: int, parameters: int) -> None:
     """T7.2: batch norms' scales and shifts count, of the last one its scale only."""
     from coview import Layout
-    from coview.backbones import BackboneSpec
+    from coview.nn.backbones import BackboneSpec
 
     class Wide(nn.Module):
         num_features = 2048

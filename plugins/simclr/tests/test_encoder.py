@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import coview
 from coview import Batch, Layout, Plan, Views
-from coview.backbones import BackboneSpec
+from coview.nn.backbones import BackboneSpec
 
 
 class Pixels(nn.Module):

@@ -10,7 +10,7 @@ from kornia.augmentation.base import _AugmentationBase
 
 import coview
 from coview import Batch, Plan, Step, Use, testing
-from coview.resolve import Resolved
+from coview.recipes.resolve import Resolved
 from coview.testing import has
 
 

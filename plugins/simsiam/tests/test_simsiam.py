@@ -11,10 +11,10 @@ from torch import Tensor
 
 import coview
 from coview import Encoded, Layout, Plan, RequestError, Step, Targets
-from coview.backbones import BackboneSpec
-from coview.configure import Changes, configure
-from coview.method import build_method
-from coview.training.optimizers import make_optimizer, set_rate
+from coview.method.module import build_method
+from coview.nn.backbones import BackboneSpec
+from coview.optim.optimizers import make_optimizer, set_rate
+from coview.recipes.configure import Changes, configure
 
 DOUBLE = torch.float64
 BOTH = ((0, 1), (1, 0))

@@ -9,8 +9,8 @@ import torch
 
 import coview
 from coview import Batch, Layout, Plan, Step, Views
-from coview.backbones import from_module
-from coview.training.optimizers import OPTIMIZERS, make_optimizer
+from coview.nn.backbones import from_module
+from coview.optim.optimizers import OPTIMIZERS, make_optimizer
 
 
 class Pixels(torch.nn.Module):

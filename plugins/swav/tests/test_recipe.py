@@ -8,7 +8,7 @@ import pytest
 
 import coview
 from coview import Plan
-from coview.configure import Changes, configure
+from coview.recipes.configure import Changes, configure
 
 IMAGES = 1_281_167
 

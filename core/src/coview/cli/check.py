@@ -12,7 +12,7 @@ from coview.commands.options import json_option, print_json
 from coview.errors import RequestError, unknown
 
 if TYPE_CHECKING:
-    from coview.configure import Changes
+    from coview.recipes.configure import Changes
     from coview.testing import Result
     from coview.testing.kit import Promise
 

@@ -51,7 +51,7 @@ def command(
     given = ctx.get_parameter_source("keys") is not click.core.ParameterSource.DEFAULT
     if format != "safetensors" and given:
         raise RequestError("--keys names tensors, which only --format safetensors has.")
-    from coview.evaluation.shipping import ship
+    from coview.weights.convert import ship
 
     found = found_weights(weights, backbone, pretrained)
     say(found.notes)

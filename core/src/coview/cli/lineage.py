@@ -9,7 +9,7 @@ import click
 from coview.commands.options import json_option, print_json, print_table
 from coview.errors import CoviewError
 from coview.hookspecs import ROLES
-from coview.recipes import Recipe, find_recipe
+from coview.recipes.recipe import Recipe, find_recipe
 from coview.registry import Entry, entries, find, kind_of_role
 
 

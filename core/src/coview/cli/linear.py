@@ -122,10 +122,10 @@ def _grid(
 def _published(
     found: Opened, name: str, changes: dict[str, Any], common: dict[str, Any]
 ) -> dict[str, Any]:
-    from coview.evaluation.probed import evaluate_probe
-    from coview.evaluation.protocols import Protocol, changed
-    from coview.evaluation.published import find_probe
+    from coview.evaluation.classifier import evaluate_probe
+    from coview.evaluation.protocols import find_probe
     from coview.evaluation.svm import evaluate_svm
+    from coview.recipes.protocols import Protocol, changed
 
     probe = find_probe(name, found.backbone.meta)
     if isinstance(probe, Protocol):

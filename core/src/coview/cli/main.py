@@ -22,7 +22,7 @@ COMMANDS = {
     "embed": "coview.cli.embed",
     "export": "coview.cli.export",
     "views": "coview.cli.views",
-    "new": "coview.cli.new",
+    "new": "coview.cli.new.command",
     "check": "coview.cli.check",
     "pack": "coview.cli.pack",
     "doctor": "coview.cli.doctor",

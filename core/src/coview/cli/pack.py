@@ -55,8 +55,8 @@ def command(
     """
     from coview.commands.weights import tell_bad_images
     from coview.data.base import DataSettings
-    from coview.data.packing import pack, refuse_taken, splits_of
     from coview.data.sources import open_source
+    from coview.data.sources.packing import pack, refuse_taken, splits_of
 
     refuse_taken(out)
     settings = DataSettings(

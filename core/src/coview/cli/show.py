@@ -10,7 +10,7 @@ import click
 from coview.commands.options import changes_from, json_option, print_json, recipe_options
 
 if TYPE_CHECKING:
-    from coview.resolve import Part, Resolved
+    from coview.recipes.resolve import Part, Resolved
 
 
 @click.command("show")
@@ -30,8 +30,8 @@ def command(
 
     Without --image-size or --preset, this is the paper's recipe.
     """
-    from coview.configure import configure
-    from coview.recipes import to_toml
+    from coview.recipes.configure import configure
+    from coview.recipes.recipe import to_toml
 
     resolved = configure(method, None, changes_from(uses, settings, **shortcuts), "command line")
     if toml:

@@ -195,7 +195,7 @@ def _dry_run(request: Any, as_json: bool) -> None:
 
 
 def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
-    from coview.training.distributed import is_first
+    from coview.distributed import is_first
     from coview.training.loop import fit
     from coview.training.start import start
 

@@ -32,9 +32,9 @@ def command(
     **shortcuts: Any,
 ) -> None:
     """Draw a few images (first column) and the views the recipe makes of them."""
-    from coview.configure import configure
     from coview.data.sources import open_source
-    from coview.report.views import draw_views
+    from coview.recipes.configure import configure
+    from coview.views.picture import draw_views
 
     source = open_source(data)
     changes = changes_from(uses, settings, **shortcuts)

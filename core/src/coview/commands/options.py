@@ -66,7 +66,7 @@ def changes_from(
     **shortcuts: Any,
 ) -> Any:
     """Return the changes that the recipe options stand for."""
-    from coview.configure import Changes, parse_set, parse_use
+    from coview.recipes.configure import Changes, parse_set, parse_use
 
     return Changes(use=parse_use(uses), set=parse_set(settings), **shortcuts)
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from coview.data.base import ImageData
-    from coview.evaluation.exported import ExportedBackbone
-    from coview.evaluation.opening import Weights
+    from coview.weights.exported import ExportedBackbone
+    from coview.weights.open import Weights
 
 
 def weights_argument(function: AnyCommand) -> AnyCommand:
@@ -130,7 +130,7 @@ def opened(
 
 def found_weights(weights: Path, backbone: str | None, pretrained: bool) -> Weights:
     """Load weights by any name."""
-    from coview.evaluation.opening import open_weights
+    from coview.weights.open import open_weights
 
     return open_weights(weights, backbone=backbone, pretrained=pretrained)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 from torch import Tensor
 
-from coview.data.bad import BadImages
+from coview.data.bad_images import BadImages
 from coview.data.base import SMALL_IMAGE, DataSettings, ImageData, Split
 from coview.data.decode import Fitted, decode_all, fit_all
 from coview.data.splits import hold_out, part, statistics

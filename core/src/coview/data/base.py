@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.data.bad import POLICIES, BadImages
+from coview.data.bad_images import POLICIES, BadImages
 from coview.settings import between, gt, one_of, setting
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from coview.data import bands
-from coview.data.bad import BadImageError, BadImages, Readable
+from coview.data.bad_images import BadImageError, BadImages, Readable
 from coview.errors import RequestError
 
 CHUNK = 64

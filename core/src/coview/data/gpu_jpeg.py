@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from coview.data.bad import Fault, read
+from coview.data.bad_images import Fault, read
 from coview.data.decode import Files, fit
 from coview.errors import RequestError
 

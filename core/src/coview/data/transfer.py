@@ -68,7 +68,7 @@ def gathered(
     """Yield the images of each list of rows, read ahead by a thread.
 
     Args:
-        images: has ``gather(rows, out)``, see :class:`coview.data.packed.Packed`.
+        images: has ``gather(rows, out)``, see :class:`coview.data.sources.pack.Packed`.
         batches: (B,) int64 each.
         device: CUDA: batches come in a few pinned buffers by turns, for
             :func:`on_device`, which waits for a copy before its buffer is written again.

@@ -9,9 +9,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.evaluation.exported import ExportedBackbone
-from coview.training.sync_norm import localise
+from coview.nn.sync_norm import localise
 from coview.views import unit_interval
+from coview.weights.exported import ExportedBackbone
 
 
 @torch.no_grad()

@@ -12,15 +12,9 @@ from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import nn
 
 from coview.data.base import ImageData
-from coview.data.splits import part
+from coview.data.splits import labelled_subset, part
 from coview.errors import RequestError
-from coview.evaluation.classifiers import Classifier, refuse_unsavable, save_classifier
-from coview.evaluation.exported import ExportedBackbone
-from coview.evaluation.knn import labelled_splits
-from coview.evaluation.metrics import class_count
-from coview.evaluation.protocols import FineTuning
-from coview.evaluation.subsets import labelled_subset
-from coview.evaluation.supervised import (
+from coview.evaluation.classifier import (
     Outcome,
     augmentation_for,
     by_labels,
@@ -30,7 +24,12 @@ from coview.evaluation.supervised import (
     scores_of,
     train_classifier,
 )
-from coview.evaluation.trained import cut, load_encoder
+from coview.evaluation.knn import labelled_splits
+from coview.evaluation.metrics import class_count
+from coview.recipes.protocols import FineTuning
+from coview.weights.checkpoint import cut, load_encoder
+from coview.weights.classifier import Classifier, refuse_unsavable, save_classifier
+from coview.weights.exported import ExportedBackbone
 
 
 @attrs.frozen(kw_only=True)
@@ -101,8 +100,8 @@ def finetune(
         head: layers between backbone and classifier, as :func:`starting_network` gives them.
         width: what they give.
         data: with labels.
-        protocol: see :mod:`coview.evaluation.protocols`.
-        labels: see :func:`coview.evaluation.subsets.labelled_subset`.
+        protocol: see :mod:`coview.recipes.protocols`.
+        labels: see :func:`coview.data.splits.labelled_subset`.
         start: for the result.
         layer_decay: each layer's rate is this times that of the next; 1: all alike.
         seed: of the subset, the classifier, the order and the augmentation.

@@ -16,7 +16,7 @@ from coview.errors import RequestError
 from coview.evaluation.features import feature_batches, features
 from coview.evaluation.metrics import accuracies, class_count
 from coview.evaluation.neighbours import QUERIES, nearest, precision
-from coview.evaluation.stored import InFile, InMemory, Rows
+from coview.evaluation.rows import InFile, InMemory, Rows
 
 VOTES = ("weighted", "plain")
 MOST_IN_MEMORY = 1 << 30

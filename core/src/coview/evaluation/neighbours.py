@@ -11,6 +11,7 @@ returned: a bound that rounding would have to conspire to reach.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -18,9 +19,111 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from coview.evaluation.largest import largest
-from coview.evaluation.pairs import products
-from coview.evaluation.stored import InFile, Rows
+from coview.evaluation.rows import InFile, InMemory, Rows
+
+GROUP = 4
+"""Of so many numbers only the largest is compared, until few enough are left to compare all."""
+INTEGERS = {
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
+"""What has the same bits: positive numbers are ordered as those are, which a CPU does faster."""
+
+
+def largest(values: Tensor, count: int, *, in_order: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the largest of each row (Q, count) and where they are.
+
+    Args:
+        values: (Q, N), without NaN.
+        count: at most N are returned.
+        in_order: largest first; in no order otherwise.
+    """
+    if values.device.type == "cpu" and values.dtype in INTEGERS:
+        found, places = _search(values.view(INTEGERS[values.dtype]), count, in_order)
+        if found.numel() and found.amin() > 0:
+            return found.view(values.dtype), places
+    return _search(values, count, in_order)
+
+
+def _search(values: Tensor, count: int, in_order: bool) -> tuple[Tensor, Tensor]:
+    """Return the same: they are in the groups whose largest numbers are the largest."""
+    width = values.shape[1]
+    step = width // GROUP
+    if step < 2 * count:
+        return _compared(values, min(count, width), in_order)
+    # A group's members are a step apart, so that all groups are compared side by side.
+    even = GROUP * step
+    groups = values[:, :even].unflatten(1, (GROUP, step))
+    chosen = _search(groups.amax(dim=1), count, False)[1]
+    wanted = chosen.unsqueeze(1).expand(-1, GROUP, -1)
+    members = torch.cat([groups.gather(2, wanted).flatten(1), values[:, even:]], dim=1)
+    found, which = _compared(members, count, in_order)
+    member = which // count
+    if even == width:
+        return found, chosen.gather(1, which - member * count) + member * step
+    # What is left over is in no group.
+    inside = chosen.gather(1, which % count) + member * step
+    return found, torch.where(member < GROUP, inside, which + (even - GROUP * count))
+
+
+def _compared(values: Tensor, count: int, in_order: bool) -> tuple[Tensor, Tensor]:
+    found, places = values.topk(count, dim=1, sorted=in_order)
+    return found, places
+
+
+VALUES = (1 << 18, 1 << 25)
+"""Numbers of rows copied at once: on a CPU 1 MiB in float32, to stay in its cache; on others."""
+
+
+def products(rows: Rows, queries: Tensor, places: Tensor) -> Tensor:
+    """Return each query's products with its rows.
+
+    Args:
+        rows: N of them.
+        queries: (Q, D).
+        places: (Q, n), each query's own, none twice.
+
+    Returns:
+        (Q, n), in the queries' precision.
+    """
+    table = rows.rows if isinstance(rows, InMemory) else None
+    if table is None or queries.is_cuda or table.is_cuda or table.dtype != queries.dtype:
+        return _copied(rows, queries, places)
+    return _in_order_of_rows(table.contiguous(), queries, places)
+
+
+def _in_order_of_rows(table: Tensor, queries: Tensor, places: Tensor) -> Tensor:
+    """Read each row once, where it is; what is read again and again are queries, which are few.
+
+    They are the entries at ``places`` of a matrix product of which no others are computed.
+    """
+    place, order = places.flatten().int().sort(stable=True)
+    ends = order.new_zeros(len(table) + 1)
+    torch.cumsum(torch.bincount(place, minlength=len(table)), 0, out=ends[1:])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        wanted = torch.sparse_csr_tensor(
+            ends,
+            order // places.shape[1],
+            queries.new_zeros(len(order)),
+            (len(table), len(queries)),
+            check_invariants=False,
+        )
+        found: Tensor = torch.sparse.sampled_addmm(wanted, table, queries.T, beta=0.0)
+    return torch.empty_like(found.values()).scatter_(0, order, found.values()).view_as(places)
+
+
+def _copied(rows: Rows, queries: Tensor, places: Tensor) -> Tensor:
+    """Copy the rows of a few queries at a time."""
+    few = max(1, VALUES[queries.is_cuda] // (places.shape[1] * queries.shape[1]))
+    parts = []
+    for query, own in zip(queries.split(few), places.split(few), strict=True):
+        found = rows.at(own).to(query.device, query.dtype)
+        # A row times a matrix: the other way round is a slower kernel.
+        parts.append(torch.bmm(query.unsqueeze(1), found.transpose(1, 2)).squeeze(1))
+    return torch.cat(parts)
+
 
 QUERIES = 1024
 """Queries that are compared at once."""

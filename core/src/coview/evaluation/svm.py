@@ -14,13 +14,13 @@ from torch import Tensor
 
 from coview.data.base import ImageData
 from coview.errors import CoviewError
-from coview.evaluation.classifiers import refuse_unsavable, save_linear
-from coview.evaluation.exported import ExportedBackbone
 from coview.evaluation.features import features
 from coview.evaluation.knn import labelled_splits
+from coview.evaluation.linear import Heads, Standard
 from coview.evaluation.metrics import accuracies, class_count
-from coview.evaluation.probe import Heads, Standard
-from coview.evaluation.protocols import SupportVectors
+from coview.recipes.protocols import SupportVectors
+from coview.weights.classifier import refuse_unsavable, save_linear
+from coview.weights.exported import ExportedBackbone
 
 PASSES = 10_000
 """Passes after which liblinear gives up."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
-from coview.configure import Changes
 from coview.errors import CoviewError, RequestError, unknown
-from coview.recipes import Recipe
+from coview.recipes.configure import Changes
+from coview.recipes.recipe import Recipe
 from coview.testing.errors import ConformanceError, NotTried
 from coview.testing.kit import PROMISES, Promise
 from coview.testing.subject import Subject

@@ -8,9 +8,9 @@ import attrs
 
 from coview.errors import PluginError
 from coview.hookspecs import ROLE_HOOKS, ROLES
+from coview.method.relay import refuse_misspelt
+from coview.recipes.resolve import Part
 from coview.registry import KINDS, Entry, entries, kind_of_role
-from coview.relay import refuse_misspelt
-from coview.resolve import Part
 from coview.testing.checks import FAILED, OK, SKIPPED, Result, said, try_all
 from coview.testing.errors import demand
 from coview.testing.kit import Promise

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from coview.configure import Changes, configure
-from coview.recipes import find_recipe
-from coview.resolve import Resolved
+from coview.recipes.configure import Changes, configure
+from coview.recipes.recipe import find_recipe
+from coview.recipes.resolve import Resolved
 
 
 def resolved(method: str, preset: str = "none") -> Resolved:

@@ -9,17 +9,17 @@ import attrs
 import torch
 from torch.optim import Optimizer
 
-from coview.configure import Changes, configure
 from coview.hookspecs import ROLES, hookimpl
-from coview.method import Method, build_method
+from coview.method.module import Method, build_method
+from coview.nn.sync_norm import synchronise
+from coview.optim.optimizers import make_optimizer, set_rate
 from coview.plan import Plan
-from coview.recipes import Recipe, find_recipe
+from coview.recipes.configure import Changes, configure
+from coview.recipes.recipe import Recipe, find_recipe
+from coview.recipes.resolve import Part, Resolved
 from coview.records import Batch, Step, Views
 from coview.registry import find
-from coview.resolve import Part, Resolved
 from coview.settings import fields_of
-from coview.training.optimizers import make_optimizer, set_rate
-from coview.training.sync_norm import synchronise
 
 SIZE, DATASET, STEPS_PER_EPOCH, TOTAL_STEPS = 32, 64, 4, 40
 BACKBONE = "resnet10-quarter"
@@ -189,7 +189,7 @@ class Subject:
 
     def export_facts(self) -> dict[str, Any]:
         """Return what an exported backbone's file says of it."""
-        from coview.evaluation.rebuilt import parts_of
+        from coview.weights.exported import parts_of
 
         part = self.resolved.part("backbone")
         return {

@@ -44,7 +44,7 @@ class Synchronisations(TorchDispatchMode):
 
     A copy from a device to the host is noted too, where there is a device; and
     numbers that are copied there from the host (``new_tensor``, ``torch.tensor`` with
-    a device, a list as an index): :func:`coview.constants.constant` keeps them there.
+    a device, a list as an index): :func:`coview.nn.constants.constant` keeps them there.
 
     Some values are drawn on the host by design (what an augmentation branches on).
     With ``of``, only what is computed from those tensors counts::

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from coview.training.distributed import active, control_group
+from coview.distributed import active, control_group
 
 
 class Agreement:

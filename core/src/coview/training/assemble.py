@@ -12,27 +12,27 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from coview.backbones import from_module
-from coview.compiling import require_compiler
 from coview.data.base import ImageData, Source
 from coview.data.loader import Batches
-from coview.encoders import Encoder
+from coview.distributed import active, from_first, is_first, rank, wait, world_size
 from coview.errors import RequestError
-from coview.evaluation.published import protocols_of
-from coview.evaluation.rebuilt import parts_of
-from coview.method import Method, build_method
+from coview.evaluation.protocols import protocols_of
+from coview.method.module import Method, build_method
+from coview.nn.backbones import from_module
+from coview.nn.compile import require_compiler
+from coview.nn.encoder import Encoder
+from coview.nn.sync_norm import synchronise
+from coview.optim.optimizers import make_optimizer
 from coview.plan import Plan
-from coview.recipes import Use
-from coview.resolve import GIVEN, Resolved
+from coview.recipes.recipe import Use
+from coview.recipes.resolve import GIVEN, Resolved
 from coview.training.device import autocasting
 from coview.training.directory import default_directory, new_directory
-from coview.training.distributed import active, from_first, is_first, rank, wait, world_size
 from coview.training.initial import initialise
-from coview.training.optimizers import make_optimizer
 from coview.training.request import Request
 from coview.training.run import Options, Run
-from coview.training.sync_norm import synchronise
 from coview.views import TransformViews
+from coview.weights.exported import parts_of
 
 
 def assemble(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from coview.errors import RequestError, unknown
-from coview.recipes import AFTERWARDS
+from coview.recipes.recipe import AFTERWARDS
 
 Differences = dict[str, tuple[Any, Any]]
 """Key -> what it was, and what it is now."""

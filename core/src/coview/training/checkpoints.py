@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from coview.errors import CoviewError, RequestError
 from coview.files import replacing
-from coview.method import Method
+from coview.method.module import Method
 
 FORMAT = 1
 FOLDER = "checkpoints"

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from coview.distributed import active, local_rank
 from coview.errors import RequestError, unknown
-from coview.training.distributed import active, local_rank
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 

@@ -14,9 +14,9 @@ import torch
 
 from coview.errors import RequestError
 from coview.files import write_json, write_text
-from coview.recipes import to_toml
-from coview.resolve import CORE
-from coview.training.observers import OF_THE_TERMINAL
+from coview.recipes.recipe import to_toml
+from coview.recipes.resolve import CORE
+from coview.training.observers.base import OF_THE_TERMINAL
 from coview.training.run import Run
 
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy")

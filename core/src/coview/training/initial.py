@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from coview.errors import RequestError
-from coview.evaluation.exported import load_backbone, refuse_other_heads
-from coview.evaluation.layouts import load_into, match, read_tensors
-from coview.evaluation.weightfile import is_foreign
-from coview.method import Method
+from coview.method.module import Method
+from coview.weights.exported import is_foreign, load_backbone, refuse_other_heads
+from coview.weights.foreign import load_into, match, read_tensors
 
 
 def initialise(method: Method, weights: Path | None, notice: Callable[[str], None]) -> None:

@@ -12,15 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.compiling import compiled
-from coview.data.bad import DataError
-from coview.errors import CoviewError
-from coview.records import Batch, Step
-from coview.training import checkpoints
-from coview.training.agreement import Agreement
-from coview.training.clock import Clock
-from coview.training.directory import write_end
-from coview.training.distributed import (
+from coview.data.bad_images import DataError
+from coview.distributed import (
     active,
     is_first,
     is_loss_of_another,
@@ -31,11 +24,18 @@ from coview.training.distributed import (
     wait,
     world_size,
 )
-from coview.training.finite import diverged, gradient_norm, refuse_diverged
+from coview.errors import CoviewError
+from coview.nn.compile import compiled
+from coview.optim.optimizers import set_rate, set_weight_decay
+from coview.records import Batch, Step
+from coview.training import checkpoints
+from coview.training.agreement import Agreement
+from coview.training.clock import Clock
+from coview.training.directory import write_end
+from coview.training.evaluate import finish, measure_baselines, measure_online
+from coview.training.health import diverged, gradient_norm, refuse_diverged
 from coview.training.interrupts import Interrupted, Interrupts
-from coview.training.measure import finish, measure_baselines, measure_online
-from coview.training.observers import close, states
-from coview.training.optimizers import set_rate, set_weight_decay
+from coview.training.observers.base import close, states
 from coview.training.run import Run
 
 

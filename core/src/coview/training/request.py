@@ -9,16 +9,16 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
-from coview.configure import SEEDS, Changes, configure, run_table
 from coview.data.base import Source
 from coview.data.kinds import refuse_other_kind
 from coview.data.sources import open_source
+from coview.distributed import TIMEOUT
 from coview.errors import RequestError
-from coview.recipes import Recipe
-from coview.resolve import Resolved
+from coview.recipes.configure import SEEDS, Changes, configure, run_table
+from coview.recipes.recipe import Recipe
+from coview.recipes.resolve import Resolved
 from coview.training.clock import Clock
 from coview.training.device import pick_device, pick_precision
-from coview.training.distributed import TIMEOUT
 from coview.training.run import Options
 
 

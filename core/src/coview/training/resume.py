@@ -8,15 +8,15 @@ from typing import Any
 
 import attrs
 
-from coview.data.arrays import OBJECT
+from coview.data.sources.arrays import OBJECT
+from coview.distributed import is_first, wait
 from coview.errors import CoviewError, RequestError
 from coview.files import sweep
-from coview.recipes import find_recipe
+from coview.recipes.recipe import find_recipe
 from coview.training import changes, checkpoints
 from coview.training.assemble import assemble
 from coview.training.directory import cut_metrics
-from coview.training.distributed import is_first, wait
-from coview.training.observers import Watcher, restore
+from coview.training.observers.base import Watcher, restore
 from coview.training.request import Request, prepare
 from coview.training.run import Run
 

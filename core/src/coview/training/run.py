@@ -15,14 +15,14 @@ from torch.optim import Optimizer
 
 from coview.data.base import ImageData
 from coview.data.loader import Batches
+from coview.distributed import TIMEOUT, is_first
 from coview.files import append_line
-from coview.method import Method
+from coview.method.module import Method
 from coview.plan import Plan
-from coview.recipes import to_toml
-from coview.resolve import Resolved
-from coview.training.distributed import TIMEOUT, is_first
+from coview.recipes.recipe import to_toml
+from coview.recipes.resolve import Resolved
 from coview.training.interrupts import Interrupts
-from coview.training.observers import Watcher
+from coview.training.observers.base import Watcher
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +38,7 @@ class Options:
         evaluate_every: epochs between kNN evaluations during training; 0: none.
         log_every: steps between logged metrics.
         evaluate: measure kNN accuracy before and after training.
-        compile: compile networks, views and losses; see :mod:`coview.compiling`.
+        compile: compile networks, views and losses; see :mod:`coview.nn.compile`.
         timeout: seconds after which a process that hears nothing of another ends the run.
     """
 

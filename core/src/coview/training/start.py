@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from coview.distributed import is_first, is_loss_of_another, join
 from coview.errors import CoviewError, RequestError
-from coview.resolve import CORE
+from coview.recipes.resolve import CORE
 from coview.training.assemble import assemble
-from coview.training.bad_images import BadImageWatch
-from coview.training.collapse import watched
 from coview.training.directory import new_directory, refuse_taken, write_changes, write_start
-from coview.training.distributed import is_first, is_loss_of_another, join
 from coview.training.loop import save
-from coview.training.observers import OF_THE_TERMINAL, Watcher, watchers
+from coview.training.observers.bad_images import BadImageWatch
+from coview.training.observers.base import OF_THE_TERMINAL, Watcher, watchers
+from coview.training.observers.collapse import watched
 from coview.training.request import Request, prepare
 from coview.training.resume import read_facts, refuse_changes, resumed
 from coview.training.run import Run

@@ -8,12 +8,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.constants import like
 from coview.errors import RequestError
+from coview.nn.constants import like
 from coview.settings import between, gt, increasing, one_of, setting
+from coview.views.backends.fused.fusing import fuse, whether_compiled
+from coview.views.backends.kornia import as_kornia
+from coview.views.backends.torchvision import as_torchvision
 from coview.views.chain import Chain, Operation
-from coview.views.fusing import fuse, whether_compiled
-from coview.views.kornia_chain import as_kornia
 from coview.views.operations import (
     LUMA,
     Blur,
@@ -27,7 +28,6 @@ from coview.views.operations import (
     is_idle,
     jitter_ranges,
 )
-from coview.views.torchvision_chain import as_torchvision
 
 __all__ = ["LUMA", "OPERATIONS", "Augmentation", "Normalize"]
 

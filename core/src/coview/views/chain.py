@@ -10,7 +10,7 @@ from kornia.augmentation.base import _BasicAugmentationBase
 from kornia.augmentation.container.base import ImageSequentialBase
 from torch import Tensor
 
-from coview.views.fused import Fused
+from coview.views.backends.fused.plan import Fused
 
 Operation = Callable[[Tensor], Tensor]
 
@@ -33,7 +33,7 @@ class Chain:
     callable (a torchvision transform, say) is applied image by image, since
     those draw once a call, under the same seed; one with an attribute
     ``batched = True`` is called with the batch and should draw nothing. A
-    :class:`coview.views.fused.Fused` draws on the images' device.
+    :class:`coview.views.backends.fused.plan.Fused` draws on the images' device.
 
     The operations are kept out of ``nn.Module`` on purpose: moving kornia's to
     a GPU moves their random generators there, and every parameter that a

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
+from coview.distributed import rank, world_size
 from coview.hookspecs import hookimpl
 from coview.plan import Layout, Plan
 from coview.records import Batch, Pairs, Step, Views
-from coview.training.distributed import rank, world_size
 from coview.views.augmentation import Augmentation, Normalize
+from coview.views.backends.fused.fusing import fuse
+from coview.views.backends.fused.plan import Fused
 from coview.views.chain import Chain, unit_interval
-from coview.views.fused import Fused
-from coview.views.fusing import fuse
 
 __all__ = ["CropViews", "Rendering", "TransformViews", "positives"]
 

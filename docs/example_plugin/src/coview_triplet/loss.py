@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from coview import Plan, hookimpl, setting
-from coview.comparison import candidates
+from coview.losses.similarity import candidates
 from coview.settings import gt
 
 

@@ -13,7 +13,7 @@ import timm
 from timm.layers import GroupNorm, StdConv2d
 from torch import nn
 
-from coview.backbones import BackboneSettings
+from coview.nn.backbones import BackboneSettings
 
 GROUPS = 16
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import attrs
 from torch import Tensor, nn
 
-from coview.comparison import reduced, unit
-from coview.compiling import compilable
 from coview.hookspecs import hookimpl
+from coview.losses.similarity import reduced, unit
+from coview.nn.compile import compilable
 from coview.plan import Plan
 from coview.records import Encoded, Targets
 from coview.settings import one_of, setting

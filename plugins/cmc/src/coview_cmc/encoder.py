@@ -10,10 +10,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.encoders import ByView, Encoder, EncoderSettings
 from coview.errors import RequestError
-from coview.heads import NORMS, OUTPUT_NORMS, mlp
 from coview.hookspecs import hookimpl
+from coview.nn.encoder import ByView, Encoder, EncoderSettings
+from coview.nn.heads import NORMS, OUTPUT_NORMS, mlp
 from coview.plan import Layout, Plan
 from coview.records import Batch, Encoded, Views
 from coview.settings import gt, one_of, setting

@@ -10,7 +10,7 @@ from kornia.color import rgb_to_linear_rgb, rgb_to_ycbcr
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from coview.constants import like
+from coview.nn.constants import like
 from coview.plan import Plan
 
 Range = tuple[tuple[float, ...], tuple[float, ...]]

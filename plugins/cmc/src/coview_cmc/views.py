@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
-from coview.constants import constant, like
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
+from coview.nn.constants import constant, like
 from coview.plan import Layout, Plan
 from coview.records import Batch, Pairs, Step, Views
 from coview.settings import between, one_of, setting

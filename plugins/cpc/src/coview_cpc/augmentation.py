@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from coview.distributed import rank, world_size
 from coview.records import Step
 from coview.settings import between, ge, gt, setting
-from coview.training.distributed import rank, world_size
 from coview.views import Chain, fuse
 
 

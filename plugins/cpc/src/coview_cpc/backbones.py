@@ -6,7 +6,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.models.resnetv2 import PreActBottleneck, ResNetStage, ResNetV2
 from torch import nn
 
-from coview.backbones import BackboneSettings
+from coview.nn.backbones import BackboneSettings
 
 
 def resnet50(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:

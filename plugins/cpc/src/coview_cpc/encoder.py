@@ -8,9 +8,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.encoders import ByView, Encoder, EncoderSettings, norm_views
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
+from coview.nn.encoder import ByView, Encoder, EncoderSettings, norm_views
 from coview.plan import Plan
 from coview.records import Batch, Encoded, Views
 from coview.settings import between, ge, gt, one_of, setting

@@ -6,12 +6,12 @@ import attrs
 import torch
 from torch import nn
 
+from coview.distributed import gather, rank, world_size
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Encoded, Negatives, Step
 from coview.settings import ge, setting
-from coview.training.distributed import gather, rank, world_size
 from coview_cpc.encoder import EVERY_PATCH
 
 

@@ -6,11 +6,11 @@ import attrs
 import torch
 from torch import nn
 
+from coview.distributed import gather
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
 from coview.records import Negatives, Targets
 from coview.settings import one_of, setting
-from coview.training.distributed import gather
 
 
 class InBatch(nn.Module):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 from torch import Tensor, nn
 
-from coview.contrast import softmax_loss
 from coview.hookspecs import hookimpl
+from coview.losses.softmax import softmax_loss
 from coview.plan import Plan
 from coview.records import Encoded, Negatives, Step, Targets
 from coview.schedules import Schedule

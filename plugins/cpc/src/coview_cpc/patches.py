@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torchvision.transforms.v2.functional import center_crop
 
-from coview.constants import like
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
+from coview.nn.constants import like
 from coview.plan import Layout, Plan
 from coview.records import Batch, Step, Views
 from coview.settings import between, ge, gt, setting

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.data.bad import BadImageError, BadImages
+from coview.data.bad_images import BadImageError, BadImages
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import decode_all
-from coview.data.folder import Folder
-from coview.data.listing import Listing
+from coview.data.sources.folder import Folder, Listing
 from coview.data.splits import digest, hold_out, part
 from coview.errors import CoviewError, RequestError
 

@@ -12,8 +12,8 @@ from torchvision.transforms.v2.functional import center_crop
 from torchvision.utils import make_grid, save_image
 
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.exported import ExportedBackbone
 from coview.files import replacing
+from coview.weights.exported import ExportedBackbone
 
 CELL = 224
 """Least pixels a side of a picture's cells."""

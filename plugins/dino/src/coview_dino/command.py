@@ -38,10 +38,10 @@ def command(
     import torch
 
     from coview.data.base import DataSettings
-    from coview.data.reading import read_batches
+    from coview.data.loader import read_batches
     from coview.data.sources import open_source
-    from coview.evaluation.exported import load_backbone
     from coview.training.device import pick_device
+    from coview.weights.exported import load_backbone
     from coview_dino.attention import draw_attention
 
     exported = load_backbone(weights).to(pick_device(device))

@@ -6,12 +6,12 @@ import attrs
 import torch
 from timm.layers.drop import DropPath
 
-from coview.encoders import Encoder, EncoderSettings, norm_views
+from coview.distributed import rank
 from coview.hookspecs import hookimpl
+from coview.nn.encoder import Encoder, EncoderSettings, norm_views
 from coview.plan import Plan
 from coview.records import Batch, Encoded, Step, Views
 from coview.settings import ge, gt, one_of, setting
-from coview.training.distributed import rank
 from coview_dino.head import DINOHead
 
 

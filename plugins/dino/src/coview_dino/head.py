@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from coview.comparison import unit
+from coview.losses.similarity import unit
 
 
 class UnitRows(nn.Module):

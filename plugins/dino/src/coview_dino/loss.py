@@ -6,16 +6,16 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.assignments import log_assignments
-from coview.comparison import reduced, soft_cross_entropies
+from coview.distributed import mean_over_processes
 from coview.errors import RequestError
 from coview.guards import Guard
 from coview.hookspecs import hookimpl
+from coview.losses.assignments import log_assignments
+from coview.losses.similarity import reduced, soft_cross_entropies
 from coview.plan import Plan
 from coview.records import Encoded, Step, Targets
 from coview.schedules import Schedule
 from coview.settings import between, gt, one_of, setting
-from coview.training.distributed import mean_over_processes
 
 
 class SelfDistillation(nn.Module):

@@ -9,13 +9,13 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.comparison import unit
+from coview.distributed import gather, rank, world_size
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
+from coview.losses.similarity import unit
 from coview.plan import Plan
 from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
 from coview.settings import between, ge, one_of, setting
-from coview.training.distributed import gather, rank, world_size
 from coview_instdisc.shares import Share, fresh, moved
 
 

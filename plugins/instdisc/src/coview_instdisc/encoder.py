@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from torch import nn
 
-from coview.encoders import Encoder, EncoderSettings
+from coview.nn.encoder import Encoder, EncoderSettings
 from coview.plan import Plan
 from coview.settings import gt, setting
 

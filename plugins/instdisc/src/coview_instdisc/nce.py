@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from coview.comparison import candidates, reduced
+from coview.distributed import mean_over_processes
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
+from coview.losses.similarity import candidates, reduced
 from coview.plan import Plan
 from coview.records import Encoded, Negatives, Step, Targets
 from coview.schedules import Schedule
 from coview.settings import gt, one_of, setting
-from coview.training.distributed import mean_over_processes
 
 
 class NCE(nn.Module):

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from coview.comparison import unit
-from coview.training.distributed import gather, is_first, rank, world_size
+from coview.distributed import gather, is_first, rank, world_size
+from coview.losses.similarity import unit
 
 BLOCK = 1 << 20
 """Rows that are drawn at once when a bank starts; a bank of more is drawn block by block."""

@@ -14,8 +14,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from coview.backbones import BackboneSettings
 from coview.errors import RequestError
+from coview.nn.backbones import BackboneSettings
 
 PATCH = 16
 BLOCKS = 12

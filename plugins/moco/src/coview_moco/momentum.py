@@ -6,15 +6,15 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.encoders import Encoder
+from coview.distributed import gather, rank
 from coview.errors import RequestError
 from coview.guards import Guard
 from coview.hookspecs import hookimpl
+from coview.nn.encoder import Encoder
 from coview.plan import Plan
 from coview.records import Batch, Step, Targets, Views
 from coview.schedules import Schedule
 from coview.settings import between, one_of, setting
-from coview.training.distributed import gather, rank
 
 
 class Momentum(nn.Module):

@@ -8,13 +8,13 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.comparison import unit
+from coview.distributed import gather
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
+from coview.losses.similarity import unit
 from coview.plan import Plan
 from coview.records import Negatives, Step, Targets
 from coview.settings import ge, gt, setting
-from coview.training.distributed import gather
 
 
 class Queue(nn.Module):

@@ -64,9 +64,9 @@ def command(
         raise RequestError("--distill-weight weighs against labels: give --labels too.")
     import torch
 
-    from coview.evaluation.classifiers import load_classifier, save_classifier, student_of
-    from coview.evaluation.protocols import changed
+    from coview.recipes.protocols import changed
     from coview.training.device import pick_device
+    from coview.weights.classifier import load_classifier, save_classifier, student_of
     from coview_simclr_v2.distillation import PAPER, distill
 
     place = pick_device(device)

@@ -15,12 +15,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, softmax
 
 from coview.data.base import ImageData, Split
-from coview.evaluation.classifiers import Classifier
-from coview.evaluation.frozen import unmoved
-from coview.evaluation.knn import labelled_splits
-from coview.evaluation.protocols import Protocol
-from coview.evaluation.subsets import labelled_subset
-from coview.evaluation.supervised import (
+from coview.data.splits import labelled_subset
+from coview.evaluation.classifier import (
     Loss,
     Outcome,
     augmentation_for,
@@ -29,6 +25,10 @@ from coview.evaluation.supervised import (
     scores_of,
     train_classifier,
 )
+from coview.evaluation.features import unmoved
+from coview.evaluation.knn import labelled_splits
+from coview.recipes.protocols import Protocol
+from coview.weights.classifier import Classifier
 
 # As the first stage: LARS, 0.1 x the root of the batch, 5 % warm-up.
 PAPER = Protocol(

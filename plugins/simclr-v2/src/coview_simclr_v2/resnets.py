@@ -14,7 +14,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from timm.models.sknet import SelectiveKernelBottleneck
 from torch import nn
 
-from coview.backbones import BackboneSettings, Factory, first_layer, with_stem
+from coview.nn.backbones import BackboneSettings, Factory, first_layer, with_stem
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 SK_RATIO = 0.0625

@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 from torch import nn
 
-from coview.encoders import Encoder, EncoderSettings, norm_views
-from coview.heads import NORMS, OUTPUT_NORMS, mlp
+from coview.nn.encoder import Encoder, EncoderSettings, norm_views
+from coview.nn.heads import NORMS, OUTPUT_NORMS, mlp
 from coview.plan import Plan
 from coview.settings import gt, one_of, setting
 

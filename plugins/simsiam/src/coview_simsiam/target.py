@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from coview.neutral import OnlineTarget
+from coview.method.neutral import OnlineTarget
 
 
 class StopGradient(OnlineTarget):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from coview.comparison import unit
-from coview.encoders import Encoder, EncoderSettings, norm_views
-from coview.heads import NORMS, mlp
 from coview.hookspecs import hookimpl
+from coview.losses.similarity import unit
+from coview.nn.encoder import Encoder, EncoderSettings, norm_views
+from coview.nn.heads import NORMS, mlp
 from coview.plan import Plan
 from coview.records import Step
 from coview.settings import ge, gt, one_of, setting

@@ -8,11 +8,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.assignments import log_assignments
-from coview.comparison import reduced, soft_cross_entropies
-from coview.encoders import Encoder
 from coview.guards import Guard
 from coview.hookspecs import hookimpl
+from coview.losses.assignments import log_assignments
+from coview.losses.similarity import reduced, soft_cross_entropies
+from coview.nn.encoder import Encoder
 from coview.plan import Plan
 from coview.records import Encoded, Negatives, Step, Targets
 from coview.schedules import Schedule

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from coview.training.distributed import gather
+from coview.distributed import gather
 
 BLOCK = 1 << 21
 """Scores that are worked on at once: 8 MiB in float32, for the cache that processors share."""

@@ -17,7 +17,7 @@ import numpy as np
 from webdataset.autodecode import basichandlers
 from webdataset.tariterators import group_by_keys
 
-from coview.data.named import data_root
+from coview.data.sources.torchvision import data_root
 from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 

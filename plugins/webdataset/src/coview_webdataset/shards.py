@@ -17,10 +17,10 @@ from torch.utils.data import Dataset
 from webdataset.shardlists import expand_urls
 
 from coview.data.assemble import assemble, common_size, delivered_size
-from coview.data.bad import BadImageError
+from coview.data.bad_images import BadImageError
 from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
 from coview.data.decode import FORMATS, decode_plain, named
-from coview.data.layout import numbered
+from coview.data.sources.arrays import numbered
 from coview.data.splits import digest, evenly_spaced
 from coview.errors import RequestError
 from coview_webdataset.index import IMAGES, Index, index_of

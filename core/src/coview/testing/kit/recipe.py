@@ -13,10 +13,10 @@ from typing import Any
 
 import attrs
 
-from coview.configure import Changes, configure
-from coview.recipes import read_recipe, to_toml
+from coview.recipes.configure import Changes, configure
+from coview.recipes.recipe import read_recipe, to_toml
+from coview.recipes.resolve import Part, Resolved
 from coview.registry import find
-from coview.resolve import Part, Resolved
 from coview.settings import fields_of, structure
 from coview.testing.errors import NotTried, demand
 from coview.testing.subject import Subject

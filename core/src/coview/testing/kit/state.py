@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from coview.errors import RequestError
-from coview.evaluation.exported import export, load_backbone, save_backbone
 from coview.hookspecs import hookimpl
 from coview.records import Batch, Views
 from coview.testing.errors import NotTried, demand
 from coview.testing.kit.step import forward_in_parts
 from coview.testing.states import same
 from coview.testing.subject import Built, Subject
+from coview.weights.exported import export, load_backbone, save_backbone
 
 STEPS = 3
 

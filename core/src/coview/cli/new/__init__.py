@@ -1,0 +1,1 @@
+"""``coview new``: a plugin package to start from."""

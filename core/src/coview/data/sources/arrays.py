@@ -1,0 +1,235 @@
+"""Data given as Python objects: arrays, tensors and map-style data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from coview.data.assemble import assemble, common_size, delivered_size, fits
+from coview.data.base import DataSettings, ImageData, Split
+from coview.data.decode import CHUNK, fit, pixels
+from coview.data.loader import fetched
+from coview.data.splits import digest, evenly_spaced
+from coview.errors import RequestError
+
+GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+
+
+def one_image(item: Any) -> Tensor:
+    """Return the image of a data set's item as (1 or 3, H, W) uint8."""
+    image = item[0] if isinstance(item, (tuple, list)) and len(item) else item
+    if isinstance(image, Image.Image):
+        try:
+            return pixels(image, 1 if image.mode.startswith(GREY_MODES) else 3)
+        except ValueError as error:
+            raise RequestError(f"An image cannot be used: {error}.") from error
+    if isinstance(image, (Tensor, np.ndarray)):
+        return as_images(image[None])[0]
+    raise RequestError(
+        f"An item must be an image (tensor, array or PIL image), or a tuple that begins with "
+        f"(image, label): the image is {type(image).__name__}."
+    )
+
+
+def as_images(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Return images in any accepted layout as (N, 1 or 3, H, W) uint8.
+
+    Where both readings are possible the channels of a tensor come first, those
+    of an array last, as is the custom of either.
+    """
+    images = _as_tensor(values)
+    if images.ndim == 3:
+        images = images[:, None]
+    first, last = (images.ndim == 4 and images.shape[d] in (1, 3) for d in (1, 3))
+    if not (first or last) or 0 in images.shape[1:]:
+        raise RequestError(
+            f"Images must be of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 "
+            f"channels: {tuple(values.shape)}."
+        )
+    if last and not (first and isinstance(values, Tensor)):
+        images = images.permute(0, 3, 1, 2)
+    return _to_bytes(images).contiguous()
+
+
+def _as_tensor(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    try:
+        # torch takes neither negative strides nor, without a warning, read-only memory.
+        return torch.from_numpy(np.require(values, requirements=("C", "W")))
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"Images must be uint8 or float: these are {values.dtype}.") from error
+
+
+def _to_bytes(images: Tensor) -> Tensor:
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        kind = str(images.dtype).removeprefix("torch.")
+        raise RequestError(f"Images must be uint8, or float in [0, 1]: these are {kind}.")
+    low, high = (images.min().item(), images.max().item()) if len(images) else (0, 0)
+    # Written so that NaN is refused.
+    if not 0 <= low <= high <= 1:
+        raise RequestError(f"Float images must be in [0, 1]: these run from {low:g} to {high:g}.")
+    return (images * 255).round().to(torch.uint8)
+
+
+def numbered(
+    labels: Iterable[Any], count: int, names: Any = None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Number labels from 0 by their order.
+
+    Args:
+        labels: whole numbers from 0 or texts, one an image.
+        count: of the images.
+        names: of the classes, by label, if known.
+
+    Returns:
+        (count,) int64, and the name of each class.
+    """
+    values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if values.shape != (count,):
+        raise RequestError(f"There must be one label an image, {count}: {values.shape}.")
+    if values.dtype.kind not in "iubU" or (values.dtype.kind == "i" and (values < 0).any()):
+        raise RequestError(
+            "Labels must be whole numbers from 0, or texts; leave them out if there are none."
+        )
+    found, numbers = np.unique(values, return_inverse=True)
+    named = names is not None and found.dtype.kind in "iu" and found[-1] < len(names)
+    return torch.from_numpy(numbers).long(), tuple(str(names[v] if named else v) for v in found)
+
+
+ACCEPTED = (
+    "Data can be an array or tensor of images, a tuple (images, labels), or a map-style data set "
+    "whose items are an image or (image, label)"
+)
+
+OBJECT = "array"
+"""What data are called that were given in Python."""
+
+
+def from_object(
+    data: object, settings: DataSettings, name: str = OBJECT, workers: int = 0
+) -> ImageData:
+    """Load data given as a Python object; a share is held out as for a folder.
+
+    Args:
+        data: images as a tensor or array, (N, H, W), (N, C, H, W) or
+            (N, H, W, C), uint8 or float in [0, 1]; a tuple (images, labels);
+            or a map-style data set whose items are an image (tensor, array or
+            PIL image) or a tuple that begins with (image, label).
+        settings: the user's.
+        name: what messages and the run call it.
+        workers: processes that read a data set's items.
+
+    Raises:
+        RequestError: it is none of that.
+    """
+    return Objects(data, name).load(settings, workers)
+
+
+class Objects:
+    """Serves a Python object as a :class:`coview.data.base.Source`."""
+
+    def __init__(self, data: Any, name: str = OBJECT) -> None:
+        """Check what was given; see :func:`from_object`."""
+        self.name, self._data, self._labels = name, data, None
+        if isinstance(data, tuple):
+            if len(data) != 2:
+                raise RequestError(f"{ACCEPTED}; not a tuple of {len(data)}.")
+            self._data, self._labels = data
+        if isinstance(self._data, (Tensor, np.ndarray)):
+            self._data = as_images(self._data)
+        elif isinstance(data, (tuple, str, bytes, Mapping)) or not hasattr(data, "__getitem__"):
+            raise RequestError(f"{ACCEPTED}; not {type(data).__name__}.")
+        elif not hasattr(data, "__len__"):
+            raise RequestError(f"{ACCEPTED}; {type(data).__name__} has no length.")
+        if not len(self._data):
+            raise RequestError("The data hold no images.")
+
+    def native_size(self) -> int:
+        """Return the shorter of height and width; 256 if the items' vary."""
+        if isinstance(self._data, Tensor):
+            return min(self._data.shape[-2:])
+        sample = evenly_spaced(len(self._data), 8)
+        return common_size(min(one_image(self._data[row]).shape[-2:]) for row in sample)
+
+    def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
+        """Load, split and describe."""
+        native, names = self.native_size(), getattr(self._data, "classes", None)
+        images, labels = self._data, self._labels
+        if not isinstance(images, Tensor):
+            channels = settings.channels or len(one_image(images[0]))
+            items = Items(images, delivered_size(settings, native), channels)
+            images, labels = _read(items, settings, workers)
+        numbers, classes = (None, ()) if labels is None else numbered(labels, len(images), names)
+        # What is read anew each time is only sampled.
+        rows = evenly_spaced(len(images), 16)
+        seen = [images] if isinstance(images, Tensor) else [images[row] for row in rows]
+        return assemble(
+            self.name,
+            Split(images, numbers),
+            None,
+            settings,
+            native=native,
+            channels=len(images[0]),
+            classes=classes,
+            fingerprint=digest(str(len(images)), numbers, *seen),
+        )
+
+
+@attrs.frozen(eq=False)
+class Items(Dataset[Tensor]):
+    """The images of a user's data set: one (channels, size, size) uint8 tensor an index."""
+
+    data: Any
+    size: int
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.fitted(self.data[index])
+
+    def fitted(self, item: Any) -> Tensor:
+        """Return an item's image at this size."""
+        return fit(one_image(item), self.size, self.channels)
+
+
+@attrs.frozen(eq=False)
+class _Pairs(Dataset[Any]):
+    items: Items
+    keep: bool
+
+    def __getitem__(self, index: int) -> tuple[Tensor | None, Any]:
+        item = self.items.data[index]
+        label = item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else None
+        label = label.item() if isinstance(label, (Tensor, np.generic, np.ndarray)) else label
+        return self.items.fitted(item) if self.keep else None, label
+
+
+def _columns(pairs: list[tuple[Any, Any]]) -> tuple[Tensor | None, list[Any]]:
+    images = None if pairs[0][0] is None else torch.stack([image for image, _ in pairs])
+    return images, [label for _, label in pairs]
+
+
+def _read(items: Items, settings: DataSettings, workers: int) -> tuple[Tensor | Items, Any]:
+    """Read all items once: labels, and images if they fit into memory."""
+    keep = fits(settings, len(items), items.channels, items.size)
+    rows = [rows.tolist() for rows in torch.split(torch.arange(len(items)), CHUNK)]
+    images, labels = [], []
+    for some, theirs in fetched(_Pairs(items, keep), rows, workers, _columns):
+        images.append(some)
+        labels += theirs
+    known = [label for label in labels if label is not None]
+    if known and len(known) < len(labels):
+        raise RequestError(f"{len(labels) - len(known)} of {len(labels)} images have no label.")
+    return torch.cat(images) if keep else items, labels if known else None

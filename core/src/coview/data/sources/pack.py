@@ -1,0 +1,195 @@
+"""Data sets that ``coview pack`` decoded: uint8 arrays that are memory-mapped.
+
+A pack is a folder: ``pack.json`` says what is in it, and each split has
+``NAME.images.npy`` (N, C, S, S), and where the data had them ``NAME.labels.npy``,
+``NAME.rows.npy`` and ``NAME.names`` (bytes, each ended by a zero).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from coview.data.assemble import bad_notes, fits
+from coview.data.bad_images import BadImages
+from coview.data.base import DataSettings, ImageData, Split
+from coview.data.decode import fit, fit_all
+from coview.data.splits import digest, statistics
+from coview.errors import CoviewError, RequestError
+
+FORMAT = 1
+ABOUT = "pack.json"
+SPLITS = ("train", "test", "reference")
+
+
+def is_pack(path: str | Path) -> bool:
+    """Whether a folder is one that ``coview pack`` wrote to its end."""
+    return (Path(path) / ABOUT).is_file()
+
+
+@attrs.frozen(eq=False, slots=False)
+class Mapped(Dataset[Tensor]):
+    """Images in a file, (C, S, S) uint8 each; what is looked at is read, and shared.
+
+    Another process gets the path, not the images.
+    """
+
+    path: str
+    shape: tuple[int, int, int, int]
+
+    @cached_property
+    def values(self) -> Tensor:
+        """All images, (N, C, S, S), mapped."""
+        # Copied on writing: torch takes no memory that may not be written to.
+        mapped = np.load(self.path, mmap_mode="c")
+        if mapped.shape != self.shape or mapped.dtype != np.uint8:
+            raise ValueError(f"it holds {mapped.shape} {mapped.dtype}, not {self.shape} uint8")
+        return torch.from_numpy(mapped)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "shape": self.shape}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.values[index]
+
+    def gather(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the images at ``rows``, (B,) int64, copied; into ``out`` if it is given."""
+        # NumPy's is twice as fast as torch's: it copies row by row, and into larger pages.
+        values, places = self.values.numpy(), rows.numpy()
+        if out is None:
+            return torch.from_numpy(values.take(places, axis=0))
+        # In its usual mode NumPy would write into a buffer of its own first.
+        values.take(places, axis=0, out=out.numpy(), mode="clip")
+        return out
+
+
+@attrs.frozen(eq=False)
+class Refitted(Dataset[Tensor]):
+    """Mapped images that are brought to another size or number of channels when asked."""
+
+    images: Mapped
+    size: int
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return fit(self.images[index], self.size, self.channels)
+
+
+class Packed:
+    """A folder that ``coview pack`` wrote, with the splits that were made then."""
+
+    def __init__(self, path: str | None = None, download: bool = False) -> None:
+        """Read what is in the folder; ``download`` means nothing here."""
+        if path is None:
+            raise RequestError("The data set pack needs a path: write pack:DIR.")
+        self.name, self.root = f"pack:{path}", Path(path)
+        if not is_pack(path):
+            raise RequestError(
+                f"{path} is no pack: it has no {ABOUT}. Write one by: coview pack DATA --out {path}"
+            )
+        self.about = _about(self.root / ABOUT)
+
+    def native_size(self) -> int:
+        """Return the pixels a side as packed."""
+        size: int = self.about["size"]
+        return size
+
+    def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
+        """Map the images; a set that is small enough is read into memory."""
+        about = self.about
+        size = settings.size or about["size"]
+        channels = settings.channels or about["channels"]
+        as_packed = (size, channels) == (about["size"], about["channels"])
+        total = sum(split["count"] for split in about["splits"].values())
+        resident = fits(settings, total, channels, size)
+        splits = {
+            name: self._split(name, settings, size, channels, resident)
+            for name in SPLITS
+            if name in about["splits"]
+        }
+        train = splits["train"]
+        mean, std = tuple(about["mean"]), tuple(about["std"])
+        if channels != about["channels"]:
+            mean, std = statistics(train)
+        notes = [*about["notes"], *bad_notes(splits.items())]
+        if size != about["size"]:
+            notes.append(f"Images packed at {about['size']} pixels are resized to {size}.")
+        fingerprint = about["fingerprint"]
+        return ImageData(
+            name=self.name,
+            train=train,
+            test=splits.get("test"),
+            reference=splits.get("reference", train),
+            classes=tuple(about["classes"]),
+            channels=channels,
+            size=size,
+            mean=mean,
+            std=std,
+            # As packed they are the images of the data that were packed, bit for bit.
+            fingerprint=fingerprint if as_packed else digest(fingerprint, f"{size} {channels}"),
+            notes=tuple(notes),
+        )
+
+    def _split(
+        self, name: str, settings: DataSettings, size: int, channels: int, resident: bool
+    ) -> Split:
+        about = self.about["splits"][name]
+        shape = (about["count"], self.about["channels"], self.about["size"], self.about["size"])
+        mapped = Mapped(str(self.root / f"{name}.images.npy"), shape)
+        images: Tensor | Dataset[Tensor] = mapped
+        try:
+            mapped.values  # noqa: B018  # opened here, so that what is wrong is told here
+            if resident:
+                images = fit_all(mapped.values.clone(), size, channels)
+            elif shape[1:] != (channels, size, size):
+                images = Refitted(mapped, size, channels)
+            bad = BadImages(settings.on_bad_image)
+            known = {int(row): sentence for row, sentence in about["bad"].items()}
+            bad.add(known.items(), shape[0])
+            return Split(
+                images,
+                labels=self._numbers(f"{name}.labels.npy", about["labels"]),
+                names=self._names(name, shape[0]) if about["names"] else None,
+                rows=self._numbers(f"{name}.rows.npy", about["rows"]),
+                bad=bad,
+            )
+        except (OSError, ValueError, EOFError) as error:
+            raise CoviewError(f"The pack {self.root} is damaged ({name}): {error}.") from error
+
+    def _numbers(self, file: str, there: bool) -> Tensor | None:
+        return torch.from_numpy(np.load(self.root / file)) if there else None
+
+    def _names(self, name: str, count: int) -> tuple[str, ...]:
+        names = (self.root / f"{name}.names").read_bytes().split(b"\0")[:-1]
+        if len(names) != count:
+            raise ValueError(f"there are {len(names)} names for {count} images")
+        return tuple(map(os.fsdecode, names))
+
+
+def _about(file: Path) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = about["coview_pack"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CoviewError(f"{file} is damaged: {error!r}.") from error
+    if version != FORMAT:
+        raise RequestError(f"{file} is of format {version}; this coview reads format {FORMAT}.")
+    return about

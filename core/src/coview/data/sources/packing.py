@@ -1,0 +1,213 @@
+"""Decoding a data set once, into the folder that :mod:`coview.data.sources.pack` reads.
+
+Images are appended, never mapped, so that a full disk is an error and not a
+crash. All is written into a hidden folder beside the one that was asked for,
+which takes that one's name at the end: a pack is whole or not there. One that
+was interrupted is gone on with where it was last flushed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from coview.data.base import ImageData, Split
+from coview.data.loader import read_batches
+from coview.data.sources.pack import ABOUT, FORMAT, SPLITS
+from coview.errors import CoviewError, RequestError
+from coview.files import unwritable, write_json
+
+BATCH = 64
+FLUSHED = 64 << 20
+"""Bytes after which what was written is flushed, and counts when a pack is gone on with."""
+PROGRESS = "progress.json"
+
+Told = Callable[[int], Any]
+
+
+@attrs.define(eq=False)
+class Work:
+    """A pack that is being written.
+
+    Attributes:
+        folder: hidden, beside the pack.
+        shape: of an image.
+        done: images of each split that are flushed.
+        bad: by split, the faults among those.
+    """
+
+    folder: Path
+    shape: tuple[int, int, int]
+    done: dict[str, int]
+    bad: dict[str, dict[str, str]]
+    plan: dict[str, Any]
+
+    @property
+    def each(self) -> int:
+        """Bytes of an image."""
+        return int(np.prod(self.shape))
+
+    @classmethod
+    def begin(cls, folder: Path, plan: dict[str, Any]) -> Work:
+        """Go on with what is there, if it is of the same data; else start afresh."""
+        shape = (plan["channels"], plan["size"], plan["size"])
+        try:
+            found = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = {}
+        if found.get("plan") == json.loads(json.dumps(plan)):
+            return cls(folder, shape, found["done"], found["bad"], plan)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        return cls(folder, shape, {}, {}, plan)
+
+    def add(self, name: str, split: Split, workers: int, told: Told) -> None:
+        """Write a split, or the rest of it."""
+        for kind, values in (("labels", split.labels), ("rows", split.rows)):
+            if values is not None:
+                np.save(self.folder / f"{name}.{kind}.npy", values.numpy())
+        if split.names is not None:
+            names = b"".join(os.fsencode(text) + b"\0" for text in split.names)
+            (self.folder / f"{name}.names").write_bytes(names)
+        known = self.bad.get(name, {})
+        split.bad.add([(int(row), text) for row, text in known.items()], len(split))
+        done = self.done.get(name, 0)
+        told(done)
+        header = _header((len(split), *self.shape))
+        with (self.folder / f"{name}.images.npy").open("ab") as file:
+            file.truncate(0 if not done else len(header) + done * self.each)
+            if not done:
+                file.write(header)
+            self._append(file, name, split, done, workers, told)
+
+    def _append(
+        self, file: BinaryIO, name: str, split: Split, done: int, workers: int, told: Told
+    ) -> None:
+        waiting = 0
+        rows = torch.split(torch.arange(done, len(split)), BATCH)
+        for images in read_batches(split, rows, workers=workers) if done < len(split) else ():
+            file.write(_bytes(images))
+            done, waiting = done + len(images), waiting + len(images) * self.each
+            if waiting >= FLUSHED:
+                self._flush(file, name, split, done)
+                waiting = 0
+            told(len(images))
+        self._flush(file, name, split, done)
+
+    def _flush(self, file: BinaryIO, name: str, split: Split, done: int) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+        self.done[name] = done
+        self.bad[name] = {str(row): text for row, text in split.bad.faults.items()}
+        state = {"plan": self.plan, "done": self.done, "bad": self.bad}
+        write_json(self.folder / PROGRESS, state)
+
+
+def _bytes(images: Tensor) -> memoryview:
+    return images.contiguous().numpy().data
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """Return the head of a ``.npy`` file of bytes of that shape."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue()
+
+
+def pack(data: ImageData, out: Path, workers: int = 0, told: Told = lambda count: None) -> None:
+    """Write a data set's images, labels, names and splits.
+
+    Args:
+        data: decoded when asked, at the size to be packed.
+        out: a folder that is not there, or empty.
+        workers: processes that decode.
+        told: is called with the number of images done since the last call.
+
+    Raises:
+        RequestError: ``out`` is taken, or the data are no images.
+        CoviewError: the disk is full, or too many images cannot be read.
+    """
+    if data.train.images[_first_good(data.train)].dtype != torch.uint8:
+        raise RequestError(f"{data.name} holds signals; what is packed are images.")
+    refuse_taken(out)
+    about = _about(data)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        work = Work.begin(partial, about)
+        _refuse_full(work, data, out)
+        for name, split in splits_of(data).items():
+            work.add(name, split, workers, told)
+        for name, split in splits_of(data).items():
+            about["splits"][name]["bad"] = {str(r): s for r, s in split.bad.faults.items()}
+        (partial / PROGRESS).unlink()
+        write_json(partial / ABOUT, about)
+        partial.rename(out)
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def refuse_taken(out: Path) -> None:
+    """Refuse a place where something is.
+
+    Raises:
+        RequestError: there is.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise RequestError(f"{out} is there already: choose another --out, or delete it.")
+
+
+def splits_of(data: ImageData) -> dict[str, Split]:
+    """Return the splits that there are, by name."""
+    found = {"train": data.train, "test": data.test, "reference": data.reference}
+    if data.reference is data.train:
+        del found["reference"]
+    return {name: split for name in SPLITS if (split := found.get(name)) is not None}
+
+
+def _first_good(split: Split) -> int:
+    return next(row for row in range(len(split)) if row not in split.bad.faults)
+
+
+def _about(data: ImageData) -> dict[str, Any]:
+    return {
+        "coview_pack": FORMAT,
+        "of": data.name,
+        "size": data.size,
+        "channels": data.channels,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "classes": list(data.classes),
+        "fingerprint": data.fingerprint,
+        "notes": [note for note in data.notes if "cannot be read" not in note],
+        "splits": {
+            name: {
+                "count": len(split),
+                "labels": split.labels is not None,
+                "names": split.names is not None,
+                "rows": split.rows is not None,
+            }
+            for name, split in splits_of(data).items()
+        },
+    }
+
+
+def _refuse_full(work: Work, data: ImageData, out: Path) -> None:
+    images = sum(map(len, splits_of(data).values())) - sum(work.done.values())
+    needed, free = images * work.each, shutil.disk_usage(work.folder).free
+    if needed > free:
+        raise CoviewError(
+            f"{out} needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free there."
+        )

@@ -1,0 +1,1 @@
+"""What losses share: similarities, a softmax in bounded memory, assignments."""

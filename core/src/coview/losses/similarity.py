@@ -1,0 +1,205 @@
+"""What queries are compared with, a chunk of queries and negatives at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from coview.records import Encoded, Negatives, Pairs, Targets
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Return rows divided by their Euclidean norm, (..., d) -> (..., d)."""
+    return normalize(rows, dim=-1)
+
+
+def similarities(queries: Tensor, vectors: Tensor) -> Tensor:
+    """Return dot products (N, K) of queries (N, d) with (K, d), or with (N, K, d) row by row."""
+    if vectors.ndim == 2:
+        return queries @ vectors.T
+    return torch.bmm(vectors, queries.unsqueeze(-1)).squeeze(-1)
+
+
+def own(identities: Tensor, queries: Tensor) -> Tensor:
+    """Return where candidates (K,) or (N, K) show the query's (N,) own thing: (N, K) bool."""
+    return identities == queries.unsqueeze(-1)
+
+
+def negative_similarities(
+    queries: Tensor, identities: Tensor, negatives: Negatives, key: int, cosine: bool
+) -> Tensor:
+    """Return one source's similarities with every query, -inf where it is no negative.
+
+    Args:
+        queries: (N, d), unit vectors if ``cosine``.
+        identities: (N,), of the queries.
+        negatives: the source's part.
+        key: the key slot of the pair.
+        cosine: divide by the negatives' norms, unless they are known to be 1.
+
+    Returns:
+        (N, K); gradient flows to queries and, where the source lets it, vectors.
+    """
+    vectors = negatives.vectors[key]
+    values = similarities(queries, vectors.to(queries.dtype))
+    if cosine and not negatives.normalized:
+        # Dividing the products leaves the (N, K, d) vectors themselves uncopied.
+        values = values / vectors.norm(dim=-1).clamp_min(1e-12)
+    candidate = negatives.identities[key]
+    if candidate is None:
+        return values
+    return values.masked_fill(own(candidate, identities), -torch.inf)
+
+
+def candidates(
+    encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], cosine: bool
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Yield, for every positive pair, its similarity (N,) and each source's (N, K)."""
+    for query, key in encoded.pairs:
+        anchors, keys = encoded.queries[query], targets.keys[key]
+        if cosine:
+            anchors, keys = unit(anchors), unit(keys)
+        positive = (anchors * keys).sum(dim=-1)
+        identities = encoded.identities[query]
+        yield (
+            positive,
+            [negative_similarities(anchors, identities, n, key, cosine) for n in negatives],
+        )
+
+
+def cross_entropy(
+    positive: Tensor, others: Sequence[Tensor], temperature: float | Tensor
+) -> Tensor:
+    """Return -log softmax of the positive among all candidates, the mean over rows.
+
+    Every similarity is kept for backward; :func:`coview.losses.softmax.softmax_loss`
+    gives the same in bounded memory.
+
+    Args:
+        positive: (N,) similarities with the key.
+        others: (N, K) similarities with negatives, a part a source.
+        temperature: what similarities are divided by.
+    """
+    logits = torch.cat([positive.unsqueeze(-1), *others], dim=-1) / temperature
+    return (logits.logsumexp(dim=-1) - logits[:, 0]).mean()
+
+
+def soft_cross_entropies(
+    scores: Mapping[int, Tensor],
+    probabilities: Mapping[int, Tensor],
+    pairs: Pairs,
+    temperature: float | Tensor,
+) -> list[Tensor]:
+    """Return -sum of p log softmax(scores / temperature) of each pair, the mean over rows.
+
+    A query's softmax is normalised once for all its pairs, and its logarithms
+    are never written down: what a pair costs is one sum of products.
+
+    Args:
+        scores: by query slot, (N, K).
+        probabilities: by key slot, (N, K), rows that sum to one, without gradient.
+        pairs: (query slot, key slot).
+        temperature: what scores are divided by.
+    """
+    logits, mass = {}, {}
+    for slot in dict.fromkeys(query for query, _ in pairs):
+        rows = scores[slot]
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        logits[slot] = rows / temperature
+        mass[slot] = logits[slot].logsumexp(dim=-1)
+    return [(mass[q] - (probabilities[k] * logits[q]).sum(dim=-1)).mean() for q, k in pairs]
+
+
+def reduced(terms: Iterable[Tensor], reduction: str) -> Tensor:
+    """Return the mean or the sum over pairs."""
+    stacked = torch.stack(list(terms))
+    return stacked.mean() if reduction == "mean" else stacked.sum()
+
+
+Names = tuple[Tensor, Tensor]
+"""Identities of candidates and of queries, in any form in which equal ones are equal."""
+
+
+@attrs.frozen(eq=False)
+class Source:
+    """Negatives as the chunks read them.
+
+    Attributes:
+        vectors: (K, d) shared by all queries, or (N, K, d), a set for each.
+        identities: (K,), (N, K) or None; equal to the query's own: no negative.
+        cosine: divide by the vectors' norms. Only where no gradient reaches them.
+    """
+
+    vectors: Tensor
+    identities: Tensor | None = None
+    cosine: bool = False
+
+    @property
+    def by_row(self) -> bool:
+        """Whether each query has candidates, or names for them, of its own."""
+        return self.vectors.ndim == 3 or (self.identities is not None and self.identities.ndim == 2)
+
+
+class Chunk(NamedTuple):
+    """Similarities (R, K), the vectors they are with, and their norms where not divided yet."""
+
+    values: Tensor
+    vectors: Tensor
+    norms: Tensor | None
+
+
+def names_of(source: Source, identities: Tensor, dtype: torch.dtype) -> Names | None:
+    """Return candidates' and queries' identities, as floating point numbers where that is exact.
+
+    Those are the places of identities among the sorted candidates: floating point
+    numbers compare into floating point numbers seven times as fast as into truth values.
+    """
+    whose = source.identities
+    if whose is None or whose.ndim == 2 or len(whose) >= 1 << 24:
+        return None if whose is None else (whose, identities)
+    whose, identities = whose.contiguous(), identities.contiguous()
+    ordered = whose.sort().values
+    places = torch.searchsorted(ordered, identities).clamp_max(len(whose) - 1)
+    found = ordered[places] == identities
+    mine = torch.where(found, places, -1)
+    return torch.searchsorted(ordered, whose).to(dtype), mine.to(dtype)
+
+
+def _exclude(values: Tensor, whose: Tensor, mine: Tensor) -> None:
+    """Make the similarities with the queries' own so small that their exponential is 0."""
+    if not whose.is_floating_point():
+        values.masked_fill_(own(whose, mine), -torch.inf)
+        return
+    same = torch.eq(whose, mine.unsqueeze(-1), out=torch.empty_like(values))
+    values.addcmul_(same, same, value=torch.finfo(values.dtype).min)
+
+
+def compared(
+    source: Source,
+    rows: slice,
+    columns: slice,
+    queries: Tensor,
+    names: Names | None,
+) -> Chunk:
+    """Compare these queries with these columns of a source."""
+    shared = source.vectors.ndim == 2
+    vectors = source.vectors[columns] if shared else source.vectors[rows, columns]
+    vectors = vectors.to(queries.dtype)
+    norms = None
+    if source.cosine and shared:
+        vectors = unit(vectors)
+    elif source.cosine:
+        # Dividing the products leaves the (R, K, d) vectors themselves uncopied.
+        norms = vectors.norm(dim=-1).clamp_min(1e-12)
+    values = similarities(queries, vectors)
+    if norms is not None:
+        values /= norms
+    if names is not None:
+        whose, mine = names
+        _exclude(values, whose[columns] if whose.ndim == 1 else whose[rows, columns], mine[rows])
+    return Chunk(values, vectors, norms)

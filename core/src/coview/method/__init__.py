@@ -1,0 +1,1 @@
+"""A recipe built: five components joined by the hooks of one run."""

@@ -1,0 +1,212 @@
+"""A recipe built: five roles as one module, joined by the hooks of a run's own manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import attrs
+import pluggy
+import torch
+from torch import Tensor, nn
+
+from coview.errors import CoviewError, PluginError, RequestError
+from coview.hookspecs import PROJECT, ROLES, LifeHooks, StepHooks
+from coview.method.relay import Component, check_roles, first_line, refuse_misspelt, register
+from coview.nn.backbones import BackboneSpec
+from coview.nn.drop_path import drawing
+from coview.nn.encoder import Encoder
+from coview.plan import Plan
+from coview.recipes.resolve import Part, Resolved
+from coview.records import Batch, Encoded, Step, Targets, Views, detached, joined
+
+
+class Method(nn.Module):
+    """Five components and their hook relay.
+
+    ``loss = method(batch, step)``, then backward, ``method.gradients_ready(step)``,
+    the optimiser's step and ``method.update_target(step)``. The step's records
+    are kept, detached, in between.
+    """
+
+    def __init__(self, components: Sequence[Component], evaluates: str = "online") -> None:
+        super().__init__()
+        self.components = nn.ModuleDict({c.key: c.module for c in components})
+        self.parts = {component.key: component for component in components}
+        self.evaluates = evaluates
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.manager = pluggy.PluginManager(PROJECT)
+        self.manager.add_hookspecs(StepHooks)
+        self.manager.add_hookspecs(LifeHooks)
+        self._records: list[tuple[Batch, Views, Encoded, Targets]] = []
+        self._step_number = -1
+        # pluggy calls the last registered first; the recipe's order is the first one first.
+        for component in reversed(components):
+            register(self.manager, component)
+        check_roles(self.manager)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The online encoder."""
+        encoder = self.components["encoder"]
+        assert isinstance(encoder, Encoder) or hasattr(encoder, "project")
+        return encoder  # type: ignore[return-value]
+
+    def forward(self, batch: Batch, step: Step) -> Tensor:
+        """Return the step's loss, a scalar with gradient."""
+        hook = self.manager.hook
+        with torch.no_grad():
+            views = hook.generate_views(batch=batch, step=step)
+        with self.autocast(), drawing(step):
+            encoded = hook.encode(views=views, batch=batch, step=step)
+            targets = hook.encode_targets(
+                encoder=self.encoder, views=views, encoded=encoded, batch=batch, step=step
+            )
+        negatives = tuple(
+            hook.draw_negatives(
+                views=views, encoded=encoded, targets=targets, batch=batch, step=step
+            )
+        )
+        loss: Tensor = hook.compute_loss(
+            encoder=self.encoder,
+            views=views,
+            encoded=encoded,
+            targets=targets,
+            negatives=negatives,
+            step=step,
+        )
+        self._keep(step, (batch, views, encoded, targets))
+        return loss
+
+    def gradients_ready(self, step: Step) -> None:
+        """Let every component touch its gradients, before the optimiser's step."""
+        self.manager.hook.gradients_ready(step=step)
+
+    @torch.no_grad()
+    def update_target(self, step: Step) -> None:
+        """Let targets, queues and banks move, after the optimiser's step."""
+        if not self._records:
+            raise CoviewError("update_target needs a forward pass of the same step before it.")
+        batches, views, encoded, targets = zip(*self._records, strict=True)
+        self._records = []
+        self.manager.hook.update_target(
+            encoder=self.encoder,
+            views=joined(views),
+            encoded=joined(encoded),
+            targets=joined(targets),
+            batch=joined(batches),
+            step=step,
+        )
+
+    def backbone(self) -> nn.Module:
+        """Return the network that the recipe exports and evaluates."""
+        holder = self.encoder if self.evaluates == "online" else self.components["target"]
+        if not hasattr(holder, "backbone"):
+            raise RequestError(
+                f"evaluates = {self.evaluates!r}, but the {self.parts['target'].label} has no "
+                "network of its own to evaluate."
+            )
+        backbone: nn.Module = holder.backbone()  # type: ignore[operator]
+        return backbone
+
+    def evaluation_views(self, images: Tensor) -> Views:
+        """Return images (B, C, H, W) uint8 as the network sees them in evaluation."""
+        views: Views = self.components["views"].evaluation_views(images)  # type: ignore[operator]
+        return views
+
+    def observe(self, observer: object, name: str, package: str = "") -> None:
+        """Register an observer: it watches or wraps hooks and fills no role.
+
+        Args:
+            observer: an object with hook implementations.
+            name: what to call it.
+            package: the distribution it comes from, for messages.
+
+        Raises:
+            PluginError: it implements a hook, or takes an argument, that does not exist.
+        """
+        label = f"observer {name!r}" + (f" of package {package}" if package else "")
+        refuse_misspelt(observer, label)
+        try:
+            self.manager.register(observer, name=f"observer:{name}")
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"{label} does not fit its hooks: {first_line(error)}") from error
+
+    def _keep(self, step: Step, records: tuple[Batch, Views, Encoded, Targets]) -> None:
+        if not self.training:
+            return
+        if step.number != self._step_number:
+            self._records = []  # a loop that never calls update_target must not grow
+        self._step_number = step.number
+        batch, views, encoded, targets = records
+        self._records.append(
+            (detached(batch), detached(views), detached(encoded), detached(targets))
+        )
+
+
+def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None = None) -> Method:
+    """Build the components in the roles' order, each knowing more than the last.
+
+    Args:
+        resolved: a recipe known to be right.
+        plan: the run as far as it is known.
+        objects: ready modules in place of named ones: ``views``, ``backbone``.
+
+    Raises:
+        RequestError: parts do not fit together; the sentence says why.
+    """
+    objects = objects or {}
+    backbone = resolved.part("backbone")
+    spec = BackboneSpec(backbone.name, backbone.factory, backbone.settings)
+    plan = attrs.evolve(plan, backbone=objects.get("backbone", spec))
+    built: dict[str, Component] = {}
+    for role in ROLES:
+        for part in resolved.parts[role]:
+            if part.shared_with:
+                owner = next(c for c in built.values() if part.shared_with in c.roles)
+                built[owner.key] = attrs.evolve(owner, roles=(*owner.roles, role))
+                continue
+            key = role if role not in built else f"{role}-{part.name}"
+            module = objects.get(role) or _construct(part, plan)
+            built[key] = Component(key, module, (role,), part.name, part.package)
+            _refuse_other_slots(built, key)
+            plan = _learned(plan, role, module)
+    method = Method(list(built.values()), resolved.training.evaluates)
+    method.backbone()  # that there is none to evaluate must not be found out after training
+    return method
+
+
+def _refuse_other_slots(built: dict[str, Component], key: str) -> None:
+    """Refuse a target whose keys are of views beside an encoder whose queries are not."""
+    target, encoder = built[key], built.get("encoder")
+    if encoder is None or not getattr(target.module, "by_view", False):
+        return
+    if not getattr(encoder.module, "by_view", True):
+        raise RequestError(
+            f"{target.roles[0]} {target.name!r} gives a key for each view, but encoder "
+            f"{encoder.name!r} compares something else than views: use --use target=shared."
+        )
+
+
+def _construct(part: Part, plan: Plan) -> nn.Module:
+    try:
+        module = part.factory(part.settings, plan)
+    except RequestError:
+        raise
+    except Exception as error:
+        error.add_note(f"while building {part.table} {part.name!r} of package {part.package}")
+        raise
+    if not isinstance(module, nn.Module):
+        raise PluginError(
+            f"{part.table} {part.name!r} of package {part.package} is no torch.nn.Module."
+        )
+    return module
+
+
+def _learned(plan: Plan, role: str, module: Any) -> Plan:
+    if role == "views":
+        return attrs.evolve(plan, layout=module.layout)
+    if role == "encoder":
+        return attrs.evolve(plan, dim=module.dim, encoder=module)
+    return plan

@@ -1,0 +1,1 @@
+"""Networks: encoders, backbones, heads, and how they are normalised and compiled."""

@@ -1,0 +1,223 @@
+"""What encoders share: a trunk, a projector, perhaps a predictor.
+
+How views pass through batch normalisation changes results, so it is decided
+here, by two settings, and never by accident.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from timm.layers.drop import DropPath
+from torch import Tensor, nn
+
+from coview.errors import RequestError
+from coview.hookspecs import hookimpl
+from coview.nn.backbones import is_convolutional
+from coview.nn.drop_path import deal, share
+from coview.plan import Layout, Plan
+from coview.records import Batch, Encoded, Views
+from coview.settings import ge, one_of, setting
+
+_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+ByView = Mapping[int, Tensor]
+
+
+def norm_views(default: str) -> Any:
+    """Declare the setting ``norm_views``, for an encoder whose paper differs in it."""
+    return setting(
+        default,
+        "what one batch normalisation sees: each view alone, views of one resolution "
+        "together, or joint: the head all views, the trunk those of one resolution",
+        one_of("each", "resolution", "joint"),
+    )
+
+
+@attrs.frozen
+class EncoderSettings:
+    """Settings that every encoder has; derive yours from this class."""
+
+    norm_views: str = norm_views("each")
+    norm_groups: int = setting(
+        1,
+        "groups of the global batch that are batch-normalised apart, as devices would; "
+        "1: all rows of all processes together",
+        ge(1),
+    )
+
+
+class Encoder(nn.Module):
+    """The base of encoders: ``trunk``, ``projector`` and, if any, ``predictor``.
+
+    A subclass calls ``super().__init__`` and then sets ``projector`` (and
+    ``predictor``); the trunk is the run's backbone and ``self.features`` its
+    width D.
+
+    Attributes:
+        dim: the width d of projections and keys.
+        trunk: (B, C, H, W) -> (B, D).
+        projector: (N, D) -> (N, d).
+        predictor: (N, d) -> (N, d), or None.
+        by_view: a slot is a view. A target that says so of its keys is refused
+            beside an encoder that does not.
+    """
+
+    by_view = True
+
+    projector: nn.Module
+    predictor: nn.Module | None
+
+    def __init__(self, settings: EncoderSettings, plan: Plan, dim: int) -> None:
+        super().__init__()
+        if plan.backbone is None or plan.layout is None:
+            raise RequestError("An encoder needs a plan with a backbone and the views' layout.")
+        sizes = {plan.layout.channels[view] for view in plan.layout.queries}
+        if len(sizes) > 1:
+            raise RequestError(
+                f"This encoder takes views of one channel count; these have {sorted(sizes)}."
+            )
+        self.dim = dim
+        self.trunk = plan.backbone.build(
+            plan.layout.channels[0], max(max(size) for size in plan.layout.sizes)
+        )
+        _refuse_broken_patches(self.trunk, plan.layout)
+        self.drop_paths = share(self.trunk)
+        self.features = int(self.trunk.num_features)  # type: ignore[arg-type]
+        self.predictor = None
+        self.channels_last = is_convolutional(self.trunk)
+        if self.channels_last:
+            self.trunk.to(memory_format=torch.channels_last)
+        self.norm_views = settings.norm_views
+        self.global_norm_groups = settings.norm_groups
+        self.norm_groups = _local_groups(settings.norm_groups, plan)
+
+    def project(self, views: Views, which: Sequence[int]) -> tuple[ByView, ByView]:
+        """Run trunk and projector.
+
+        Args:
+            views: the batch's views.
+            which: numbers of the views to encode.
+
+        Returns:
+            features (B, D) and projections (N, d), by view, in full precision.
+        """
+        crops = {view: self._laid_out(views.crops[view]) for view in which}
+        features = self._run(self.trunk, crops, self._trunk_groups(crops))
+        projections = self._run(self.projector, features, self._head_groups(crops))
+        return _full(features), _full(projections)
+
+    def predict(self, projections: ByView) -> ByView:
+        """Run the predictor, if there is one; (N, d) -> (N, d) by view."""
+        if self.predictor is None:
+            return projections
+        groups = [[view] for view in projections]
+        if self.norm_views != "each":
+            groups = [list(projections)]
+        return _full(self._run(self.predictor, projections, groups))
+
+    def backbone(self) -> nn.Module:
+        """Return what is exported and evaluated: (B, C, H, W) -> (B, D)."""
+        return self.trunk
+
+    def without_predictor(self) -> Encoder:
+        """Return a copy, weights and all, that projects but does not predict.
+
+        It drops no residual branch either: stochastic depth is for the network
+        that is trained, not for what it is compared with.
+        """
+        predictor, self.predictor = self.predictor, None
+        try:
+            twin = copy.deepcopy(self)
+        finally:
+            self.predictor = predictor
+        for module in twin.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = 0.0
+        return twin
+
+    @hookimpl
+    def encode(self, views: Views, batch: Batch) -> Encoded:
+        """Encode the query views; a slot is a view."""
+        features, projections = self.project(views, views.queries)
+        queries = self.predict(projections)
+        identities = dict.fromkeys(views.queries, batch.indices)
+        return Encoded(queries, projections, identities, views.pairs, features)
+
+    def _laid_out(self, crop: Tensor) -> Tensor:
+        return crop.contiguous(memory_format=torch.channels_last) if self.channels_last else crop
+
+    def _trunk_groups(self, crops: ByView) -> list[list[int]]:
+        # Without batch normalisation the rows do not meet, and fewer, larger calls are faster.
+        if self.norm_views == "each" and _has_batch_norm(self):
+            return [[view] for view in crops]
+        by_size: dict[torch.Size, list[int]] = {}
+        for view, crop in crops.items():
+            by_size.setdefault(crop.shape[1:], []).append(view)
+        return list(by_size.values())
+
+    def _head_groups(self, crops: ByView) -> list[list[int]]:
+        return [list(crops)] if self.norm_views == "joint" else self._trunk_groups(crops)
+
+    def _run(
+        self, module: Callable[[Tensor], Tensor], rows: ByView, groups: list[list[int]]
+    ) -> ByView:
+        """Apply ``module`` to every group of views, each part of the batch apart."""
+        parts: dict[int, list[Tensor]] = {view: [] for view in rows}
+        for group in groups:
+            # Not chunk: of 25 rows in 8 groups that leaves a last one of a single row.
+            count = min(self.norm_groups, min(len(rows[view]) for view in group))
+            chunks = [rows[view].tensor_split(count) for view in group]
+            for pieces in zip(*chunks, strict=True):
+                together = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+                if module is self.trunk:
+                    deal(self.drop_paths, len(pieces), len(pieces[0]))
+                outputs = module(together).split([len(piece) for piece in pieces])
+                for view, output in zip(group, outputs, strict=True):
+                    parts[view].append(output)
+        return {
+            v: pieces[0] if len(pieces) == 1 else torch.cat(pieces) for v, pieces in parts.items()
+        }
+
+
+def _refuse_broken_patches(trunk: nn.Module, layout: Layout) -> None:
+    """Say it before the first step where a transformer would have to cut a patch in two."""
+    patches = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
+    sizes = {layout.sizes[view] for view in (*layout.queries, *layout.keys)}
+    broken = [s for s in sizes if patches and any(a % b for a, b in zip(s, patches, strict=True))]
+    if patches and broken:
+        raise RequestError(
+            f"The backbone cuts views into whole patches of {patches[0]} pixels, and there are "
+            f"views of {sorted(size[0] for size in broken)}: set views.size to multiples of it, or "
+            "backbone.patch."
+        )
+
+
+def _local_groups(groups: int, plan: Plan) -> int:
+    """Return the groups of this process's rows, given those of the global batch."""
+    if groups > 1 and groups % plan.world_size:
+        raise RequestError(
+            f"encoder.norm_groups = {groups} cannot be shared by {plan.world_size} processes: "
+            "use 1 (all rows together) or a multiple of the number of processes."
+        )
+    local = max(1, groups // plan.world_size)
+    if plan.local_batch_size // local < 2:
+        raise RequestError(
+            f"encoder.norm_groups = {groups} leaves batch normalisation "
+            f"{plan.local_batch_size // local} image(s) of the {plan.local_batch_size} that meet; "
+            "it needs 2: use fewer groups or a larger batch."
+        )
+    return local
+
+
+def _has_batch_norm(module: nn.Module) -> bool:
+    return any(isinstance(m, _BATCH_NORMS) for m in module.modules())
+
+
+def _full(by_view: ByView) -> ByView:
+    """Leave half precision: what is compared is compared in float32 or better."""
+    half = (torch.bfloat16, torch.float16)
+    return {view: x.float() if x.dtype in half else x for view, x in by_view.items()}

@@ -1,0 +1,130 @@
+"""Batch normalisation over all processes, also where torch has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from coview.distributed import active, world_size
+from coview.nn.encoder import Encoder
+
+
+class _Sum(torch.autograd.Function):
+    """Forward: the sum over processes. Backward: the sum of everyone's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch norm whose statistics are those of every process's rows together.
+
+    torch's own refuses CPU tensors; this one runs under gloo too. Processes
+    must have equally many rows, as coview's loader gives them.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected (N, C, ...), got {input.dim()} dimension(s)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, ...) to the same, normalised over N, ... and all processes."""
+        if not (self.training and active()):
+            return super().forward(input)
+        axes = [axis for axis in range(input.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        count = input.numel() // input.shape[1] * world_size()
+        wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        mean = _summed(wide.sum(axes)) / count
+        centred = wide - mean.view(shape)
+        variance = _summed(centred.square().sum(axes)) / count
+        self._track(mean.detach(), variance.detach(), count)
+        normal = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.weight is not None and self.bias is not None:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 0.1 if self.momentum is None else self.momentum
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+
+
+def _summed(value: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(value)
+    return total
+
+
+def synchronise(method: nn.Module) -> None:
+    """Let batch norms of encoders with one group see the global batch, in place.
+
+    With ``norm_groups`` of 1 batch norm sees all rows of all processes; with
+    more, each group lives within a process and stays as it is. Does nothing in
+    a single process.
+    """
+    if not active():
+        return
+    for encoder in method.modules():
+        if isinstance(encoder, Encoder) and encoder.global_norm_groups == 1:
+            _replace(encoder, _synchronised)
+
+
+def localise(network: nn.Module) -> nn.Module:
+    """Let batch norms see this process's rows alone, in place; return the network.
+
+    For work that one process does by itself: waiting for the others, a
+    synchronised batch norm would wait for ever.
+    """
+    _replace(network, _local)
+    return network
+
+
+def _replace(network: nn.Module, change: Callable[[_BatchNorm], nn.Module]) -> None:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(module, name, change(child))
+
+
+def _synchronised(layer: _BatchNorm) -> nn.Module:
+    if hasattr(layer, "alone"):
+        return layer
+    cuda = layer.running_mean is not None and layer.running_mean.is_cuda
+    made = _remade(layer, nn.SyncBatchNorm if cuda else SyncBatchNorm)
+    made.alone = type(layer)  # type: ignore[assignment]
+    return made
+
+
+def _local(layer: _BatchNorm) -> nn.Module:
+    alone: Any = getattr(layer, "alone", None)
+    return layer if alone is None else _remade(layer, alone)
+
+
+def _remade(layer: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
+    made = kind(
+        layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+    )
+    made.train(layer.training)
+    # The very parameters and buffers: an optimiser or a copy may hold them already.
+    made._parameters, made._buffers = layer._parameters, layer._buffers
+    return made

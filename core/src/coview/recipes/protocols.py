@@ -1,0 +1,108 @@
+"""How a classifier is trained on a network, frozen (a probe) or with it (fine-tuning).
+
+Methods publish their own: a recipe's tables ``probe`` and ``finetune`` name one
+of the ways here and give its settings. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import attrs
+
+from coview.settings import between, ge, gt, one_of, setting
+
+SOURCE = "where these settings are published"
+
+
+@attrs.frozen
+class Protocol:
+    """SGD on augmented images (crop and flip), with a momentum of 0.9."""
+
+    source: str = setting("", SOURCE)
+    lr: float = setting(0.1, "learning rate, see lr_rule", gt(0))
+    epochs: int = setting(100, "passes over the images", ge(1))
+    batch_size: int = setting(256, "images a step; smaller sets are one batch", ge(1))
+    weight_decay: float = setting(0.0, "of every parameter", ge(0))
+    nesterov: bool = setting(False, "Nesterov's momentum")
+    drops: tuple[float, ...] = setting(
+        (), "shares of the training after which the rate falls by factor; none: a cosine"
+    )
+    factor: float = setting(0.1, "what the rate is multiplied with at a drop", gt(0))
+    init_std: float = setting(
+        0.01, "deviation of the classifier's first weights; its bias starts at 0", ge(0)
+    )
+    lars: bool = setting(False, "layer-wise adaptation of the rate (eta 0.001), weights only")
+    lr_rule: str = setting(
+        "linear",
+        "linear: lr is for a batch of 256 and grows with it; sqrt: lr times the batch's root",
+        one_of("linear", "sqrt"),
+    )
+    warmup: float = setting(
+        0.0, "share of the training in which the rate rises, before a cosine", between(0, 1)
+    )
+
+    def scale(self, batch_size: int) -> float:
+        """Return what the learning rate is multiplied with at a batch size."""
+        return math.sqrt(batch_size) if self.lr_rule == "sqrt" else batch_size / 256
+
+    @property
+    def schedule(self) -> str:
+        """The schedule in words."""
+        if not self.drops:
+            return f"warm-up {100 * self.warmup:.4g} %, cosine" if self.warmup else "cosine"
+        return f"x {self.factor} after {', '.join(f'{100 * d:.4g} %' for d in self.drops)}"
+
+
+@attrs.frozen
+class FineTuning(Protocol):
+    """The same for the whole network; with 1 % of the labels perhaps other rates."""
+
+    head_lr: float | None = setting(None, "of the classifier; none: lr", gt(0))
+    few_lr: float | None = setting(None, "lr with 1 % of the labels; none: the same", gt(0))
+    few_head_lr: float | None = setting(None, "head_lr with 1 % of the labels", gt(0))
+    few_epochs: int | None = setting(None, "epochs with 1 % of the labels", ge(1))
+
+    def for_labels(self, labels: str) -> FineTuning:
+        """Return the protocol for a share of the labels, as ``--labels`` has it."""
+        if labels != "1%":
+            return self
+        few = ("lr", "head_lr", "epochs")
+        others: dict[str, Any] = {name: getattr(self, f"few_{name}") for name in few}
+        return attrs.evolve(self, **{k: v for k, v in others.items() if v is not None})
+
+
+@attrs.frozen
+class SupportVectors:
+    """A linear support vector machine on features: squared hinge, a class against the rest."""
+
+    source: str = setting("", SOURCE)
+    cost: float = setting(1.0, "C: the weight of the errors' sum against |w|^2 / 2", gt(0))
+
+
+@attrs.frozen
+class Unpublished:
+    """The method published none."""
+
+
+WAYS: dict[str, dict[str, type[Any]]] = {
+    "probe": {"none": Unpublished, "sgd": Protocol, "svm": SupportVectors},
+    "finetune": {"none": Unpublished, "sgd": FineTuning},
+}
+"""By a recipe's table, what it can name, and the settings that then has."""
+
+GENERIC = FineTuning("coview's own choice", 0.05, 30, nesterov=True, init_std=0.0, few_epochs=60)
+"""Fine-tuning of weights whose method published none."""
+
+AnyProtocol = TypeVar("AnyProtocol", bound=Protocol)
+
+
+def changed(protocol: AnyProtocol, **values: Any) -> AnyProtocol:
+    """Return a protocol with the values that are not None, its source saying so."""
+    given = {key: value for key, value in values.items() if value is not None}
+    if not given:
+        return protocol
+    listed = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in given.items())
+    values = {**given, "source": f"{protocol.source}, but {listed}"}
+    return attrs.evolve(protocol, **values)

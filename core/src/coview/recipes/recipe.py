@@ -1,0 +1,264 @@
+"""A recipe: a method written down.
+
+It names one component and its settings for each role, plus optimiser,
+schedule, backbone, epochs and batch size. It is data: making one imports no
+component and no torch. A recipe is printed as TOML and read back from it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli_w
+
+from coview.errors import CoviewError, PluginError, RequestError, unknown
+from coview.hookspecs import ROLES
+from coview.registry import entries, find
+from coview.settings import plain, read_toml
+
+AFTERWARDS = ("probe", "finetune")
+"""Tables of how the method's authors measured its weights; training has no use for them."""
+
+TABLES = (*ROLES, "backbone", "optimizer", "schedule", *AFTERWARDS)
+"""The parts of a recipe that name something and give it settings."""
+
+TEXTS = ("name", "summary", "paper")
+
+SCALARS = ("epochs", "batch_size", "accumulate", "evaluates")
+
+
+@attrs.frozen(init=False)
+class Use:
+    """A component by name, with the settings that differ from its defaults."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+    def __init__(self, name: str, /, **settings: Any) -> None:
+        self.__attrs_init__(name, settings)
+
+
+def _use(value: Use | str) -> Use:
+    return Use(value) if isinstance(value, str) else value
+
+
+def _uses(value: Use | str | tuple[Use | str, ...] | list[Use | str]) -> tuple[Use, ...]:
+    several = value if isinstance(value, (tuple, list)) else (value,)
+    return tuple(_use(item) for item in several)
+
+
+@attrs.frozen(kw_only=True)
+class Recipe:
+    """One method, to the digit.
+
+    Attributes:
+        summary: the method in a line.
+        paper: where it is from, e.g. ``"arXiv:2003.04297"``.
+        views, encoder, target, loss: a component for each role.
+        negatives: one source or several; the loss gets a part from each.
+        backbone: a registered or timm name; settings choose its stem.
+        optimizer, schedule: names and settings of the core's own.
+        epochs: passes over the training set.
+        batch_size: images an optimiser step, over all processes and
+            micro-batches.
+        accumulate: micro-batches an optimiser step.
+        evaluates: the network that is exported and evaluated, ``"online"`` or
+            ``"target"``.
+        probe: the published linear probe of frozen weights, ``Use("sgd", ...)`` or
+            ``Use("svm", ...)``; see :mod:`coview.recipes.protocols`.
+        finetune: the published fine-tuning with labels, ``Use("sgd", ...)``.
+        data: settings of the loader (table ``data``).
+        presets: by name, changes for another situation. ``"small"`` is taken
+            for images of 64 pixels and less.
+        name: filled in when the recipe is looked up.
+    """
+
+    summary: str
+    paper: str = ""
+    views: Use = attrs.field(converter=_use)
+    encoder: Use = attrs.field(converter=_use)
+    target: Use = attrs.field(default=Use("shared"), converter=_use)
+    negatives: tuple[Use, ...] = attrs.field(default=(Use("none"),), converter=_uses)
+    loss: Use = attrs.field(converter=_use)
+    backbone: Use = attrs.field(default=Use("resnet50"), converter=_use)
+    optimizer: Use = attrs.field(converter=_use)
+    schedule: Use = attrs.field(converter=_use)
+    epochs: int = 200
+    batch_size: int = 256
+    accumulate: int = 1
+    evaluates: str = "online"
+    probe: Use = attrs.field(default=Use("none"), converter=_use)
+    finetune: Use = attrs.field(default=Use("none"), converter=_use)
+    data: Mapping[str, Any] = attrs.field(factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    name: str = ""
+
+    def uses(self, table: str) -> tuple[Use, ...]:
+        """Return what a table names: one thing, or for negatives perhaps several."""
+        value = getattr(self, table)
+        return value if isinstance(value, tuple) else (value,)
+
+
+def find_recipe(name_or_path: str | Path) -> Recipe:
+    """Return the recipe of an installed method, or read one from a TOML file.
+
+    Raises:
+        RequestError: there is none by that name, or the file is no recipe.
+        PluginError: the method's package cannot give it.
+    """
+    text = str(name_or_path)
+    if text.endswith(".toml"):
+        return read_recipe(Path(text))
+    entry = find("methods", text)
+    recipe = entry.load()
+    if not isinstance(recipe, Recipe):
+        raise PluginError(
+            f"Package {entry.package}: method {entry.name!r} ({entry.value}) must be a "
+            f"coview.Recipe, not {type(recipe).__name__}."
+        )
+    return attrs.evolve(recipe, name=entry.name)
+
+
+def method_names() -> list[str]:
+    """Return the names of the installed methods."""
+    return [entry.name for entry in entries("methods")]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a TOML file. With ``base = "METHOD"`` it holds only what differs."""
+    return _read(path)[0]
+
+
+def read_layers(name_or_path: str | Path) -> tuple[Recipe, Mapping[str, Any]]:
+    """Return a recipe, and what a file changes in it.
+
+    Of a file with a base that is the base and the rest of the file, so that a
+    preset of the base comes below what the file says.
+
+    Raises:
+        RequestError, PluginError: as :func:`find_recipe`.
+    """
+    if not str(name_or_path).endswith(".toml"):
+        return find_recipe(name_or_path), {}
+    whole, document = _read(Path(name_or_path))
+    if "base" not in document:
+        return whole, {}
+    changes = {k: v for k, v in document.items() if k in (*TABLES, *SCALARS, "data")}
+    base = find_recipe(document["base"])
+    about = {key: getattr(whole, key) for key in (*TEXTS, "presets")}
+    return attrs.evolve(base, **about), changes
+
+
+def _read(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    try:
+        document = read_toml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"There is no recipe file {path}.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RequestError(f"{path} cannot be read as TOML: {error}") from error
+    document.pop("run", None)
+    try:
+        return from_document(document), document
+    except RequestError as error:
+        raise RequestError(*(f"{path}: {problem}" for problem in error.problems)) from error
+
+
+def from_document(document: Mapping[str, Any]) -> Recipe:
+    """Make a recipe of a TOML document's plain values."""
+    names = [field.name for field in attrs.fields(Recipe)]
+    problems = [unknown("key", k, [*names, "base"]) for k in document if k not in (*names, "base")]
+    problems += _misshapen(document)
+    if problems:
+        raise RequestError(*problems)
+    base = document.get("base")
+    start: dict[str, Any] = {}
+    if base is not None:
+        start = attrs.asdict(find_recipe(base), recurse=False)
+    values = {key: value for key, value in document.items() if key != "base"}
+    for table in TABLES:
+        if table in values:
+            values[table] = _merge_table(table, start.get(table), values[table])
+    if "data" in values:
+        values["data"] = {**start.get("data", {}), **values["data"]}
+    if "presets" in values:
+        values["presets"] = {**start.get("presets", {}), **values["presets"]}
+    try:
+        return Recipe(**{**start, **values})
+    except TypeError as error:
+        raise RequestError(f"this is no whole recipe: {error}. Name a base, or add it.") from error
+
+
+def _misshapen(document: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each key that is no text or no table where it must be one."""
+    texts = {**dict.fromkeys(TEXTS, "text"), "base": "a method's name"}
+    problems = [
+        f"{key} must be {what}, not {document[key]!r}."
+        for key, what in texts.items()
+        if not isinstance(document.get(key, ""), str)
+    ]
+    presets = document.get("presets", {})
+    tables = {"data": document.get("data", {}), "presets": presets}
+    if isinstance(presets, Mapping):
+        tables |= {f"presets.{name}": preset for name, preset in presets.items()}
+    problems += [
+        f"{key} must be a table, not {value!r}."
+        for key, value in tables.items()
+        if not isinstance(value, Mapping)
+    ]
+    return problems
+
+
+def _merge_table(table: str, start: Use | tuple[Use, ...] | None, value: Any) -> Any:
+    """Lay a TOML table (or an array of tables, or a name) over what the base has."""
+    several = value if isinstance(value, list) else [value]
+    before = start if isinstance(start, tuple) else (start,)
+    merged = []
+    for position, item in enumerate(several):
+        under = before[position] if position < len(before) else None
+        if isinstance(item, str):
+            item = {"use": item}
+        if not isinstance(item, Mapping):
+            raise RequestError(f"{table} must be a table with a key use, not {item!r}.")
+        name = item.get("use", under.name if under else None)
+        if not isinstance(name, str):
+            raise RequestError(f"{table} must name what it uses: use = NAME.")
+        kept = under.settings if under and under.name == name else {}
+        merged.append(Use(name, **{**kept, **{k: v for k, v in item.items() if k != "use"}}))
+    return tuple(merged) if table == "negatives" else merged[0]
+
+
+def to_document(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as plain values, in the order they read best."""
+    document: dict[str, Any] = {"name": recipe.name, "summary": recipe.summary}
+    document["paper"] = recipe.paper
+    document |= {key: getattr(recipe, key) for key in SCALARS}
+    for table in TABLES:
+        tables = [{"use": use.name, **plain(use.settings)} for use in recipe.uses(table)]
+        document[table] = tables[0] if len(tables) == 1 else tables
+    document["data"] = plain(recipe.data)
+    if recipe.presets:
+        document["presets"] = {name: _plain_preset(p) for name, p in recipe.presets.items()}
+    return document
+
+
+def _plain_preset(preset: Mapping[str, Any]) -> dict[str, Any]:
+    def one(value: Any) -> Any:
+        if isinstance(value, Use):
+            return {"use": value.name, **plain(value.settings)}
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], Use):
+            return [one(item) for item in value]
+        return plain(value)
+
+    return {key: one(value) for key, value in preset.items()}
+
+
+def to_toml(recipe: Recipe, **tables: Mapping[str, Any]) -> str:
+    """Write the recipe as TOML, with further tables (``run``) after it."""
+    try:
+        return tomli_w.dumps({**to_document(recipe), **tables})
+    except TypeError as error:
+        raise CoviewError(f"the recipe holds a value that TOML cannot write: {error}") from error

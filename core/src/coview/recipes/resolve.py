@@ -1,0 +1,262 @@
+"""From a recipe and what its user changed to settings that are known to be right.
+
+Below the layers of :mod:`coview.recipes.override` lie the components' defaults. Every value
+remembers the layer that set it, and every problem is reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from coview.errors import CoviewError, RequestError, unknown
+from coview.hookspecs import ROLES
+from coview.recipes.override import Draft, Layers
+from coview.recipes.recipe import AFTERWARDS, TABLES, Recipe, Use
+from coview.registry import Entry, find, kind_of_role
+from coview.settings import fields_of, ge, one_of, plain, setting, structure
+
+CORE = "coview"
+GIVEN = "python:"
+"""What the name of an object starts with that was given in Python."""
+
+
+@attrs.frozen
+class NoSettings:
+    """Of something that has none."""
+
+
+@attrs.frozen
+class TrainingSettings:
+    """The recipe's own numbers."""
+
+    epochs: int = setting(200, "passes over the training set", ge(1))
+    batch_size: int = setting(256, "images an optimiser step, over all processes", ge(2))
+    accumulate: int = setting(1, "micro-batches an optimiser step", ge(1))
+    evaluates: str = setting(
+        "online", "the network that is exported and evaluated", one_of("online", "target")
+    )
+
+
+@attrs.frozen(eq=False)
+class Part:
+    """A table of the recipe, resolved.
+
+    Attributes:
+        table: a role, or ``backbone``, ``optimizer``, ``schedule``, ``data``.
+        name: of the component.
+        package: the distribution it comes from.
+        version: of that distribution.
+        factory: the component's class (or what builds it).
+        settings: an instance of its settings class.
+        origins: by setting, the layer that set it.
+        shared_with: the earlier role that the same component already fills.
+    """
+
+    table: str
+    name: str
+    package: str
+    version: str
+    factory: Any
+    settings: Any
+    origins: Mapping[str, str]
+    shared_with: str | None = None
+
+
+@attrs.frozen(eq=False)
+class Resolved:
+    """A recipe that is known to be right.
+
+    Attributes:
+        recipe: with every setting written out, presets applied and gone.
+        training: its own numbers.
+        parts: by table.
+        preset: the preset that was applied, if any.
+        notices: what the user should know, in sentences.
+    """
+
+    recipe: Recipe
+    training: TrainingSettings
+    origins: Mapping[str, str]
+    parts: Mapping[str, tuple[Part, ...]]
+    data: Any
+    data_origins: Mapping[str, str]
+    preset: str | None
+    notices: tuple[str, ...]
+
+    def part(self, table: str) -> Part:
+        """Return the (first) part of a table."""
+        return self.parts[table][0]
+
+
+def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = ()) -> Resolved:
+    """Import what is named and check every value.
+
+    Raises:
+        RequestError: with every problem found.
+        PluginError: a named component cannot be loaded.
+    """
+    problems = layers.problems
+    training, wrong = structure(TrainingSettings, layers.scalars, "the recipe")
+    problems += wrong
+    parts = {table: _parts(table, layers.tables[table], problems) for table in TABLES}
+    data = _data(layers.data, problems)
+    _share(parts, layers.tables, problems)
+    problems += _unmet_needs(parts)
+    if problems:
+        raise RequestError(*problems)
+    return Resolved(
+        recipe=_written_out(layers.recipe, parts, training, data),
+        training=training,
+        origins=layers.origins,
+        parts=parts,
+        data=data,
+        data_origins=_origins(type(data), layers.data.origins),
+        preset=preset,
+        notices=(*notices, *_unused(parts)),
+    )
+
+
+def _parts(table: str, drafts: Iterable[Draft], problems: list[str]) -> tuple[Part, ...]:
+    made = (_part(table, draft, problems) for draft in drafts)
+    return tuple(part for part in made if part is not None)
+
+
+def _part(table: str, draft: Draft, problems: list[str]) -> Part | None:
+    try:
+        factory, settings_class, entry = _look_up(table, draft.name)
+    except RequestError as error:
+        problems.extend(error.problems)
+        return None
+    settings, wrong = structure(settings_class, draft.settings, table)
+    problems += wrong
+    package = entry.package if entry else CORE
+    version = entry.version if entry else ""
+    origins = _origins(settings_class, draft.origins)
+    return Part(table, draft.name, package, version, factory, settings, origins)
+
+
+def _data(draft: Draft, problems: list[str]) -> Any:
+    from coview.data.base import DataSettings
+
+    data, wrong = structure(DataSettings, draft.settings, "data")
+    problems += wrong
+    return data
+
+
+def _origins(settings_class: type, set_by: Mapping[str, str]) -> dict[str, str]:
+    return {field.name: set_by.get(field.name, "default") for field in fields_of(settings_class)}
+
+
+def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
+    """Return what a name means in a table: a factory, its settings class, its entry."""
+    if name.startswith(GIVEN):
+        return _given(table, name)
+    if table == "backbone":
+        from coview.nn.backbones import BackboneSettings, find_backbone
+
+        factory, entry = find_backbone(name)
+        return factory, BackboneSettings, entry
+    if table in ("optimizer", "schedule"):
+        from coview.optim.optimizers import OPTIMIZERS
+        from coview.optim.schedules import SCHEDULES
+
+        known: Mapping[str, Any] = OPTIMIZERS if table == "optimizer" else SCHEDULES
+        if name not in known:
+            raise RequestError(unknown(table, name, known))
+        return known[name], known[name].Settings, None
+    if table in AFTERWARDS:
+        from coview.recipes.protocols import WAYS
+
+        if name not in WAYS[table]:
+            raise RequestError(unknown(f"way to {table}", name, WAYS[table]))
+        return WAYS[table][name], WAYS[table][name], None
+    entry = find(kind_of_role(table), name)
+    factory = entry.load()
+    settings_class = getattr(factory, "Settings", None)
+    if settings_class is None or not attrs.has(settings_class):
+        raise CoviewError(
+            f"Package {entry.package}: {table} {entry.name!r} ({entry.value}) has no attrs "
+            "class called Settings inside it."
+        )
+    return factory, settings_class, entry
+
+
+def _given(table: str, name: str) -> tuple[Any, type, None]:
+    """Stand in for an object that was given in Python, and has to be given again."""
+
+    def refuse(*_: Any) -> Any:
+        raise RequestError(
+            f"This recipe's {table} was a Python object ({name.removeprefix(GIVEN)}): pass it "
+            f"again, coview.train(..., {table}=...)."
+        )
+
+    return refuse, NoSettings, None
+
+
+def _share(
+    parts: dict[str, tuple[Part, ...]], drafts: Mapping[str, list[Draft]], problems: list[str]
+) -> None:
+    """Let a class that is named for two roles be one component, with the first's settings."""
+    first: dict[Any, Part] = {}
+    for role in ROLES:
+        updated = []
+        for part, draft in zip(parts[role], drafts[role], strict=False):
+            earlier = first.setdefault(part.factory, part)
+            if earlier is not part:
+                differing = [
+                    key
+                    for key in draft.settings
+                    if getattr(part.settings, key, None) != getattr(earlier.settings, key, None)
+                ]
+                if differing and part.settings is not None:
+                    problems.append(
+                        f"{role} {part.name!r} is the same component as the {earlier.table}: "
+                        f"set {', '.join(f'{earlier.table}.{key}' for key in differing)} there."
+                    )
+                part = attrs.evolve(part, settings=earlier.settings, shared_with=earlier.table)
+            updated.append(part)
+        parts[role] = tuple(updated)
+
+
+def _fills(parts: Mapping[str, tuple[Part, ...]], role: str) -> bool:
+    return any(part.name not in ("none",) for part in parts[role])
+
+
+def _unmet_needs(parts: Mapping[str, tuple[Part, ...]]) -> list[str]:
+    """Return a sentence for each component whose ``needs`` nothing fills."""
+    return [
+        f"{role} {part.name!r} needs {needed}: {reason}. Add --use {needed}=NAME."
+        for role in ROLES
+        for part in parts[role]
+        for needed, reason in getattr(part.factory, "needs", {}).items()
+        if not _fills(parts, needed)
+    ]
+
+
+def _unused(parts: Mapping[str, tuple[Part, ...]]) -> list[str]:
+    """Return a sentence for each role that is filled though a component ignores it."""
+    return [
+        f"{role} {part.name!r} makes no use of {ignored}: "
+        f"{', '.join(p.name for p in parts[ignored])} is kept for nothing."
+        for role in ROLES
+        for part in parts[role]
+        for ignored in getattr(part.factory, "ignores", ())
+        if _fills(parts, ignored)
+    ]
+
+
+def _written_out(
+    recipe: Recipe, parts: Mapping[str, tuple[Part, ...]], training: TrainingSettings, data: Any
+) -> Recipe:
+    def use(part: Part) -> Use:
+        shown = {} if part.shared_with else plain(attrs.asdict(part.settings, recurse=False))
+        return Use(part.name, **shown)
+
+    tables: dict[str, Any] = {t: use(parts[t][0]) for t in TABLES if t != "negatives"}
+    tables["negatives"] = tuple(use(part) for part in parts["negatives"])
+    numbers = attrs.asdict(training)
+    settings = plain(attrs.asdict(data))
+    return attrs.evolve(recipe, presets={}, data=settings, **tables, **numbers)

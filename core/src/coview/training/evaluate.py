@@ -1,0 +1,92 @@
+"""kNN accuracy before, during and after training, and the export at the end.
+
+One process measures; the others wait for it as long as it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from functools import wraps
+
+import torch
+from torch import Tensor
+
+from coview.data.loader import images_in_order
+from coview.distributed import active, is_first, largest, meet
+from coview.evaluation.baselines import RawPixels, calibrated
+from coview.evaluation.knn import evaluate_knn
+from coview.training.interrupts import Interrupted
+from coview.training.run import Run
+from coview.weights.exported import ExportedBackbone, export, save_backbone
+
+CALIBRATION_IMAGES = 2048
+
+
+def by_first(function: Callable[[Run], None]) -> Callable[[Run], None]:
+    """Let the first process alone call ``function``, and the others wait.
+
+    A signal ends it at once, and with it the run on all processes.
+    """
+
+    @wraps(function)
+    def call(run: Run) -> None:
+        meet()
+        if is_first():
+            told_to_all = suppress(Interrupted) if active() else nullcontext()
+            with told_to_all, run.interrupts.let_through():
+                function(run)
+        number = largest(run.interrupts.received)
+        if number:
+            raise Interrupted(number)
+
+    return call
+
+
+def _exported(run: Run) -> ExportedBackbone:
+    return export(run.method, run.backbone_meta).to(run.options.device)
+
+
+@by_first
+def measure_baselines(run: Run) -> None:
+    """Log the kNN accuracy of raw pixels and of the untrained network, where labels exist."""
+    if not run.data.labelled:
+        return
+    device = run.options.device
+    if run.data.train.resident is not None:
+        shape = (-1, 1, 1)
+        mean = torch.tensor(run.data.mean, device=device).view(shape)
+        std = torch.tensor(run.data.std, device=device).view(shape)
+        run.log(
+            raw_pixels_knn_top1=evaluate_knn(RawPixels(mean, std), run.data, device=device).top1
+        )
+    untrained = calibrated(_exported(run), _some_images(run))
+    run.log(untrained_knn_top1=evaluate_knn(untrained, run.data, device=device).top1)
+
+
+def _some_images(run: Run) -> Iterator[Tensor]:
+    seen = 0
+    batch_size = 256
+    for images in images_in_order(run.data.train, batch_size, run.options.device, 0):
+        yield images
+        seen += len(images)
+        if seen >= CALIBRATION_IMAGES:
+            return
+
+
+@by_first
+def measure_online(run: Run) -> None:
+    """Log the kNN accuracy in the middle of training, where labels exist."""
+    if run.data.labelled:
+        result = evaluate_knn(_exported(run), run.data, device=run.options.device)
+        run.log(online_knn_top1=result.top1)
+
+
+@by_first
+def finish(run: Run) -> None:
+    """Export the backbone and measure it."""
+    exported = _exported(run)
+    save_backbone(exported, run.path / "backbone.safetensors")
+    if run.options.evaluate and run.data.labelled:
+        result = evaluate_knn(exported, run.data, device=run.options.device)
+        run.log(knn=result.as_dict(), knn_top1=result.top1, knn_top5=result.top5)

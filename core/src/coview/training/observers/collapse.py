@@ -1,0 +1,199 @@
+"""``--observe collapse``, on by default: whether embeddings still tell images apart.
+
+Every so many steps the projections and keys of a step are measured where they
+are; between readings nothing is computed, kept or waited for. Nothing is
+gathered: each process measures its own rows, and what is logged is the mean over
+processes, which is also what all of them judge by.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from coview.distributed import is_first, mean_over_processes
+from coview.errors import CoviewError, RequestError, unknown
+from coview.hookspecs import hookimpl
+from coview.losses.assignments import INFORMATION
+from coview.records import Encoded, Step, Targets
+from coview.settings import ge, gt, one_of, setting
+from coview.training.observers.base import parse
+from coview.training.observers.collapse_measures import (
+    alignment,
+    deviation,
+    effective_rank,
+    uniformity,
+)
+from coview.training.observers.collapse_signs import SIGNS, Reading, sentence
+
+NAME = "collapse"
+ACTIONS = ("warn", "stop", "ignore")
+PREFIX = "collapse/"
+
+
+class CollapseObserver:
+    """Measures embeddings now and then, and says once if they have collapsed.
+
+    A sign must have been there at every reading for ``patience`` steps, or one
+    per cent of the run's, whichever is more: untrained heads spread little, and
+    sound runs dip early on (docs/collapse.md has what was measured).
+    """
+
+    @attrs.frozen
+    class Settings:
+        """The bounds are calibrated in benchmarks/collapse.py."""
+
+        every: int = setting(25, "steps between readings", gt(0))
+        rows: int = setting(256, "rows of a step that are measured, of each process", ge(2))
+        patience: int = setting(50, "steps for which a sign must last", ge(0))
+        std: float = setting(0.1, "collapse/std below this is a sign", ge(0))
+        rank: float = setting(2.0, "collapse/effective_rank below this is a sign", ge(0))
+        information: float = setting(
+            0.001, "assignment_information below this is a sign; then std and rank are none", ge(0)
+        )
+        action: str = setting("warn", "what to do: warn, or stop the run", one_of(*ACTIONS[:2]))
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._measured: dict[str, Tensor] = {}
+        self._since: dict[str, int] = {}
+        self._said: list[str] = []
+        self._started = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return since which step each sign has been there, and what was said."""
+        return {"since": dict(self._since), "said": list(self._said)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was."""
+        self._since, self._said = dict(state["since"]), list(state["said"])
+
+    @hookimpl
+    def run_started(self, run: Any) -> None:
+        """Remember where this sitting starts."""
+        self._started = run.step
+
+    @hookimpl(tryfirst=True)
+    def update_target(self, encoded: Encoded, targets: Targets, step: Step) -> None:
+        """Measure, in steps that are read; nothing is read from the device here."""
+        if (step.number + 1) % self.settings.every == 0:
+            self._measured = measured(encoded, targets, self.settings.rows)
+
+    @hookimpl
+    def step_finished(self, run: Any) -> None:
+        """Log the reading, if there was one, and judge it."""
+        if not self._measured:
+            return
+        names, values = zip(*self._measured.items(), strict=True)
+        self._measured = {}
+        means = mean_over_processes(torch.stack(values).float()).tolist()
+        read = dict(zip(names, means, strict=True))
+        run.log(**{f"{PREFIX}{name}": round(value, 6) for name, value in read.items()})
+        self._judge(run, read)
+
+    def _judge(self, run: Any, read: dict[str, float]) -> None:
+        """Count for how long each sign has been there; speak when it is long enough."""
+        logged = self._logged(run)
+        if logged is None:
+            return
+        bounds = attrs.asdict(self.settings)
+        reading = Reading(read, logged.get(INFORMATION), logged.get("assignment_mean_entropy"))
+        patience = max(self.settings.patience, run.plan.total_steps // 100)
+        for name, sign in SIGNS.items():
+            if not sign.shows(reading, bounds[name]):
+                self._since.pop(name, None)
+                continue
+            since = self._since.setdefault(name, run.step)
+            if run.step - since >= patience and name not in self._said:
+                self._say(run, name, sentence(run, name, reading, since))
+
+    def _logged(self, run: Any) -> dict[str, Any] | None:
+        """Return what steps logged last in this sitting, which is the same on all processes."""
+        rows = (row for row in reversed(run.metrics) if "loss" in row)
+        last = next(rows, None)
+        return last if last is not None and last["step"] > self._started else None
+
+    def _say(self, run: Any, name: str, text: str) -> None:
+        self._said.append(name)
+        run.log(collapse=name, warning=text)
+        if self.settings.action == "stop":
+            from coview.training.loop import save
+
+            save(run)
+            raise CoviewError(
+                f"{text} The run was stopped (--on-collapse stop); its weights are saved in "
+                f"{run.path / 'checkpoints' / 'last.pt'}."
+            )
+        if is_first():
+            sys.stderr.write(f"warning: {text}\n")
+
+
+def watched(asked: Iterable[Any], action: str | None, fresh: bool) -> list[Any]:
+    """Add this observer to those asked for, or take it out.
+
+    Args:
+        asked: as :func:`coview.training.observers.base.watchers` takes them.
+        action: ``warn``, ``stop``, ``ignore``, or None: as it is asked for, and
+            for a fresh run a warning.
+        fresh: the run is no resumed one, which has or has not what it had.
+
+    Raises:
+        RequestError: there is no such action.
+    """
+    if action is not None and action not in ACTIONS:
+        raise RequestError(unknown("action on collapse", action, ACTIONS))
+    asked = list(asked)
+    mine = [item for item in asked if _is_this(item)]
+    others = [item for item in asked if not _is_this(item)]
+    if action == "ignore" or not (mine or fresh or action):
+        return others
+    text = mine[-1] if mine else NAME
+    if action is not None and (mine or action != "warn"):
+        name, values = parse(text)
+        listed = ",".join(f"{key}={value}" for key, value in {**values, "action": action}.items())
+        text = f"{name}:{listed}"
+    return [text, *others]
+
+
+def _is_this(item: Any) -> bool:
+    try:
+        return isinstance(item, str) and parse(item)[0].rpartition(":")[2] == NAME
+    except RequestError:
+        return False  # whoever builds it says what is wrong with it
+
+
+def measured(encoded: Encoded, targets: Targets, most: int) -> dict[str, Tensor]:
+    """Return the measures of a step's first pair of slots, each 0-dim on the device.
+
+    Of slots that both have projections the worse one counts: a network for each
+    view may fail alone.
+
+    Args:
+        encoded: detached, as ``update_target`` gets it.
+        targets: likewise.
+        most: rows that are looked at.
+    """
+    query, key = encoded.pairs[0]
+    slots = [slot for slot in dict.fromkeys((query, key)) if slot in encoded.projections]
+    rows = {slot: _some(encoded.projections[slot], most) for slot in slots}
+    found = {
+        "std": torch.stack([deviation(x) for x in rows.values()]).amin(),
+        "effective_rank": torch.stack([effective_rank(x).float() for x in rows.values()]).amin(),
+        "uniformity": torch.stack([uniformity(x) for x in rows.values()]).amax(),
+    }
+    # Where a slot is compared with itself, only the prediction differs from the key.
+    one = encoded.queries[query] if query == key else encoded.projections[query]
+    other = targets.keys[key]
+    if one.shape == other.shape:
+        found["alignment"] = alignment(_some(one, most), _some(other, most))
+    return found
+
+
+def _some(rows: Tensor, most: int) -> Tensor:
+    """Return evenly spaced rows, no more than ``most``: neighbours may be of one image."""
+    return rows[:: -(-len(rows) // most)]

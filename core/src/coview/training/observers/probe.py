@@ -1,0 +1,150 @@
+"""``--observe probe``: a linear classifier that learns beside the network, during training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from coview.distributed import mean_over_processes
+from coview.errors import CoviewError, RequestError
+from coview.evaluation.features import features
+from coview.evaluation.metrics import accuracies, class_count
+from coview.hookspecs import hookimpl
+from coview.records import Batch, Encoded
+from coview.settings import ge, gt, setting
+from coview.training.evaluate import by_first
+from coview.weights.exported import ExportedBackbone, export
+
+MOMENTUM = 0.9
+TRACKED = 0.01
+"""Share of a batch in the running mean and variance of the features; of the first ones more,
+so that they are plain means."""
+TINY = 1e-5
+
+
+class ProbeObserver:
+    """Trains softmax regression on the step's own features and logs ``online_probe_top1``.
+
+    The features are the online network's, of augmented views and detached: no
+    gradient, label or random number of this reaches the training. Labels are
+    looked up by the batch's indices. The number is *online*: the network still
+    moves while the classifier learns, so it is not that of a linear evaluation
+    afterwards (``coview evaluate linear``).
+    """
+
+    @attrs.frozen
+    class Settings:
+        """How the classifier learns."""
+
+        lr: float = setting(0.1, "learning rate at a batch of 256, constant", gt(0))
+        weight_decay: float = setting(0.0, "of the weights", ge(0))
+        every: int = setting(1, "epochs between measurements on the test split", ge(1))
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state: dict[str, Tensor] = {}
+        self._run: Any = None
+        self._labels = torch.zeros(0, dtype=torch.int64)
+
+    @hookimpl
+    def run_started(self, run: Any) -> None:
+        """Build the classifier, from zero or as it was."""
+        data, device = run.data, run.options.device
+        if data.train.labels is None or not data.labelled:
+            raise RequestError(
+                f"--observe probe needs labels of training and test images, which {data.name} "
+                "has not."
+            )
+        self._run = run
+        self._labels = data.train.labels.to(device)
+        classes = class_count(data, data.train.labels, data.test.labels)
+        width = self._network().width
+        fresh = {
+            "weights": torch.zeros(width, classes),
+            "biases": torch.zeros(classes),
+            "mean": torch.zeros(width),
+            "variance": torch.ones(width),
+            "steps": torch.zeros(()),
+        }
+        fresh |= {f"velocity_{name}": torch.zeros_like(fresh[name]) for name in WEIGHTS}
+        for name, tensor in fresh.items():
+            kept = self.state.get(name, tensor)
+            if kept.shape != tensor.shape:
+                raise RequestError("The kept state of --observe probe is of another network.")
+            self.state[name] = kept.to(device)
+
+    @hookimpl
+    def update_target(self, encoded: Encoded, batch: Batch) -> None:
+        """Take one step of SGD on the batch's features."""
+        rows = self._rows(encoded, len(batch.indices))
+        state, settings = self.state, self.settings
+        mean = mean_over_processes(rows.mean(dim=0))
+        variance = mean_over_processes((rows - mean).square().mean(dim=0))
+        state["steps"] += 1
+        share = state["steps"].reciprocal().clamp(min=TRACKED)
+        state["mean"].lerp_(mean, share)
+        state["variance"].lerp_(variance, share)
+        rows = (rows - mean) / (variance + TINY).sqrt()
+        scores = rows @ state["weights"] + state["biases"]
+        labels = one_hot(self._labels[batch.indices], scores.shape[1])
+        errors = (scores.softmax(dim=1) - labels) / len(rows)
+        slopes = mean_over_processes(torch.cat([rows.T @ errors, errors.sum(0)[None]]))
+        rate = settings.lr * self._run.plan.batch_size / 256
+        for name, slope in zip(WEIGHTS, (slopes[:-1], slopes[-1]), strict=True):
+            decay = settings.weight_decay if name == "weights" else 0.0
+            velocity = state[f"velocity_{name}"]
+            velocity.mul_(MOMENTUM).add_(slope + decay * state[name])
+            state[name].sub_(rate * velocity)
+
+    @hookimpl
+    def epoch_finished(self, run: Any, epoch: int) -> None:
+        """Log the accuracy on the test split."""
+        if (epoch + 1) % self.settings.every == 0 or run.step == run.last_step:
+            by_first(self._measure)(run)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the classifier, its momentum and the features' statistics."""
+        return self.state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state_dict` gave."""
+        self.state = {name: tensor.clone() for name, tensor in state.items()}
+
+    def _measure(self, run: Any) -> None:
+        test = run.data.test
+        rows = features(self._network(), test, device=run.options.device)
+        state = {name: tensor.cpu() for name, tensor in self.state.items()}
+        rows = (rows - state["mean"]) / (state["variance"] + TINY).sqrt()
+        found = accuracies(rows @ state["weights"] + state["biases"], test.kept(test.labels))
+        run.log(**{f"online_probe_{name}": value for name, value in found.items()})
+
+    def _network(self) -> ExportedBackbone:
+        """Return the online network, whichever the recipe evaluates."""
+        exported = export(self._run.method, self._run.backbone_meta)
+        exported.backbone = self._run.method.encoder.backbone()
+        return exported.to(self._run.options.device)
+
+    def _rows(self, encoded: Encoded, count: int) -> Tensor:
+        """Return one row of features an image, (B, D), as the exported network gives them."""
+        width = len(self.state["mean"])
+        by_view = [rows.float() for rows in encoded.features.values()]
+        if all(rows.shape == (count, width) for rows in by_view):
+            # Where a view is a whole image the first is enough; patches are averaged.
+            whole = hasattr(self._run.method.components["views"], "normalization")
+            return by_view[0] if whole else torch.stack(by_view).mean(dim=0)
+        if all(len(rows) == count for rows in by_view):
+            joined = torch.cat(by_view, dim=1)
+            if joined.shape[1] == width:
+                return joined
+        raise CoviewError(
+            "--observe probe cannot tell which of this encoder's features are an image's: "
+            f"{[tuple(rows.shape) for rows in by_view]} for {count} images, where the exported "
+            f"network gives {width} each."
+        )
+
+
+WEIGHTS = ("weights", "biases")

@@ -1,0 +1,1 @@
+"""What runs the standard augmentations: fused, kornia, torchvision."""

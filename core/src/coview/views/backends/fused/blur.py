@@ -1,0 +1,50 @@
+"""Gaussian blur with a deviation for each image, as two convolutions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+from coview.nn.compile import compilable, compiling
+
+FEW_TAPS = 9
+"""Up to so many a processor's compiled sum of shifted images is as fast as a convolution."""
+
+
+def taps_of(sigma: Tensor, on: Tensor, reach: int) -> Tensor:
+    """Return the weights of the 2 x reach + 1 pixels around, (..., taps).
+
+    Where ``on`` (...) is false, all the weight is the pixel's own.
+    """
+    distance = torch.arange(-reach, reach + 1, device=sigma.device, dtype=sigma.dtype)
+    weights = torch.exp(-0.5 * (distance / sigma.unsqueeze(-1)).square())
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    return torch.where(on.unsqueeze(-1), weights, (distance == 0).to(sigma.dtype))
+
+
+def blur(images: Tensor, weights: Tensor) -> Tensor:
+    """Blur images (n, C, H, W), reflected at the border, by their own weights (n, taps)."""
+    if compiling() and (images.is_cuda or weights.shape[1] <= FEW_TAPS):
+        return blur_by_taps(images, weights)
+    rows, channels = images.shape[:2]
+    reach = weights.shape[1] // 2
+    kernels = weights.repeat_interleave(channels, dim=0)
+    padded = pad(images, (reach,) * 4, mode="reflect").flatten(0, 1).unsqueeze(0)
+    groups = rows * channels
+    across = conv2d(padded, kernels[:, None, None, :], groups=groups)
+    return conv2d(across, kernels[:, None, :, None], groups=groups).view_as(images)
+
+
+@compilable(dynamic=True)
+def blur_by_taps(images: Tensor, weights: Tensor) -> Tensor:
+    """Blur all images, as a sum of shifted ones: for a compiler, which makes one loop of it."""
+    taps = weights.shape[1]
+    height, width = images.shape[-2:]
+    padded = pad(images, (taps // 2,) * 4, mode="reflect")
+    own = weights[:, :, None, None, None]
+    down = sum(padded[:, :, k : k + height] * own[:, k] for k in range(taps))
+    assert isinstance(down, Tensor)
+    across = sum(down[..., k : k + width] * own[:, k] for k in range(taps))
+    assert isinstance(across, Tensor)
+    return across

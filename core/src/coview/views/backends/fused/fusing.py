@@ -1,0 +1,86 @@
+"""Which parts of a chain are the standard chain, and can be run as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from coview.nn import compile as compiling
+from coview.views.backends.fused.plan import Fused
+from coview.views.backends.kornia import described, flat
+from coview.views.chain import Operation
+from coview.views.operations import DESCRIPTIONS, Crop, Description, Flip, Standardize, is_idle
+
+LONG_RUN = 20_000
+"""Steps from which a run repays a minute of compilation."""
+
+
+def whether_compiled(choice: str, total_steps: int) -> bool | None:
+    """Return what ``views.compile`` asks for; None: as the run does.
+
+    Args:
+        choice: "on", "off", or "auto": in long runs, where a compiler is found.
+        total_steps: of the run.
+
+    Raises:
+        RequestError: "on" without a compiler.
+    """
+    if choice == "off":
+        return False
+    if choice == "on":
+        compiling.require_compiler("views.compile = on")
+        return True
+    return True if total_steps >= LONG_RUN and compiling.has_compiler() else None
+
+
+def fuse(
+    operations: Iterable[Any],
+    compile: bool | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[Operation | Fused]:
+    """Return the operations with every run of standard ones as one :class:`Fused`.
+
+    Args:
+        operations: descriptions, what has a ``description``, kornia's
+            augmentations, anything callable.
+        compile: compile the fused runs; None: in a run that compiles.
+        dtype: of what comes out, if the last operation is a fused one.
+    """
+    made: list[Operation | Fused] = []
+    run: list[Description] = []
+
+    def close(dtype: torch.dtype) -> None:
+        if any(not is_idle(one) for one in run):
+            made.append(Fused([tuple(run)], compile, dtype))
+        run.clear()
+
+    for operation in flat(operations):
+        description = _description(operation)
+        if description is None:
+            close(torch.float32)
+            made.append(operation)
+            continue
+        if not _extends(run, description):
+            close(torch.float32)
+        run.append(description)
+    close(dtype)
+    return made
+
+
+def _description(operation: Any) -> Description | None:
+    if isinstance(operation, DESCRIPTIONS):
+        return operation
+    own = getattr(operation, "description", None)
+    return own if isinstance(own, DESCRIPTIONS) else described(operation)
+
+
+def _extends(run: Sequence[Description], description: Description) -> bool:
+    """Whether a run may go on with the operation; see :class:`Fused`."""
+    kinds = {type(one) for one in run}
+    if Standardize in kinds:
+        return False
+    if isinstance(description, Crop):
+        return kinds <= {Flip}
+    return not (isinstance(description, Flip) and Flip in kinds)

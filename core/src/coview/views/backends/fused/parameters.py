@@ -1,0 +1,212 @@
+"""From what was drawn to what the loops over pixels take, for all rows before any pixel.
+
+All of it is small, (V, B, ...) each: done once for a batch, however few images at
+a time then go through the chain. A gate becomes a parameter that changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from coview.nn.constants import constant
+from coview.views.backends.fused.blur import taps_of
+from coview.views.backends.fused.colour import hue_offsets
+from coview.views.backends.fused.resample import aims
+from coview.views.operations import (
+    NEUTRAL,
+    Blur,
+    Crop,
+    Description,
+    Flip,
+    Grey,
+    Jitter,
+    Solarize,
+    central_box,
+    reach,
+)
+
+TRIES = 10
+Drawn = dict[str, Tensor]
+"""Parameters of one operation by name, (V, B) each."""
+
+
+@attrs.frozen
+class Rows:
+    """The images of this process among those of the global batch.
+
+    Attributes:
+        count: of this process.
+        rank: its place.
+        world_size: number of processes.
+    """
+
+    count: int
+    rank: int = 0
+    world_size: int = 1
+
+    def uniform(self, numbers: int, views: int, generator: torch.Generator) -> Tensor:
+        """Return (numbers, views, count) in [0, 1)."""
+        shape = (numbers, views, self.count * self.world_size)
+        drawn = torch.rand(shape, generator=generator, device=generator.device)
+        return drawn[..., self.rank * self.count : (self.rank + 1) * self.count]
+
+
+def needs(description: Description) -> int:
+    """Return how many uniform numbers an operation takes for a row."""
+    if isinstance(description, Jitter):
+        return 9 if description.by_sample else 5
+    counts: dict[type, int] = {Crop: 2 * TRIES + 2, Flip: 1, Grey: 1, Blur: 2, Solarize: 1}
+    return counts.get(type(description), 0)
+
+
+def draw(views: Sequence[Any], uniform: Tensor, size: tuple[int, int]) -> Drawn:
+    """Draw the parameters of one operation.
+
+    Args:
+        views: its description for each view; of one type.
+        uniform: (needs, V, B) in [0, 1).
+        size: height and width of the images that it meets.
+
+    Returns:
+        By name: ``top``, ``left``, ``height``, ``width`` of a crop, in pixels;
+        ``factors`` (4, V, B) of a jitter and, for an order each, ``position`` (4, V, B)
+        of its four; ``sigma`` of a blur; ``on``, where the operation has a probability.
+    """
+    if isinstance(views[0], Crop):
+        return boxes(views, uniform, size)
+    makers: dict[type, Callable[[], Drawn]] = {
+        Jitter: lambda: _factors(views, uniform),
+        Blur: lambda: {"sigma": _between([v.sigma for v in views], uniform[1])},
+    }
+    if not len(uniform):
+        return {}
+    on = {"on": uniform[0] < by_view([v.p for v in views], uniform.device)}
+    return {**on, **makers.get(type(views[0]), dict)()}
+
+
+def _factors(views: Sequence[Jitter], uniform: Tensor) -> Drawn:
+    drawn = {
+        "factors": torch.stack(
+            [_between([v.ranges[k] for v in views], uniform[1 + k]) for k in range(4)]
+        )
+    }
+    if len(uniform) == 9:
+        drawn["position"] = uniform[5:].argsort(dim=0)
+    return drawn
+
+
+def orders(views: Sequence[Any], seed: int) -> list[tuple[int, ...]]:
+    """Return the order of the four for each view, without those that never change anything.
+
+    Drawn on the host, where the branches are: a seed is known without waiting.
+    """
+    source = random.Random(seed)
+    idle = {k for k in range(4) if all(v.ranges[k] == (NEUTRAL[k],) * 2 for v in views)}
+    drawn = [source.sample(range(4), 4) if v.fixed is None else v.fixed for v in views]
+    return [tuple(k for k in order if k not in idle) for order in drawn]
+
+
+def boxes(views: Sequence[Crop], uniform: Tensor, size: tuple[int, int]) -> Drawn:
+    """Draw crops as torchvision's ``RandomResizedCrop.get_params`` does, ten tries at once."""
+    height, width = size
+    area = _between([v.scale for v in views], uniform[:TRIES]) * (height * width)
+    logs = [(math.log(v.ratio[0]), math.log(v.ratio[1])) for v in views]
+    ratio = _between(logs, uniform[TRIES : 2 * TRIES]).exp()
+    tall, wide = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
+    fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
+    first = fits.to(torch.uint8).argmax(dim=0, keepdim=True)
+    found = fits.any(dim=0)
+    middle = [central_box(v.ratio, height, width) for v in views]
+    other = [by_view([float(box[k]) for box in middle], uniform.device) for k in range(4)]
+    tall = torch.where(found, tall.gather(0, first)[0], other[2])
+    wide = torch.where(found, wide.gather(0, first)[0], other[3])
+    down, right = uniform[2 * TRIES :]
+    # A product may round up to the bound itself, hence the minimum.
+    top = torch.minimum((down * (height - tall + 1)).floor(), height - tall)
+    left = torch.minimum((right * (width - wide + 1)).floor(), width - wide)
+    return {
+        "top": torch.where(found, top, other[0]),
+        "left": torch.where(found, left, other[1]),
+        "height": tall,
+        "width": wide,
+    }
+
+
+def _between(ranges: Sequence[tuple[float, float]], uniform: Tensor) -> Tensor:
+    low = by_view([low for low, _ in ranges], uniform.device)
+    span = by_view([high - low for low, high in ranges], uniform.device)
+    return uniform * span + low
+
+
+def by_view(values: Sequence[float], device: torch.device) -> Tensor | float:
+    """Return one number where views agree, else a (V, 1) tensor, copied to a device once."""
+    if len(set(values)) == 1:
+        return values[0]
+    return constant(values, device).unsqueeze(1)
+
+
+Prepared = dict[str, Tensor]
+STEPS = ("brightness", "contrast", "saturation")
+
+
+def prepare(column: Sequence[Any], drawn: Drawn) -> Prepared:
+    """Return the parameters of one operation that is no crop.
+
+    Args:
+        column: its description for each view.
+        drawn: see :func:`draw`; nothing where it is not used.
+
+    Returns:
+        Nothing for what is not used; ``brightness``, ``contrast`` and ``saturation``
+        (V, B, 1, 1), ``hue`` (V, B, 3, 1) and perhaps ``position`` (V, B, 4); ``keep``
+        (V, B, 1, 1), 0 where a grey image is wanted; ``taps`` (V, B, taps); ``threshold``
+        (V, B, 1, 1); ``on`` (V, B) of a flip.
+    """
+    if not drawn:
+        return {}
+    on = drawn["on"]
+    if isinstance(column[0], Jitter):
+        return _jitter(drawn, on)
+    if isinstance(column[0], Grey):
+        return {"keep": (~on).float()[..., None, None]}
+    if isinstance(column[0], Solarize):
+        return {"threshold": torch.where(on, 0.5, 2.0)[..., None, None]}
+    if isinstance(column[0], Blur):
+        return {"taps": taps_of(drawn["sigma"], on, max(map(reach, column)))}
+    return {"on": on}
+
+
+def _jitter(drawn: Drawn, on: Tensor) -> Prepared:
+    *factors, hue = (torch.where(on, drawn["factors"][k], n) for k, n in enumerate(NEUTRAL))
+    made = {name: f[..., None, None] for name, f in zip(STEPS, factors, strict=True)}
+    made["hue"] = hue_offsets(hue)
+    if "position" in drawn:
+        made["position"] = drawn["position"].movedim(0, -1)
+    return made
+
+
+def prepare_crop(
+    columns: Sequence[Sequence[Any]], at: int, drawn: Sequence[Drawn], size: tuple[int, int]
+) -> Prepared:
+    """Return a crop's parameters; the flip, wherever it stands, is made part of it.
+
+    Args:
+        columns: by operation, its description for each view.
+        at: which of them is the crop.
+        drawn: of every operation; nothing for those that are not used.
+        size: height and width of the images.
+    """
+    box = dict(drawn[at])
+    flip = next((k for k, c in enumerate(columns) if isinstance(c[0], Flip)), None)
+    flipped = None if flip is None else drawn[flip].get("on")
+    if flip is not None and flipped is not None and flip < at:
+        # The crop is of the mirrored image: of the other side of this one, then mirrored.
+        box["left"] = torch.where(flipped, size[1] - box["left"] - box["width"], box["left"])
+    return aims(columns[at][0], box, flipped, size)

@@ -1,0 +1,206 @@
+"""The standard chain for several views at once, every parameter drawn on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from coview.nn.compile import compilable, compiled
+from coview.views.backends.fused import parameters as draws
+from coview.views.backends.fused.parameters import Drawn, Prepared, Rows, prepare, prepare_crop
+from coview.views.backends.fused.render import Order, changed, finish, geometry
+from coview.views.operations import Crop, Description, Jitter, is_idle, structure
+
+CACHED_PIXELS = 2**18
+"""Pixels of a view worked on at a time on a CPU: what they need stays in its cache."""
+
+
+Columns = Sequence[Sequence[Description]]
+
+
+@attrs.frozen(eq=False)
+class Parameters:
+    """What was drawn for a batch.
+
+    Attributes:
+        drawn: of each operation, (V, B) each; see :func:`.parameters.draw`.
+        orders: of each jitter's four steps, by operation and view.
+    """
+
+    drawn: tuple[Drawn, ...]
+    orders: dict[int, list[Order]]
+
+
+class Fused:
+    """A crop and a flip in one resampling, then colour, blur and standardisation.
+
+    The flip is done with the crop wherever it stands: what follows a crop
+    commutes with a mirror. On a CPU a few images at a time go through the whole
+    chain; on other devices all rows of all views do.
+
+    Args:
+        views: for each view its operations, equal in all but what they draw: at
+            most one crop, before all but a flip; at most one flip; a standardisation last.
+        compile: compile what is drawn and the loops over pixels; None: as the run does.
+        dtype: of what comes out.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[Sequence[Description]],
+        compile: bool | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.views = tuple(tuple(view) for view in views)
+        self.compile = compile
+        self.dtype = dtype
+        first = self.views[0]
+        # By operation: the description of each view.
+        self.columns = tuple(tuple(view[k] for view in self.views) for k in range(len(first)))
+        # Of uniform numbers that an operation takes for a row; none if it never does anything.
+        self.numbers = tuple(
+            0 if all(map(is_idle, column)) else draws.needs(column[0]) for column in self.columns
+        )
+        self.crop = next((op for op in first if isinstance(op, Crop)), None)
+
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """Equal where two can be made one by :meth:`joined`."""
+        return (*map(structure, self.views[0]), self.compile, self.dtype)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Fused]) -> Fused:
+        """Return all views of parts of equal structure as one."""
+        views = [view for part in parts for view in part.views]
+        return cls(views, parts[0].compile, parts[0].dtype)
+
+    def __call__(
+        self, images: Tensor, generator: torch.Generator, seed: int, rank: int, world_size: int
+    ) -> tuple[Tensor, ...]:
+        """Make every view.
+
+        Args:
+            images: (B, C, H, W) uint8, or float in [0, 1].
+            generator: on the images' device, in the same state on every process.
+            seed: decides the orders of colour operations.
+            rank: this process's place among ``world_size``.
+            world_size: number of processes that share the global batch.
+
+        Returns:
+            One (B, C, h, w) a view.
+        """
+        rows = Rows(len(images), rank, world_size)
+        uniform = rows.uniform(sum(self.numbers), len(self.views), generator)
+        size = (images.shape[-2], images.shape[-1])
+        with compiled(self.compile):
+            prepared = prepared_from(self.columns, self.numbers, uniform, size)
+            return self._paint(images, prepared, self._orders(seed))
+
+    def draw(
+        self, rows: Rows, generator: torch.Generator, seed: int, size: tuple[int, ...]
+    ) -> Parameters:
+        """Draw the parameters of every view for this process's rows.
+
+        Args:
+            rows: which images of the global batch.
+            generator: gives all that is by image.
+            seed: gives the orders that are by batch.
+            size: height and width of the images.
+        """
+        uniform = rows.uniform(sum(self.numbers), len(self.views), generator)
+        height, width = size
+        drawn = drawn_from(self.columns, self.numbers, uniform, (height, width))
+        return Parameters(drawn, self._orders(seed))
+
+    def render(self, images: Tensor, parameters: Parameters) -> tuple[Tensor, ...]:
+        """Make every view of images (B, C, H, W) with the given parameters."""
+        size = (images.shape[-2], images.shape[-1])
+        with compiled(self.compile):
+            prepared = prepared_for(self.columns, parameters.drawn, size)
+            return self._paint(images, prepared, parameters.orders)
+
+    def _orders(self, seed: int) -> dict[int, list[Order]]:
+        """Return the orders that are drawn for a batch, on the host."""
+        return {
+            k: draws.orders(column, seed + k)
+            for k, column in enumerate(self.columns)
+            if self.numbers[k] and isinstance(column[0], Jitter) and not column[0].by_sample
+        }
+
+    def _paint(
+        self, images: Tensor, prepared: Sequence[Prepared], orders: dict[int, list[Order]]
+    ) -> tuple[Tensor, ...]:
+        count, channels, height, width = images.shape
+        size = (height, width) if self.crop is None else (self.crop.size, self.crop.size)
+        views = range(len(self.views))
+        shape = (len(views), count, channels, *size)
+        out = torch.empty(shape, dtype=self.dtype, device=images.device)
+        area, on_cpu = size[0] * size[1], images.device.type == "cpu"
+        step = max(1, CACHED_PIXELS // area) if on_cpu else count
+        together = not on_cpu or len(views) * count * area <= CACHED_PIXELS
+        in_range = not images.is_floating_point()
+        for start in range(0, count, step):
+            own = slice(start, start + step)
+            source = images[own]
+            if in_range:
+                source = source.float().mul_(1 / 255)
+            for part in [views] if together else [range(v, v + 1) for v in views]:
+                self._some(source, in_range, prepared, orders, part, own, out)
+        return out.unbind(0)
+
+    def _some(
+        self,
+        source: Tensor,
+        in_range: bool,
+        prepared: Sequence[Prepared],
+        orders: dict[int, list[Order]],
+        views: range,
+        own: slice,
+        out: Tensor,
+    ) -> None:
+        """Make some views of some images."""
+        part, operations = slice(views.start, views.stop), self.views[0]
+        chosen = [{n: v[part, own].flatten(0, 1) for n, v in one.items()} for one in prepared]
+        theirs = {k: every[part] for k, every in orders.items()}
+        x = geometry(source, operations, chosen, len(views))
+        x = changed(x, operations, chosen, theirs)
+        finish(x, operations[-1], in_range, out[part, own])
+
+
+def drawn_from(
+    columns: Columns, numbers: Sequence[int], uniform: Tensor, size: tuple[int, int]
+) -> tuple[Drawn, ...]:
+    """Return what is drawn for each operation; nothing for those that are not used.
+
+    Args:
+        columns: by operation, its description for each view.
+        numbers: how many uniform numbers each takes.
+        uniform: (sum of numbers, V, B) in [0, 1).
+        size: height and width of the images.
+    """
+    parts = uniform.split(list(numbers))
+    return tuple(
+        draws.draw(column, own, size) if count else {}
+        for column, own, count in zip(columns, parts, numbers, strict=True)
+    )
+
+
+def prepared_for(columns: Columns, drawn: Sequence[Drawn], size: tuple[int, int]) -> list[Prepared]:
+    """Return what the pixels' loops take, from what was drawn."""
+    return [
+        prepare_crop(columns, k, drawn, size)
+        if isinstance(column[0], Crop)
+        else prepare(column, own)
+        for k, (column, own) in enumerate(zip(columns, drawn, strict=True))
+    ]
+
+
+@compilable()
+def prepared_from(
+    columns: Columns, numbers: Sequence[int], uniform: Tensor, size: tuple[int, int]
+) -> list[Prepared]:
+    """Return what the pixels' loops take, from uniform numbers: all of it one graph."""
+    return prepared_for(columns, drawn_from(columns, numbers, uniform, size), size)

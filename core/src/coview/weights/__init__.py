@@ -1,0 +1,1 @@
+"""Trained weights: written, opened, converted."""

@@ -1,0 +1,81 @@
+"""A run's encoder with the weights of its last checkpoint, projection head included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+from torch import nn
+
+from coview.errors import CoviewError, RequestError
+from coview.nn.backbones import BackboneSpec
+from coview.nn.encoder import Encoder
+from coview.plan import Plan
+from coview.recipes.configure import Changes, configure
+from coview.training import checkpoints
+from coview.weights.exported import build_part, parts_of
+
+PREFIX = "components.encoder."
+
+
+def load_encoder(run: Path, meta: dict[str, Any]) -> Encoder:
+    """Build a run's encoder and load its checkpoint.
+
+    Args:
+        run: its directory.
+        meta: of its exported backbone.
+
+    Raises:
+        RequestError: it is no run, has no checkpoint, or its backbone was a Python object.
+        CoviewError: the checkpoint does not fit.
+    """
+    if not (run / "recipe.toml").is_file():
+        raise RequestError(
+            f"{run} is no run's directory: only a run's checkpoint has the projection head."
+        )
+    if meta.get("given"):
+        raise RequestError(f"{run} has a backbone that no name stands for; start from head.0.")
+    resolved = configure(run / "recipe.toml", None, Changes(preset="none"), "run")
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    state = checkpoints.read(run / "checkpoints" / "last.pt")["method"]
+    part = resolved.part("backbone")
+    plan = Plan(
+        dataset_size=facts["data"]["train_images"],
+        channels=meta["channels"],
+        image_size=meta["image_size"],
+        mean=(0.0,) * meta["channels"],
+        std=(1.0,) * meta["channels"],
+        batch_size=resolved.training.batch_size,
+        backbone=BackboneSpec(part.name, part.factory, part.settings),
+    )
+    parts = parts_of(resolved, plan)
+    views = build_part("views", parts["views"], plan)
+    encoder = build_part("encoder", parts["encoder"], attrs.evolve(plan, layout=views.layout))
+    own = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+    try:
+        encoder.load_state_dict(own)
+    except RuntimeError as error:
+        raise CoviewError(f"The checkpoint of {run} does not fit its recipe: {error}") from error
+    built: Encoder = encoder
+    return built
+
+
+def cut(encoder: Encoder, layers: int) -> tuple[nn.Module, int]:
+    """Return the first ``layers`` layers of the projection head, and the width they give.
+
+    Raises:
+        RequestError: the head has fewer, or is no stack of layers.
+    """
+    head = encoder.projector
+    if not isinstance(head, nn.Sequential):
+        raise RequestError("This method's projection head is no stack of layers to cut.")
+    if layers > len(head):
+        raise RequestError(
+            f"--from head.{layers}: the projection head has {len(head)} layers, so choose "
+            f"head.0 (the backbone) to head.{len(head)}."
+        )
+    kept = head[:layers]
+    widths = [m.out_features for m in kept.modules() if isinstance(m, nn.Linear)]
+    return kept, widths[-1] if widths else encoder.features

@@ -1,0 +1,138 @@
+"""Networks with logits: a backbone, perhaps layers of a head, a linear layer; and their files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from coview.errors import RequestError
+from coview.evaluation.linear import Heads, Standard
+from coview.files import replacing
+from coview.weights.exported import CLASSIFIER, ExportedBackbone, build_backbone, read
+
+
+class Classifier(nn.Module):
+    """Backbone, perhaps layers of the projection head, and a linear classifier."""
+
+    def __init__(self, network: ExportedBackbone, head: nn.Module, last: nn.Linear) -> None:
+        super().__init__()
+        self.network, self.head, self.last = network, head, last
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) float in [0, 1] -> (B, K)."""
+        scores: Tensor = self.last(self.head(self.network(images)).float())
+        return scores
+
+
+def save_classifier(classifier: Classifier, path: Path) -> None:
+    """Write weights and what it takes to build the network again, atomically.
+
+    Raises:
+        RequestError: the head has layers that cannot be described, or views are
+            needed to build the backbone.
+    """
+    refuse_unsavable(classifier.network)
+    about = {
+        "meta": classifier.network.meta,
+        "head": _described(classifier.head),
+        "last": [classifier.last.in_features, classifier.last.out_features],
+    }
+    tensors = {k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={CLASSIFIER: json.dumps(about)})
+
+
+def refuse_unsavable(network: ExportedBackbone) -> None:
+    """Refuse a backbone that a classifier's file could not name.
+
+    Raises:
+        RequestError: it was a Python object, or needs views to be built.
+    """
+    if network.views is not None or network.meta.get("given"):
+        raise RequestError("A classifier on this kind of backbone cannot be saved.")
+
+
+def save_linear(network: ExportedBackbone, heads: Heads, standard: Standard, path: Path) -> None:
+    """Write a backbone with the first head on its standardised features, as one classifier.
+
+    Raises:
+        RequestError: as :func:`save_classifier`.
+    """
+    weights = heads.weights[0] / standard.deviation[:, None]
+    last = nn.Linear(*weights.shape)
+    with torch.no_grad():
+        last.weight.copy_(weights.T)
+        last.bias.copy_(heads.biases[0] - standard.mean @ weights)
+    save_classifier(Classifier(network, nn.Identity(), last), path)
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Read what :func:`save_classifier` wrote; in evaluation mode.
+
+    Raises:
+        RequestError: there is no such file, or it is none of these.
+        CoviewError: it is damaged.
+    """
+    if not path.is_file():
+        raise RequestError(f"There is no classifier at {path}.")
+    metadata, tensors = read(path)
+    if CLASSIFIER not in metadata:
+        raise RequestError(
+            f"{path} is no classifier: write one by coview evaluate finetune (or linear) RUN "
+            "--save FILE."
+        )
+    about = json.loads(metadata[CLASSIFIER])
+    network = ExportedBackbone(build_backbone(about["meta"]), about["meta"])
+    classifier = Classifier(network, _rebuilt(about["head"]), nn.Linear(*about["last"]))
+    classifier.load_state_dict(tensors)
+    return classifier.eval()
+
+
+def student_of(teacher: Classifier, backbone: str | None) -> Classifier:
+    """Return an untrained classifier for the teacher's images and classes.
+
+    Args:
+        teacher: whose stem and preprocessing are taken over.
+        backbone: a registered or timm name; None: the teacher's own.
+    """
+    meta = {**teacher.network.meta, "backbone": backbone or teacher.network.meta["backbone"]}
+    if backbone is not None:
+        settings = meta["settings"]
+        meta |= {"heads": None, "settings": {**settings, "patch": None, "drop_path": 0.0}}
+    network = ExportedBackbone(build_backbone(meta), meta)
+    last = nn.Linear(network.width, teacher.last.out_features)
+    return Classifier(network, nn.Identity(), last)
+
+
+def _described(module: nn.Module) -> list[Any]:
+    if isinstance(module, nn.Sequential):
+        return ["sequence", [_described(child) for child in module]]
+    if isinstance(module, nn.Linear):
+        return ["linear", module.in_features, module.out_features, module.bias is not None]
+    if isinstance(module, nn.BatchNorm1d):
+        return ["batch", module.num_features, module.affine]
+    if isinstance(module, nn.LayerNorm):
+        return ["layer", list(module.normalized_shape)]
+    if isinstance(module, nn.ReLU):
+        return ["relu"]
+    if isinstance(module, nn.Identity):
+        return ["identity"]
+    raise RequestError(f"A head with a {type(module).__name__} cannot be saved.")
+
+
+def _rebuilt(described: list[Any]) -> nn.Module:
+    kind, *values = described
+    if kind == "sequence":
+        return nn.Sequential(*(_rebuilt(child) for child in values[0]))
+    if kind == "linear":
+        return nn.Linear(values[0], values[1], bias=values[2])
+    if kind == "batch":
+        return nn.BatchNorm1d(values[0], affine=values[1])
+    if kind == "layer":
+        return nn.LayerNorm(values[0])
+    return nn.ReLU() if kind == "relu" else nn.Identity()

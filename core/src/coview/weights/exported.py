@@ -1,0 +1,292 @@
+"""A backbone with the preprocessing it was trained with: what is exported and evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from coview.errors import CoviewError
+from coview.plan import Plan
+from coview.registry import find, kind_of_role
+from coview.settings import plain, structure
+
+if TYPE_CHECKING:
+    from coview.nn.backbones import BackboneSpec
+    from coview.recipes.resolve import Resolved
+
+
+import json
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+from torchvision.transforms.v2.functional import center_crop
+
+from coview.errors import RequestError
+from coview.files import replacing
+from coview.nn.backbones import (
+    BackboneSettings,
+    BackboneSpec,
+    find_backbone,
+    from_module,
+    is_convolutional,
+)
+
+if TYPE_CHECKING:
+    from coview.method.module import Method
+
+BACKBONE = "coview"
+"""The metadata's key of a file that holds a backbone."""
+CLASSIFIER = "coview-classifier"
+"""The same, of one that holds a classifier on a backbone."""
+INSIDE = "network.backbone."
+"""What the names of the backbone's tensors start with in a classifier's file."""
+
+
+def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return a file's metadata and tensors.
+
+    Raises:
+        CoviewError: it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            return dict(opened.metadata() or {}), tensors
+    except SafetensorError as error:
+        raise CoviewError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is there that coview did not write: another program's weights."""
+    if not path.is_file():
+        return False
+    if path.suffix != ".safetensors":
+        return True
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return not {BACKBONE, CLASSIFIER} & set(opened.metadata() or {})
+    except SafetensorError:
+        return False
+
+
+PLAN = ("dataset_size", "channels", "image_size", "mean", "std", "batch_size")
+"""What of a plan decides how views and encoder are built."""
+
+
+def parts_of(resolved: Resolved, plan: Plan) -> dict[str, Any]:
+    """Return, as plain values, what :func:`rebuilt` needs."""
+    found: dict[str, Any] = {"plan": {name: plain(getattr(plan, name)) for name in PLAN}}
+    for role in ("views", "encoder"):
+        part = resolved.part(role)
+        settings = plain(attrs.asdict(part.settings, recurse=False))
+        name = part.name.rpartition(":")[2]
+        found[role] = {"use": f"{part.package}:{name}", "settings": settings}
+    return found
+
+
+def rebuilt(parts: Mapping[str, Any], backbone: BackboneSpec) -> tuple[nn.Module, nn.Module]:
+    """Build views and encoder again.
+
+    Args:
+        parts: as :func:`parts_of` gave them.
+        backbone: what the encoder builds its trunk (or trunks) from.
+
+    Returns:
+        The encoder's backbone, with fresh weights, and the views.
+
+    Raises:
+        RequestError: a package that provides one of them is not installed.
+        CoviewError: it does not take these settings any more.
+    """
+    facts = parts["plan"]
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+    plan = Plan(**known, backbone=backbone)
+    views = build_part("views", parts["views"], plan)
+    encoder = build_part("encoder", parts["encoder"], attrs.evolve(plan, layout=views.layout))
+    return encoder.backbone(), views
+
+
+def build_part(role: str, part: Mapping[str, Any], plan: Plan) -> Any:
+    """Build one component as :func:`parts_of` described it."""
+    factory = find(kind_of_role(role), part["use"]).load()
+    settings, problems = structure(factory.Settings, part["settings"], role)
+    if problems:
+        raise CoviewError("; ".join(problems))
+    return factory(settings, plan)
+
+
+class ExportedBackbone(nn.Module):
+    """Images in [0, 1] to features, preprocessing included.
+
+    Attributes:
+        backbone: (B, C, size, size) normalised -> (B, D); where ``views`` are
+            given, called with each of their crops.
+        meta: what is needed to build it again: backbone and its settings,
+            channels, image_size, size, mean, std, method; and ``heads``, which
+            a transformer's tensor shapes do not tell.
+        views: the views component, where preprocessing is more than the
+            standardised centre (patches, groups of channels): its
+            ``evaluation_views`` then make what the backbone sees.
+    """
+
+    mean: Tensor
+    std: Tensor
+    views: nn.Module | None
+
+    def __init__(
+        self, backbone: nn.Module, meta: dict[str, Any], views: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.meta = meta
+        self.views = views
+        self.register_buffer("mean", torch.tensor(meta["mean"]).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(meta["std"]).view(-1, 1, 1), persistent=False)
+        self.channels_last = is_convolutional(backbone)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) float in [0, 1] -> (B, D); the centre of larger images is taken."""
+        features: Tensor = self.backbone(*(self._laid_out(crop) for crop in self._crops(images)))
+        return features
+
+    def _crops(self, images: Tensor) -> tuple[Tensor, ...]:
+        if self.views is not None:
+            crops: tuple[Tensor, ...] = self.views.evaluation_views(images).crops  # type: ignore[operator]
+            return crops
+        size = self.meta["size"]
+        if images.shape[-2:] != (size, size):
+            images = center_crop(images, [size, size])
+        return ((images - self.mean) / self.std,)
+
+    def _laid_out(self, crop: Tensor) -> Tensor:
+        return crop.contiguous(memory_format=torch.channels_last) if self.channels_last else crop
+
+    @property
+    def width(self) -> int:
+        """D, the number of features."""
+        return int(self.backbone.num_features)  # type: ignore[arg-type]
+
+
+def export(method: Method, meta: dict[str, Any]) -> ExportedBackbone:
+    """Return the method's backbone (shared, not copied) with its preprocessing.
+
+    Args:
+        method: a built method.
+        meta: backbone, settings, channels, image_size and parts of the run.
+    """
+    views = method.components["views"]
+    # Views that say how they standardise do nothing else in evaluation: no plugin is
+    # needed to load these weights again.
+    simple = hasattr(views, "normalization")
+    meta = {key: value for key, value in meta.items() if key != "parts" or not simple}
+    mean, std = getattr(
+        views, "normalization", ((0.0,) * meta["channels"], (1.0,) * meta["channels"])
+    )
+    size = max(max(size) for size in views.layout.sizes)  # type: ignore[union-attr]
+    backbone = method.backbone()
+    facts = {"mean": list(mean), "std": list(std), "size": size, "heads": attention_heads(backbone)}
+    return ExportedBackbone(backbone, {**meta, **facts}, None if simple else views)
+
+
+def attention_heads(network: nn.Module) -> list[int]:
+    """Return the attention heads of each block of a timm transformer; else nothing."""
+    counts = (getattr(m, "num_heads", None) for m in network.modules() if hasattr(m, "qkv"))
+    return [count for count in counts if isinstance(count, int)]
+
+
+def refuse_other_heads(meta: dict[str, Any], network: nn.Module, weights: str | Path) -> None:
+    """Refuse weights of a transformer with other attention heads.
+
+    Equal tensor shapes hide the difference (a ViT-S has 12 heads in MoCo v3, 6
+    in DINO), and the weights would load into another network.
+
+    Raises:
+        RequestError: the counts differ.
+    """
+    stored, here = meta.get("heads"), attention_heads(network)
+    if stored is not None and stored != here:
+        raise RequestError(
+            f"{weights} holds backbone {meta['backbone']!r} with {_shown(stored)} attention heads "
+            f"a block; the network here has {_shown(here)}. Their tensors have equal shapes, but "
+            "they compute different features: use the backbone that the weights were trained in."
+        )
+
+
+def _shown(heads: list[int]) -> str:
+    return "/".join(str(count) for count in sorted(set(heads))) or "no"
+
+
+def save_backbone(exported: ExportedBackbone, path: Path) -> None:
+    """Write weights and meta as safetensors, atomically."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in exported.backbone.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={BACKBONE: json.dumps(exported.meta)})
+
+
+def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> ExportedBackbone:
+    """Load the exported backbone of a run, or a file of one.
+
+    Args:
+        path: a run's directory or a ``.safetensors`` file that coview wrote, of
+            a backbone or of a classifier on one.
+        backbone: the module to load into, when the run was given one that no
+            name stands for.
+
+    Returns:
+        A module in evaluation mode: (B, C, H, W) float in [0, 1] -> (B, D).
+
+    Raises:
+        RequestError: there is no such file, or it is not one of coview's.
+    """
+    file = Path(path)
+    file = file / "backbone.safetensors" if file.is_dir() else file
+    if not file.is_file():
+        raise RequestError(f"There is no exported backbone at {file}.")
+    metadata, tensors = read(file)
+    if CLASSIFIER in metadata:
+        meta = json.loads(metadata[CLASSIFIER])["meta"]
+        tensors = {k.removeprefix(INSIDE): v for k, v in tensors.items() if k.startswith(INSIDE)}
+    elif BACKBONE in metadata:
+        meta = json.loads(metadata[BACKBONE])
+    else:
+        raise RequestError(f"{file} holds weights, but not from coview: it names no backbone.")
+    module, views = _build(meta, backbone)
+    refuse_other_heads(meta, module, file)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CoviewError(f"{file} does not fit backbone {meta['backbone']!r}: {error}") from error
+    return ExportedBackbone(module, meta, views).eval()
+
+
+def _build(meta: dict[str, Any], given: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
+    """Return the backbone that a file's facts name, and the views it needs, if any."""
+    spec = _spec(meta, given)
+    if "parts" in meta:
+        return rebuilt(meta["parts"], spec)
+    return spec.build(meta["channels"], meta["size"]), None
+
+
+def build_backbone(meta: dict[str, Any]) -> nn.Module:
+    """Return a fresh backbone of the kind that a file's facts name."""
+    return _spec(meta, None).build(meta["channels"], meta["size"])
+
+
+def _spec(meta: dict[str, Any], given: nn.Module | None) -> BackboneSpec:
+    if given is not None:
+        return from_module(given, meta["channels"], meta["size"])
+    if meta.get("given"):
+        raise RequestError(
+            f"This run's backbone was a Python object ({meta['backbone']}); pass one like it: "
+            "load_backbone(path, backbone=...)."
+        )
+    settings, problems = structure(BackboneSettings, meta["settings"], "backbone")
+    if problems:
+        raise CoviewError("; ".join(problems))
+    return BackboneSpec(meta["backbone"], find_backbone(meta["backbone"])[0], settings)

@@ -1,0 +1,153 @@
+"""Weights by any name: a run, a file of coview's or of another program, or ``timm:NAME``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import attrs
+import timm
+import torch
+from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
+from torch import nn
+
+from coview.data.base import IMAGENET_MEAN, IMAGENET_STD
+from coview.errors import CoviewError, RequestError, nearest
+from coview.nn.backbones import BackboneSettings, find_backbone
+from coview.weights.exported import ExportedBackbone, attention_heads, is_foreign, load_backbone
+from coview.weights.foreign import load_into, match, read_tensors
+
+TIMM = "timm:"
+CHANNELS = 3
+
+
+@attrs.frozen(eq=False)
+class Weights:
+    """A backbone, and where its weights are from.
+
+    Attributes:
+        network: in evaluation mode.
+        origin: of weights that are not coview's: ``"pretrained"``, ``"random, seed
+            0"`` or a file's layout; else None.
+        notes: what the user must know, in sentences.
+    """
+
+    network: ExportedBackbone
+    origin: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def open_weights(
+    weights: str | Path, *, backbone: str | None = None, pretrained: bool = False, seed: int = 0
+) -> Weights:
+    """Return the backbone that ``weights`` mean.
+
+    Args:
+        weights: a run's directory, a file that coview or another program wrote,
+            or ``timm:NAME``, which comes with the size, mean and deviation of
+            timm's data configuration.
+        backbone: of another program's file: the network that it is of, a
+            registered or timm name.
+        pretrained: of ``timm:NAME``: the weights that timm publishes, fetched if
+            they are not here yet; else they are random.
+        seed: of random weights.
+
+    Raises:
+        RequestError: there is no such thing, or an option that it has no use for.
+        CoviewError: a file is damaged, or weights cannot be fetched.
+    """
+    name = str(weights)
+    of_timm = name.startswith(TIMM)
+    if pretrained and not of_timm:
+        raise RequestError(f"--pretrained is for timm:NAME; {name} has its own weights.")
+    if of_timm:
+        if backbone is not None:
+            raise RequestError(f"{name} names its network: leave out --backbone.")
+        return _of_timm(name.removeprefix(TIMM), pretrained, seed)
+    path = Path(weights)
+    if is_foreign(path):
+        return _of_another(path, backbone)
+    if backbone is not None:
+        raise RequestError(f"--backbone is for other programs' files; coview's name theirs: {name}")
+    return Weights(load_backbone(path))
+
+
+def _of_timm(name: str, pretrained: bool, seed: int) -> Weights:
+    known = timm.list_models()
+    if not timm.is_model(name):
+        raise RequestError(f"timm has no model called {name!r}.{nearest(name, known)}")
+    try:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            network = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except RuntimeError as error:  # a tag that it has not, or no published weights at all
+        raise RequestError(f"timm:{name}: {error}") from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise CoviewError(
+            f"The pretrained weights of timm:{name} are not here and cannot be fetched "
+            f"({type(error).__name__}). Without a network, bring them as a file: "
+            f"FILE --backbone {name}."
+        ) from error
+    exported = _exported(network, name)
+    if pretrained:
+        return Weights(exported, "pretrained")
+    note = (
+        f"timm:{name} has RANDOM weights (seed {seed}): nothing was learned. --pretrained takes "
+        "those that timm publishes."
+    )
+    return Weights(exported, f"random, seed {seed}", (note,))
+
+
+def _of_another(path: Path, backbone: str | None) -> Weights:
+    if backbone is None:
+        raise RequestError(
+            f"{path} is another program's file, which does not name its network: give it by "
+            "--backbone NAME, resnet50 say."
+        )
+    # Built at the size that its data configuration says, which a transformer's positions fit.
+    factory, entry = find_backbone(backbone)
+    size = 224 if entry is not None else _size(timm.create_model(backbone, num_classes=0))
+    network = factory(CHANNELS, size, BackboneSettings())
+    matched = match(read_tensors(path), network, path)
+    load_into(network, matched)
+    return Weights(_exported(network, backbone), matched.program, (matched.report(path),))
+
+
+def _size(network: nn.Module) -> int:
+    return int(_config(network)["input_size"][-1])
+
+
+def _config(network: nn.Module) -> dict[str, Any]:
+    config: dict[str, Any] = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
+    return config
+
+
+def _exported(network: nn.Module, name: str) -> ExportedBackbone:
+    """Return a network with the preprocessing of its data configuration."""
+    config: dict[str, Any] = {
+        "input_size": (CHANNELS, 224, 224),
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "crop_pct": 0.875,
+    }
+    if hasattr(network, "pretrained_cfg"):
+        config = _config(network)
+    channels, size = config["input_size"][0], config["input_size"][-1]
+    meta = {
+        "method": f"{TIMM}{name}",
+        "backbone": name,
+        "given": False,
+        "settings": attrs.asdict(BackboneSettings()),
+        "channels": channels,
+        # The loader delivers this size; the network sees the centre.
+        "image_size": math.floor(size / config["crop_pct"]),
+        "size": size,
+        "mean": list(config["mean"]),
+        "std": list(config["std"]),
+        "heads": attention_heads(network),
+        "published": {},
+    }
+    return ExportedBackbone(network, meta).eval()
