@@ -13,7 +13,7 @@ import pytest
 import coview
 from coview import Use
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.protocols import find_finetuning, find_probe
+from coview.evaluation.published import find_finetuning, find_probe
 from coview.recipes.protocols import GENERIC, Protocol, SupportVectors
 from coview.weights.exported import load_backbone
 

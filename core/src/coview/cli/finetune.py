@@ -88,7 +88,7 @@ def finetune(
     """Top-1 of the whole network, trained on with a part of the labels."""
     from coview.evaluation.finetune import finetune as fit
     from coview.evaluation.finetune import starting_network
-    from coview.evaluation.protocols import find_finetuning
+    from coview.evaluation.published import find_finetuning
     from coview.recipes.protocols import changed
 
     found = opened(weights, data, device, workers, backbone, pretrained)

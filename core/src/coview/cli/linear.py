@@ -123,7 +123,7 @@ def _published(
     found: Opened, name: str, changes: dict[str, Any], common: dict[str, Any]
 ) -> dict[str, Any]:
     from coview.evaluation.classifier import evaluate_probe
-    from coview.evaluation.protocols import find_probe
+    from coview.evaluation.published import find_probe
     from coview.evaluation.svm import evaluate_svm
     from coview.recipes.protocols import Protocol, changed
 

@@ -16,7 +16,7 @@ from coview.data.base import ImageData, Source
 from coview.data.loader import Batches
 from coview.distributed import active, from_first, is_first, rank, wait, world_size
 from coview.errors import RequestError
-from coview.evaluation.protocols import protocols_of
+from coview.evaluation.published import protocols_of
 from coview.method.module import Method, build_method
 from coview.nn.backbones import from_module
 from coview.nn.compile import require_compiler
