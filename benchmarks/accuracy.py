@@ -77,7 +77,6 @@ def train_command(method: str, backend: str, seed: int, data: str) -> list[str]:
 
 
 def top1(command: list[str], quick: bool) -> float:
-    """Train, and measure what the weights are worth."""
     data = next(word for word in command if word.startswith("--data="))
     with tempfile.TemporaryDirectory() as folder:
         more = [f"--out={folder}/run", *(["--max-steps=2"] if quick else [])]
@@ -90,7 +89,6 @@ def top1(command: list[str], quick: bool) -> float:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Return the means of each backend and the paired differences, in Markdown."""
     values = {tuple(run[key] for key in KEY): 100 * run["knn_top1"] for run in found}
     means, differences = [], []
     for method in OWN:

@@ -6,7 +6,7 @@ from typing import Any
 import coview
 from benchmarks import digits, runner
 
-STEPS, SEEDS, WHOLE = 300, (0, 1, 2), digits.EPOCHS * 22
+SEEDS, WHOLE = (0, 1, 2), digits.EPOCHS * 22
 
 
 def arguments(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -18,19 +18,13 @@ def arguments(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 RUNS = runner.DESIGN["collapse"]
+DESIGN = RUNS.pop("design")
+STEPS = DESIGN["steps_fixed_beforehand"]
 RUNS["sound"] = {method: {"method": method} for method in digits.OWN} | RUNS["sound"]
 COLLAPSING, SOUND, OTHER = ({n: arguments(t) for n, t in table.items()} for table in RUNS.values())
 ALL = {**COLLAPSING, **SOUND, **OTHER}
 COLUMNS = ("std", "effective_rank", "uniformity", "alignment")
 OPTIONS = {"what": ("measure", "table", "cost"), "rows": ALL, "steps": STEPS}
-DESIGN = {
-    "data": "scikit-learn's digits at 32 pixels",
-    "backbone": digits.BACKBONE,
-    "epochs_of_the_schedule": digits.EPOCHS,
-    "batch_size": digits.BATCH_SIZE,
-    "steps_fixed_beforehand": STEPS,
-    "settings": ALL,
-}
 
 
 def main(asked: runner.Asked) -> None:
@@ -38,7 +32,7 @@ def main(asked: runner.Asked) -> None:
         cost(asked)
         return
     runs = [(name, 0, 25) for name in ALL] if asked.quick else wanted(asked.steps)
-    found = runner.runs(asked, DESIGN, ("name", "seed", "asked"), runs, train)
+    found = runner.runs(asked, {**DESIGN, "settings": ALL}, ("name", "seed", "asked"), runs, train)
     runner.publish(asked, "docs/collapse.md", table(found))
 
 
@@ -65,7 +59,6 @@ def train(name: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """Return, by run, the lowest readings after warm-up's first steps and the warnings."""
     lowest = ("lowest std", "lowest rank", "lowest information")
     lines = []
     for name in ALL:

@@ -1,10 +1,7 @@
 """Every method on scikit-learn's digits: raw pixels, the untrained network, the trained one."""
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +24,11 @@ OPTIONS = {"what": ("measure", "demo"), "rows": OWN}
 
 def main(asked: runner.Asked) -> None:
     if asked.what == "demo":
-        demo()
+        words = [f"--set={key}={json.dumps(value)}" for key, value in settings(DEMO).items()]
+        words += [f"--backbone={BACKBONE}", f"--epochs={EPOCHS}", f"--batch-size={BATCH_SIZE}"]
+        print("coview train", DEMO, "--data=digits", *words, flush=True)
+        given = {"method": DEMO, "set": settings(DEMO), "progress": True}
+        runner.show(train(given, 0)[1])
         return
     methods = runner.document("digits", asked.out).get("methods", {})
     seeds, more = (SEEDS[:1], {"max_steps": 2}) if asked.quick else (SEEDS, {})
@@ -40,22 +41,7 @@ def main(asked: runner.Asked) -> None:
         runner.publish(asked, "README.md", table(document))
 
 
-def demo() -> None:
-    """Train from the command line, as a user would, and show the command."""
-    sets = [f"--set={key}={json.dumps(value)}" for key, value in settings(DEMO).items()]
-    numbers = [f"--epochs={EPOCHS}", f"--batch-size={BATCH_SIZE}"]
-    words = ["train", DEMO, "--data=digits", f"--backbone={BACKBONE}", *numbers, *sets]
-    print("coview", " ".join(words), flush=True)
-    # The network is too small for more threads to help, and with one the run
-    # does not suffer from whatever else the machine is doing.
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "coview", *words, f"--out={folder}/run"]
-        subprocess.run(words, check=True, env=one_thread)
-
-
 def settings(method: str) -> dict[str, Any]:
-    """Return what is set for a method on digits."""
     return {**COMMON, **OWN[method]}
 
 
@@ -67,7 +53,6 @@ def arguments(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(method: str, seed: int, **more: Any) -> dict[str, Any]:
-    """Train once; return the three accuracies and the seconds it took."""
     given = {"method": method, "set": settings(method), "use": USE.get(method, {}), **more}
     _, found = train(given, seed)
     return {"seed": seed, **{name: found[name] for name in ("seconds", *NUMBERS)}}
@@ -92,7 +77,6 @@ def train(given: Mapping[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """Return the README's table in Markdown."""
     methods = document["methods"]
     return means("method", {name: methods[name]["runs"] for name in sorted(methods)})
 

@@ -33,13 +33,11 @@ OWN = {"moco": {"encoder.norm_groups": 1, "target.shuffle": False, "negatives.si
 
 
 def methods() -> list[str]:
-    """Return every installed method of images."""
     views = {name: resolved(name).part("views").factory for name in method_names()}
     return [name for name, made in views.items() if getattr(made, "takes", "images") == "images"]
 
 
 def device() -> str:
-    """Return where a question is measured: on the GPU where there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -85,7 +83,6 @@ def whole(run: Any) -> Once:
 
 
 def endless(run: Any) -> Iterator[Any]:
-    """Return batches, epoch after epoch."""
     return (batch for epoch in itertools.count() for batch in run.batches.epoch(epoch))
 
 

@@ -8,7 +8,7 @@ import re
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,23 @@ class Table:
         torch.cuda.empty_cache()
         runner.write(self.name, self.document, self.out)
 
+    def each(self, names: Iterable[str], measure: Callable[..., Row], *given: Any) -> None:
+        for name in names:
+            self.row(name, measure, name, *given)
+
+    def counted(self, method: str) -> tuple[str | None, int, int]:
+        """Return sizes of what is counted; CPC keeps the network that it is made for."""
+        network, batch, count = self.sizes["small"]
+        return None if method.startswith("cpc") else network, batch, count
+
+    def methods(self) -> Sequence[str]:
+        """Return those whose kernels and memory are counted: all, but in a quick run."""
+        return peers.METHODS if self.sizes is QUICK else engine.methods()
+
+    @property
+    def rounds(self) -> int:
+        return self.sizes["rounds"]
+
     def miss(self, name: str, error: Exception) -> None:
         """Note in one line why a row is missing, without a path of this machine."""
         text = " ".join(str(error).split())
@@ -104,9 +121,8 @@ def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
 
 
 def alternated(entrants: runner.Entrants, times: int, table: Table) -> runner.Times:
-    """Alternate entrants that do so many steps a round: the device need not wait between them."""
     many = {name: runner.several(once, times) for name, once in entrants.items()}
-    return runner.alternate(many, table.sizes["rounds"])
+    return runner.alternate(many, table.rounds)
 
 
 def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
@@ -124,10 +140,11 @@ def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
         pair = (lambda: loop.step(*made)), (lambda: loop.bare(*made))
     else:
         workers = 0 if table.sizes is QUICK else os.cpu_count() or 1
-        few = pixels(count, side)[: 16 * batch]  # each becomes a Pillow image first
-        # The workers keep two batches each ready: of a short epoch that would be all.
-        more = {"workers": workers, "length": 100 * batch * max(workers, 1), "device": device}
-        pair = peers.lightly(loop, batch, side=view, pixels=few, **more)
+        # Each becomes a Pillow image first. The workers keep two batches each ready: of a short
+        # epoch that would be all.
+        few, length = pixels(count, side)[: 16 * batch], 100 * batch * max(workers, 1)
+        pictures = peers.Pictures(few, view, length)
+        pair = peers.lightly(loop, batch, pictures, view, workers, device)
     half = torch.autocast(device, torch.bfloat16, enabled=cuda)
     seconds = alternated({"step": half(pair[0]), "bare": half(pair[1])}, times, table)
     # Of all rounds: where views come late, a few rounds wait for all.
@@ -136,30 +153,21 @@ def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
     return {"ratios": runner.compared(seconds, "step", "bare"), **found}
 
 
-def small(table: Table, method: str, compiled: bool = False) -> Any:
-    """Return a run of the size that is counted; CPC keeps the network that it is made for."""
-    network, batch, count = table.sizes["small"]
+def small(table: Table, method: str, compiled: bool = False) -> tuple[runner.Once, runner.Once]:
+    """Return the step, and the bare step, of the size that is counted."""
+    network, batch, count = table.counted(method)
     more = {"pixels": pixels(count, engine.SIDE), "device": table.device, "compile": compiled}
-    return engine.started(method, batch, None if method.startswith("cpc") else network, **more)
+    run = engine.started(method, batch, network, **more)
+    return engine.whole(run), engine.bare(run)
 
 
-def counted(table: Table) -> Sequence[str]:
-    """Return the methods whose kernels and memory are counted: all, but in a quick run."""
-    return peers.METHODS if table.sizes is QUICK else engine.methods()
-
-
-def count_synchronisations(table: Table) -> None:
-    """Where the host waits for the device within a step, for every method; none is wanted."""
-
-    def row(method: str) -> Row:
-        once = engine.whole(small(table, method))
-        runner.several(once, 2)()
-        found = waits_on_cuda(once) if table.device == "cuda" else step.waits(once)
-        print(method, len(found), *sorted(set(found)), flush=True)
-        return {"host waits": len(found), "where": "; ".join(sorted(set(found))) or "-"}
-
-    for method in engine.methods():
-        table.row(method, row, method)
+def waits_row(method: str, table: Table) -> Row:
+    """Where the host waits for the device within a step; nowhere is wanted."""
+    once, _ = small(table, method)
+    runner.several(once, 2)()
+    found = waits_on_cuda(once) if table.device == "cuda" else step.waits(once)
+    print(method, len(found), *sorted(set(found)), flush=True)
+    return {"host waits": len(found), "where": "; ".join(sorted(set(found))) or "-"}
 
 
 def waits_on_cuda(once: runner.Once) -> list[str]:
@@ -171,32 +179,25 @@ def waits_on_cuda(once: runner.Once) -> list[str]:
             once()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    waits = [w for w in seen if "synchronizing CUDA operation" in str(w.message)]
+    lines = [linecache.getline(w.filename, w.lineno).strip() for w in waits]
     return [
-        f"{Path(w.filename).name}:{w.lineno} ({linecache.getline(w.filename, w.lineno).strip()})"
-        for w in seen
-        if "synchronizing CUDA operation" in str(w.message)
+        f"{Path(w.filename).name}:{w.lineno} ({line})" for w, line in zip(waits, lines, strict=True)
     ]
 
 
-def count_kernels(table: Table) -> None:
-    """Kernels launched a step beyond the bare step's: eager for all, compiled for some."""
-
-    def row(method: str, compiled: bool) -> Row:
-        run = small(table, method, compiled)
-        whole, bare = engine.whole(run), engine.bare(run)
-        runner.several(whole, 3)(), runner.several(bare, 3)()
-        ours, least = kernels(table, whole), kernels(table, bare)
-        return {"step": ours, "bare": least, "beyond bare": ours - least}
-
-    for way, compiled in WAYS.items():
-        for method in table.sizes["compiled"] if compiled else counted(table):
-            table.row(f"{method}, {way}", row, method, compiled)
+def kernels_row(table: Table, method: str, compiled: bool) -> Row:
+    """Kernels launched a step beyond the bare step's; on a CPU, operations dispatched."""
+    whole, bare = small(table, method, compiled)
+    runner.several(whole, 3)(), runner.several(bare, 3)()
+    if table.device == "cuda":
+        ours, least = kernels(whole), kernels(bare)
+    else:
+        ours, least = step.operations(whole).total(), step.operations(bare).total()
+    return {"step": ours, "bare": least, "beyond bare": ours - least}
 
 
-def kernels(table: Table, once: runner.Once) -> int:
-    """Return how many kernels the device is given; on a CPU, operations dispatched."""
-    if table.device == "cpu":
-        return step.operations(once).total()
+def kernels(once: runner.Once) -> int:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         once()
         torch.cuda.synchronize()
@@ -205,66 +206,60 @@ def kernels(table: Table, once: runner.Once) -> int:
     return sum(not (e.name.startswith(none) or getattr(e, "is_user_annotation", 0)) for e in events)
 
 
-def count_memory(table: Table) -> None:
-    """Peak memory of a step beyond the bare one, for every method."""
-    network, batch, count = table.sizes["small"]
-    for method in counted(table):
-        own = None if method.startswith("cpc") else network
-        table.row(method, memory.ours, method, batch, own, count, table.device)
-
-
-def time_views(table: Table) -> None:
+def views_row(table: Table, name: str, size: int, batch: int) -> Row:
     """Images a second of one view of a batch, each way that is installed and runs."""
-
-    def row(name: str, size: int, batch: int) -> Row:
-        able = {}
-        for way, once in views.entrants(str(size), table.device, len(WAYS) > 1, batch).items():
-            try:
-                once()
-                able[way] = once
-            except Exception as error:
-                table.miss(f"{name}, {way}", error)
-        seconds = runner.alternate(able, table.sizes["rounds"])
-        table.part["summary"] |= views.rows(name, batch, seconds)
-        ours, others = (way for way in views.DEFAULT if way in able), able.keys() - views.DEFAULT
-        return {
-            "ratios": [r for way in ours for r in runner.compared(seconds, way, *sorted(others))]
-        }
-
-    for size, batch in table.sizes["views"]:
-        name = f"{size} pixels, {batch} images"
-        table.row(name, row, name, size, batch)
+    able = {}
+    for way, once in views.entrants(str(size), table.device, len(WAYS) > 1, batch).items():
+        try:
+            once()
+            able[way] = once
+        except Exception as error:
+            table.miss(f"{name}, {way}", error)
+    seconds = runner.alternate(able, table.rounds)
+    table.part["summary"] |= views.rows(name, batch, seconds)
+    others = [way for way in able if way not in views.DEFAULT]
+    ours = [runner.compared(seconds, way, *others) for way in views.DEFAULT if way in able]
+    return {"ratios": [ratio for ratios in ours for ratio in ratios]}
 
 
-def time_losses(table: Table) -> None:
-    """Losses and codes beside the peers', with their memory."""
-    for title in losses.ROWS:
-        table.row(title, losses.row, title, table.device, table.wheel, table.sizes["rounds"])
+def memory_row(method: str, table: Table) -> Row:
+    network, batch, count = table.counted(method)
+    return memory.ours(method, batch, network, count, table.device)
 
 
-def time_knn(table: Table) -> None:
-    """kNN beside a float32 product."""
-    rows, queries, widths = table.sizes["knn"]
+def time_knn(t: Table) -> None:
+    rows, queries, widths = t.sizes["knn"]
     for width in widths:
-        name, given = f"{width} dimensions", (queries, table.sizes["rounds"], table.device, rows)
-        table.row(name, knn.row, width, *given)
+        given = (width, queries, t.rounds, t.device, rows)
+        t.row(f"{width} dimensions", knn.row, *given)
+
+
+def count_kernels(t: Table) -> None:
+    for way, compiled in WAYS.items():
+        for method in t.sizes["compiled"] if compiled else t.methods():
+            t.row(f"{method}, {way}", kernels_row, t, method, compiled)
+
+
+def time_views(t: Table) -> None:
+    for size, batch in t.sizes["views"]:
+        name = f"{size} pixels, {batch} images"
+        t.row(name, views_row, t, name, size, batch)
 
 
 # What is done in this order, with its share of the time.
 PARTS: dict[str, tuple[Callable[[Table], None], float]] = {
-    "host synchronisations": (count_synchronisations, 0.12),
+    "host synchronisations": (lambda t: t.each(engine.methods(), waits_row, t), 0.12),
     "step": (time_steps, 0.43),
     "kernels": (count_kernels, 0.15),
     "views": (time_views, 0.14),
-    "losses": (time_losses, 0.05),
+    "losses": (lambda t: t.each(losses.ROWS, losses.row, t.device, t.wheel, t.rounds), 0.05),
     "knn": (time_knn, 0.05),
-    "memory": (count_memory, 0.06),
+    "memory": (lambda t: t.each(t.methods(), memory_row, t), 0.06),
 }
 OPTIONS = {"seconds": 480.0, "rows": PARTS, "solo_learn": "", "device": "cuda"}
 
 
 def run(table: Table, names: Sequence[str], seconds: float) -> None:
-    """Do the parts, each until its share of the time is over."""
     started = time.monotonic()
     total, share = sum(PARTS[name][1] for name in names), 0.0
     for name in names:
@@ -287,11 +282,11 @@ def main(asked: runner.Asked) -> None:
         asked.error("--device cpu and --quick go together: a CPU only tries the script")
     if asked.device == "cuda" and not torch.cuda.is_available():
         asked.error("There is no CUDA device here; --device cpu --quick tries the script.")
-    facts = runner.facts()
-    name = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-    sheet, reached = roofline.peak_of(facts["device"]), roofline.measured_peaks(asked.device)
-    document = {**facts, "table": "gpu", "data_sheet": sheet and vars(sheet)}
-    document |= {"reached": reached, "parts": {}}
+    document = {**runner.facts(), "table": "gpu", "parts": {}}
+    sheet = roofline.peak_of(document["device"])
+    document |= {"data_sheet": sheet and vars(sheet)}
+    document |= {"reached": roofline.measured_peaks(asked.device)}
+    name = re.sub(r"[^a-z0-9]+", "-", document["device"].lower()).strip("-")
     sizes, name = (QUICK, "cpu-quick") if asked.quick else (WHOLE, name)
     table = Table(name, asked.out, sizes, asked.device, asked.solo_learn, document)
     run(table, asked.only, asked.seconds)

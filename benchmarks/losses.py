@@ -20,7 +20,6 @@ def main(asked: runner.Asked) -> None:
 
 
 def row(title: str, device: str, wheel: str, rounds: int) -> dict[str, Any]:
-    """Measure one row."""
     entrants = ROWS[title](device, wheel)
     memory = {name: runner.peak_mib(once) for name, once in entrants.items()}
     return {**runner.turns(entrants, rounds), "peak_mib": memory}
@@ -61,7 +60,6 @@ def with_queue(size: int, device: str) -> tuple[Tensor, Tensor, Any, Row]:
 
 
 def simclr(device: str, wheel: str) -> Row:
-    """4096 images, two views, d = 128."""
     from lightly.loss import NTXentLoss
 
     (a, b), ours = nt_xent(4096, device)
@@ -74,7 +72,6 @@ def simclr(device: str, wheel: str) -> Row:
 
 
 def moco(device: str, wheel: str) -> Row:
-    """256 queries, 65536 keys of width 128, taken in after each step."""
     from lightly.loss import NTXentLoss
 
     query, key, queue, own = with_queue(engine.QUEUE, device)

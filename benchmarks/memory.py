@@ -25,10 +25,8 @@ def main(asked: runner.Asked) -> None:
     def measure(method: str) -> dict[str, Any]:
         found = {method: ours(method, batch, device=device, **small)}
         if method in peers.METHODS and not asked.no_peers and not asked.quick:
-            loop, made = (
-                peers.Loop(method, "resnet18", device),
-                peers.made_views(batch, SIDE, device),
-            )
+            loop = peers.Loop(method, "resnet18", device)
+            made = peers.made_views(batch, SIDE, device)
             whole = peak(lambda: loop.step(*made), 2)
             found[f"{method}, lightly's loop"] = row(whole, peak(lambda: loop.bare(*made), 1))
         return {"summary": found}
@@ -67,7 +65,6 @@ def counted(
 
 
 def row(whole: float, bare: float, kept: float | None = None) -> dict[str, float]:
-    """Return a row of the table."""
     found = {"step MiB": whole, "bare MiB": bare, "beyond MiB": whole - bare}
     found |= {} if kept is None else {"kept between steps MiB": kept}
     found = {name: round(value, 1) for name, value in found.items()}

@@ -11,9 +11,9 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.engine import QUEUE, SIDE, images
+from benchmarks.engine import QUEUE, SIDE
 from benchmarks.runner import Once
 
 METHODS = ("simclr", "moco", "byol")
@@ -88,29 +88,15 @@ class Loop:
 
 
 def made_views(batch: int, side: int = SIDE, device: str = "cpu") -> list[Tensor]:
-    """Return two views made beforehand."""
     return [torch.randn(batch, 3, side, side, device=device) for _ in range(2)]
 
 
 def lightly(
-    loop: Loop,
-    batch: int,
-    *,
-    side: int = SIDE,
-    pixels: Any = None,
-    workers: int = 2,
-    device: str = "cpu",
-    length: int | None = None,
+    loop: Loop, batch: int, pictures: Dataset[Any], side: int, workers: int, device: str
 ) -> tuple[Once, Once]:
-    """Return lightly's loop, a step at a time, and its own bare step.
-
-    With ``length`` an epoch has so many images, the same ones again and again: as many
-    as the workers cannot have ready at its beginning.
-    """
-    pictures = Pictures(images() if pixels is None else pixels, side, length)
+    """Return lightly's loop, a step at a time, and its own bare step."""
     more = {"persistent_workers": workers > 0, "pin_memory": device != "cpu", "drop_last": True}
     loader = DataLoader(pictures, batch, shuffle=True, num_workers=workers, **more)
-
     batches = (views for epoch in itertools.repeat(loader) for views, _ in epoch)
     made = made_views(batch, side, device)
 
@@ -120,10 +106,10 @@ def lightly(
     return step, lambda: loop.bare(*made)
 
 
-class Pictures:
-    """Images as PIL gives them, with lightly's transforms."""
+class Pictures(Dataset[Any]):
+    """Images as PIL gives them, with lightly's transforms; the same again and again to a length."""
 
-    def __init__(self, pixels: Any, side: int, length: int | None) -> None:
+    def __init__(self, pixels: Tensor, side: int, length: int = 0) -> None:
         from lightly.transforms import SimCLRTransform
 
         blur, strength = (0.0, 0.5) if side <= 64 else (0.5, 1.0)

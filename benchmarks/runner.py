@@ -120,7 +120,6 @@ def turns(entrants: Entrants, rounds: int, warm_up: int = 2) -> dict[str, Any]:
 
 
 def medians(seconds: Times) -> dict[str, float]:
-    """Return the median seconds of each entrant."""
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

@@ -3,6 +3,7 @@
 import math
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,10 +22,10 @@ Built = tuple[dict[str, runner.Once], dict[str, float]]
 
 @attrs.frozen
 class Law:
-    """One size, geometric, and what grows with it: exponents that theory gives, or their bounds.
+    """One size, and what grows with it, with the exponents that theory gives, or their bounds.
 
-    ``build`` returns, for a size and a device, what to time by quantity, and how many MiB by
-    quantity; ``beyond`` are timed quantities that are fitted less the smallest size's time too.
+    ``build`` returns what to time, and how many MiB, by quantity, for a size and a device;
+    ``beyond`` are timed quantities that are fitted less the smallest size's time too.
     """
 
     sizes: Sequence[int]
@@ -51,7 +52,6 @@ def whole_step(batch: int, device: str) -> Built:
 
 
 def loss_alone(images: int, device: str) -> Built:
-    """NT-Xent of two views."""
     _, once = losses.nt_xent(images, device)
     return {"NT-Xent": once}, {"NT-Xent": peak(once)}
 
@@ -118,7 +118,8 @@ def gallery(rows: int, device: str) -> Built:
     """kNN of 512 queries; what it keeps beside the rows themselves."""
     table, queries = torch.randn(rows, DIM, device=device), torch.randn(512, DIM, device=device)
 
-    search = lambda: [*engine.nearest(engine.InMemory(table), queries, 20)]  # noqa: E731
+    near = partial(engine.nearest, engine.InMemory(table), queries, 20)
+    search = lambda: deque(near(), maxlen=0)  # noqa: E731
     return {"search": search}, {"gallery": memory.mib([table]), "search": peak(search)}
 
 
@@ -157,7 +158,6 @@ def repeated(function: runner.Once) -> tuple[runner.Once, int]:
 
 
 def slope(sizes: Sequence[int], values: Sequence[float]) -> float:
-    """Return the least-squares slope of log(value) against log(size)."""
     return statistics.linear_regression([*map(math.log, sizes)], [*map(math.log, values)]).slope
 
 
@@ -193,13 +193,11 @@ def measured(law: Law, rounds: int, device: str) -> dict[str, Any]:
 
 
 def summary(name: str, law: Law, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rows of the table: theory beside the measurement."""
     beyond = {f"{key} beyond {law.sizes[0]}": value for key, value in law.beyond.items()}
     theory = {"time": {**law.times, **beyond}, "memory": law.memory}
     rows = {}
-    for kind, what, said in (
-        (k, w, s) for k, by_what in theory.items() for w, s in by_what.items()
-    ):
+    every = [(kind, *one) for kind, by_what in theory.items() for one in by_what.items()]
+    for kind, what, said in every:
         fit = result["times"][what] if kind == "time" else {"exponent": result["memory"][what]}
         low, high = fit.get("interval_95", (0, 0))
         rows[f"{name}: {what}, {kind}"] = {

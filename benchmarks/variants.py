@@ -40,6 +40,5 @@ def train(name: str, seed: int, data: Path, **more: Any) -> dict[str, Any]:
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """Return the means over seeds, and the lowest trained one, in Markdown."""
     by_name = {name: [run for run in found if run["name"] == name] for name in RUNS}
     return digits.means("run", {name: mine for name, mine in by_name.items() if mine})

@@ -13,13 +13,8 @@ from benchmarks import engine, runner
 from coview.views import Augmentation, CropViews
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SETTINGS = {size: design for size, design in runner.DESIGN["views"].items() if size != "ours"}
-# Of those that are not bilinear.
-RESAMPLING = {
-    "fused, bicubic": "bicubic",
-    "fused, antialias": "bilinear, antialiased",
-    "lightly inline": "bilinear, antialiased (Pillow)",
-}
+SETTINGS = {size: design for size, design in runner.DESIGN["views"].items() if size.isdigit()}
+RESAMPLING = runner.DESIGN["views"]["resampling"]
 DEFAULT = ("fused", "fused, compiled")
 OPTIONS = {"rounds": 15, "rows": SETTINGS, "no_compile": False, "steady": True}
 
@@ -39,7 +34,6 @@ def main(asked: runner.Asked) -> None:
 
 
 def rows(title: str, count: int, seconds: runner.Times) -> dict[str, Any]:
-    """Return the rows of the table."""
     return {
         f"{title}, {name}": {
             "resampling": RESAMPLING.get(name, "bilinear"),
@@ -110,7 +104,6 @@ def entrants(size: str, device: str, compiled: bool, images: int | None = None) 
 
 
 def kornia_alone(size: int, jitter: tuple[float, ...], blur: bool) -> Any:
-    """Return kornia's augmentations of a batch."""
     return kornia.AugmentationSequential(
         kornia.RandomResizedCrop((size, size), (0.08, 1.0), align_corners=False),
         kornia.RandomHorizontalFlip(),
@@ -123,7 +116,6 @@ def kornia_alone(size: int, jitter: tuple[float, ...], blur: bool) -> Any:
 
 
 def torchvision_alone(size: int, jitter: tuple[float, ...], blur: bool) -> Any:
-    """Return torchvision's transforms of one uint8 tensor."""
     return tv.Compose(
         [
             tv.RandomResizedCrop(size, antialias=False),
