@@ -13,13 +13,12 @@ import torch
 import coview
 from coview import Batch, Encoded, Plan, Step, Targets
 from coview.errors import CoviewError, RequestError
-from coview.guards import guards_of
 from coview.method.module import Method, build_method
 from coview.recipes.configure import Changes, configure
 from coview.testing import Synchronisations
 from coview.training.checkpoints import read
 from coview.training.observers.collapse import CollapseObserver, measured, watched
-from coview.training.observers.collapse_signs import cause
+from coview.training.observers.collapse_signs import cause, guards_of
 
 SIZE: dict[str, Any] = {
     "epochs": 1,

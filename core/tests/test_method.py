@@ -13,7 +13,7 @@ from coview.errors import CoviewError, PluginError
 from coview.hookspecs import hookimpl
 from coview.method.module import Method
 from coview.method.neutral import NoNegatives, Shared
-from coview.method.relay import Component
+from coview.method.relay import BuiltComponent
 from coview.nn.encoder import Encoder, EncoderSettings
 from coview.plan import Layout, Plan
 from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
@@ -92,11 +92,11 @@ class Memory(nn.Module):
         self.calls.append(f"update_target {batch.indices.tolist()}")
 
 
-def component(role: str, module: nn.Module, *more: str, name: str = "") -> Component:
-    return Component(name or role, module, (role, *more), f"my-{role}", "coview-test")
+def component(role: str, module: nn.Module, *more: str, name: str = "") -> BuiltComponent:
+    return BuiltComponent(name or role, module, (role, *more), f"my-{role}", "coview-test")
 
 
-def a_method(*extra: Component, **replaced: nn.Module) -> Method:
+def a_method(*extra: BuiltComponent, **replaced: nn.Module) -> Method:
     parts = {
         "views": TwoViews(),
         "encoder": Flat(),

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from coview.components import ParameterGroup
 from coview.optim import optimizers
+from coview.optim.groups import make_optimizer, set_rate
 from coview.optim.lars import LARS
-from coview.optim.optimizers import MakeLARS, MakeSGD, ParameterGroup, make_optimizer, set_rate
+from coview.optim.optimizers import MakeLARS, MakeSGD
 from coview.optim.schedules import Cosine, Steps
 from coview.plan import Plan
 

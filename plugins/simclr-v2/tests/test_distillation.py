@@ -18,7 +18,7 @@ from coview.data.base import ImageData, Split
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.features import state_hash
 from coview.nn.backbones import BackboneSettings, find_backbone
-from coview.recipes.protocols import Protocol
+from coview.optim.protocols import Protocol
 from coview.weights.classifier import (
     Classifier,
     load_classifier,

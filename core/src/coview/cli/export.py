@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -57,9 +58,9 @@ def command(
     say(found.notes)
     exported = found.network
     difference = ship(exported, out, format, keys)
-    meta = exported.meta
+    card = exported.card
     if as_json:
-        facts = {key: meta[key] for key in ("backbone", "channels", "size", "mean", "std")}
+        facts = {key: exported.meta[key] for key in ("backbone", "channels", "size", "mean", "std")}
         print_json(
             {
                 "out": str(out),
@@ -71,14 +72,14 @@ def command(
             }
         )
         return
-    click.echo(f"{out}: {meta['backbone']}, {exported.width} features, as {format}")
+    click.echo(f"{out}: {card.backbone}, {exported.width} features, as {format}")
     if format == "safetensors":
         click.echo(
-            f"It takes images of {meta['size']} pixels, {meta['channels']} channels in [0, 1], "
-            f"less {_short(meta['mean'])}, divided by {_short(meta['std'])}."
+            f"It takes images of {card.size} pixels, {card.channels} channels in [0, 1], "
+            f"less {_short(card.mean)}, divided by {_short(card.std)}."
         )
     click.echo(f"Read again, its features differ by {difference:.1e}.")
 
 
-def _short(values: list[float]) -> str:
+def _short(values: Sequence[float]) -> str:
     return f"({', '.join(f'{value:.4g}' for value in values)})"

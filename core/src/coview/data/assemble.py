@@ -11,8 +11,7 @@ from coview.data.bad_images import BadImages
 from coview.data.base import SMALL_IMAGE, DataSettings, ImageData, Split
 from coview.data.decode import Fitted, decode_all, fit_all
 from coview.data.splits import hold_out, part, statistics
-
-DEFAULT_SIZE = 256
+from coview.recipes.tables import DEFAULT_SIZE
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, in [0, 1]."""
@@ -27,9 +26,7 @@ def common_size(sides: Iterable[int]) -> int:
 
 def delivered_size(settings: DataSettings, native: int) -> int:
     """Return the pixels a side that the loader delivers for images of ``native`` pixels."""
-    if settings.size is not None:
-        return settings.size
-    return min(native, DEFAULT_SIZE)
+    return settings.delivered_size(native)
 
 
 def fits(settings: DataSettings, count: int, channels: int, size: int) -> bool:

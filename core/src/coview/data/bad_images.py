@@ -9,7 +9,6 @@ run can name them and an evaluation can leave them out.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from threading import Lock
@@ -21,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coview.errors import CoviewError
+from coview.seeds import hashed
 
-POLICIES = ("skip", "stop")
 SHARE = 0.01
 """Of a split's images; where more are bad, something else is wrong."""
 NAMED = 10
@@ -137,8 +136,7 @@ def stand_ins(row: int, count: int, labels: Tensor | None = None) -> Iterator[in
         return
     attempt = 0
     while True:
-        digest = hashlib.blake2b(f"{row}/{attempt}".encode(), digest_size=8).digest()
-        other = pool[int.from_bytes(digest, "big") % len(pool)]
+        other = pool[hashed(f"{row}/{attempt}") % len(pool)]
         if other != row:
             yield other
         attempt += 1

@@ -15,46 +15,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.data.bad_images import POLICIES, BadImages
-from coview.settings import between, gt, one_of, setting
+from coview.data.bad_images import BadImages
+from coview.recipes.tables import SMALL_IMAGE, DataSettings
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "SMALL_IMAGE",
+    "DataSettings",
+    "ImageData",
+    "Source",
+    "Split",
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SMALL_IMAGE = 64
-"""Images up to this many pixels a side take the ``small`` preset."""
-
-
-@attrs.frozen
-class DataSettings:
-    """How images are loaded: the recipe's table ``data``."""
-
-    size: int | None = setting(
-        None,
-        "pixels a side that the loader delivers (short side resized, centre cropped); "
-        "none: the data set's own size, 256 where that is larger or varies",
-        gt(0),
-    )
-    channels: int | None = setting(
-        None, "1 (grey), 3 (RGB) or as many as images have; none: as the data set has them", gt(0)
-    )
-    holdout: float = setting(
-        0.2, "share held out for testing where a data set has no test split", between(0.01, 0.9)
-    )
-    resident_mib: int = setting(
-        2048, "a set up to this size (MiB, decoded) is decoded once and lives on the device", gt(0)
-    )
-    decoder: str = setting(
-        "cpu",
-        "what decodes the JPEG files of sets too large for memory: cpu, or gpu (in batches, "
-        "where CUDA is used; pixels differ in their last digits)",
-        one_of("cpu", "gpu"),
-    )
-    on_bad_image: str = setting(
-        "skip",
-        "of an image that cannot be read: skip (another takes its place, up to 1 % of a split) "
-        "or stop",
-        one_of(*POLICIES),
-    )
 
 
 @attrs.frozen(eq=False)
@@ -154,7 +129,7 @@ class Source(Protocol):
 
     One of something else than images says of what, in an attribute ``gives``
     (``"signals"``, say: (N, C, T) float, T in place of the pixels a side), for
-    views whose ``takes`` say the same; see :mod:`coview.data.kinds`.
+    views whose ``takes`` say the same; see :class:`coview.components.DataSource`.
     """
 
     def __init__(self, path: str | None, download: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -19,6 +18,7 @@ from coview.data.gpu_jpeg import Contents, decoded, files_of, torchvisions
 from coview.data.transfer import gathered, on_device
 from coview.errors import CoviewError, RequestError
 from coview.records import Batch
+from coview.seeds import derived_seed
 
 Device = torch.device | str
 
@@ -207,8 +207,7 @@ class Batches:
 
     def _order(self, epoch: int) -> Tensor:
         """Return (steps, processes, own batch) int64."""
-        text = f"{self._seed}/{epoch}/order".encode()
-        mixed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+        mixed = derived_seed(self._seed, epoch, "order")
         order = torch.randperm(self._count, generator=torch.Generator().manual_seed(mixed))
         if self._labels is not None:
             for row in self._split.bad.faults:

@@ -6,84 +6,64 @@ or any of timm's. timm's ResNets carry torchvision's parameter names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import attrs
 import timm
 import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from coview.errors import RequestError, nearest
-from coview.registry import Entry, entries, find
-from coview.settings import between, gt, one_of, setting
+from coview.errors import RequestError
+from coview.plan import BackboneSpec, Factory
+from coview.recipes.tables import STEMS, BackboneSettings
+from coview.registry import Entry, find
 
-STEMS = ("7x7", "3x3")
-
-
-@attrs.frozen
-class BackboneSettings:
-    """What may be said about a backbone beside its name."""
-
-    stem: str = setting(
-        "7x7",
-        "a ResNet's first layer: 7x7 (stride 2, then max-pooling: ImageNet) or "
-        "3x3 (stride 1, no pooling: images of 64 pixels and less)",
-        one_of(*STEMS),
-    )
-    zero_init_last: bool = setting(
-        False, "start the last batch norm of every residual block at zero (ResNets)"
-    )
-    drop_path: float = setting(
-        0.0,
-        "probability that the last residual block is skipped in training; earlier ones less, "
-        "in proportion (stochastic depth)",
-        between(0, 1),
-    )
-    patch: int | None = setting(
-        None, "pixels a side of a vision transformer's patch; none: its own", gt(0)
-    )
+__all__ = [
+    "STEMS",
+    "BackboneSettings",
+    "BackboneSpec",
+    "Factory",
+    "TimmCatalogue",
+    "find_backbone",
+    "first_layer",
+    "from_module",
+    "is_convolutional",
+    "resnet10_quarter",
+    "with_stem",
+]
 
 
-Factory = Callable[[int, int, BackboneSettings], nn.Module]
-"""(channels, image size, settings) -> module with an attribute ``num_features``."""
+class TimmCatalogue:
+    """timm's models, by their names: what a backbone is that no package registered."""
+
+    title = "timm"
+
+    @staticmethod
+    def find(name: str) -> Factory | None:
+        """Return what builds a backbone; None: timm has no such model."""
+        if not timm.is_model(name):
+            return None
+
+        def build(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+            return _timm(name, channels, image_size, settings)
+
+        return build
+
+    @staticmethod
+    def names() -> list[str]:
+        """Return the names of all models."""
+        return timm.list_models()
 
 
-@attrs.frozen(eq=False)
-class BackboneSpec:
-    """A backbone that can be built, as often as an encoder needs one."""
-
-    name: str
-    factory: Factory
-    settings: BackboneSettings = BackboneSettings()
-
-    def build(self, channels: int, image_size: int) -> nn.Module:
-        """Return a new backbone with fresh weights; ``num_features`` is its width D."""
-        return self.factory(channels, image_size, self.settings)
-
-
-def find_backbone(name: str) -> tuple[Factory, Entry | None]:
-    """Return what builds a backbone and, if a package registered it, its entry.
+def find_backbone(name: str) -> tuple[Factory, Entry]:
+    """Return what builds a backbone, and where it comes from.
 
     Raises:
         RequestError: no package and not timm knows the name.
     """
-    if any(entry.name == name.rpartition(":")[2] for entry in entries("backbones")):
-        entry = find("backbones", name)
-        factory: Factory = entry.load()
-        return factory, entry
-    if not timm.is_model(name):
-        known = [entry.name for entry in entries("backbones")] + timm.list_models()
-        raise RequestError(
-            f"There is no backbone called {name!r}, neither registered nor in timm."
-            f"{nearest(name, known)}"
-        )
-
-    def build(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-        return _timm(name, channels, image_size, settings)
-
-    return build, None
+    entry = find("backbones", name)
+    factory: Factory = entry.load()
+    return factory, entry
 
 
 def from_module(module: nn.Module, channels: int, image_size: int) -> BackboneSpec:

@@ -32,6 +32,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _ON: ContextVar[bool] = ContextVar("compiling", default=False)
+_VIEWS: ContextVar[bool | None] = ContextVar("compiling views", default=None)
+LONG_RUN = 20_000
+"""Steps from which a run repays a minute of compilation."""
 _MADE: dict[Callable[..., Any], Callable[..., Any]] = {}
 """What was compiled, by what it was made of."""
 
@@ -64,14 +67,43 @@ def compiling() -> bool:
     return torch.compiler.is_compiling() or _ON.get()
 
 
+def compiling_views() -> bool | None:
+    """Whether views are compiled here; None: as everything else is."""
+    return _VIEWS.get()
+
+
 @contextmanager
-def compiled(on: bool | None = True) -> Iterator[None]:
-    """Compile, inside, what can be compiled; or do not; or, with None, as outside."""
-    token = _ON.set(_ON.get() if on is None else on)
+def compiled(on: bool | None = True, views: bool | None = None) -> Iterator[None]:
+    """Compile, inside, what can be compiled; or do not; or, with None, as outside.
+
+    Args:
+        on: for everything.
+        views: for views alone; None: as everything.
+    """
+    tokens = _ON.set(_ON.get() if on is None else on), _VIEWS.set(views)
     try:
         yield
     finally:
-        _ON.reset(token)
+        _ON.reset(tokens[0])
+        _VIEWS.reset(tokens[1])
+
+
+def decide(asked: str, total_steps: int) -> str:
+    """Return what a run compiles: ``on`` (everything), ``views`` or ``off``.
+
+    ``auto`` compiles views in runs long enough to repay it, where a compiler is found.
+    The answer is kept with the run: a compiled run and an eager one round differently.
+
+    Raises:
+        RequestError: a compiler is asked for that is not there.
+    """
+    if asked == "auto":
+        return "views" if total_steps >= LONG_RUN and has_compiler() else "off"
+    if asked == "on":
+        require_compiler("--compile")
+    elif asked == "views":
+        require_compiler("This run, whose views are compiled,")
+    return asked
 
 
 def require_compiler(asked: str) -> None:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import attrs
 
 from coview.plan import Plan
+from coview.schedules import half_cosine
 from coview.settings import ge, gt, one_of, setting
 
 
-class Cosine:
+class LearningRateSchedule:
+    """A learning-rate schedule by name (group ``coview.schedules``).
+
+    It is built as ``Class(settings, plan)``.
+    """
+
+    Settings: ClassVar[type]
+
+    def rate(self, peak: float, number: int) -> float:
+        """Return the learning rate of step ``number`` (from 0), given the peak."""
+        raise NotImplementedError
+
+
+class Cosine(LearningRateSchedule):
     """Linear warm-up, then half a cosine wave down (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
 
     @attrs.frozen
@@ -55,11 +67,11 @@ class Cosine:
         else:
             done = number - self.warmup
             whole = plan.total_steps - self.warmup
-        wave = (1 + math.cos(math.pi * min(done / max(whole, 1), 1.0))) / 2
+        wave = half_cosine(min(done / max(whole, 1), 1.0))
         return settings.final + (peak - settings.final) * wave
 
 
-class Steps:
+class Steps(LearningRateSchedule):
     """Divide the learning rate at fixed epochs."""
 
     @attrs.frozen
@@ -80,12 +92,12 @@ class Steps:
         return peak * self.settings.gamma**dropped
 
 
-class Constant:
+class Constant(LearningRateSchedule):
     """One learning rate throughout."""
 
     @attrs.frozen
     class Settings:
-        """None."""
+        """No settings."""
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         pass
@@ -93,6 +105,3 @@ class Constant:
     def rate(self, peak: float, number: int) -> float:
         """Return the peak."""
         return peak
-
-
-SCHEDULES: Mapping[str, type[Any]] = {"cosine": Cosine, "steps": Steps, "constant": Constant}

@@ -9,10 +9,11 @@ import attrs
 import torch
 from torch.optim import Optimizer
 
+from coview.components import ViewsComponent, declared
 from coview.hookspecs import ROLES, hookimpl
 from coview.method.module import Method, build_method
 from coview.nn.sync_norm import synchronise
-from coview.optim.optimizers import make_optimizer, set_rate
+from coview.optim.groups import make_optimizer, set_rate
 from coview.plan import Plan
 from coview.recipes.configure import Changes, configure
 from coview.recipes.recipe import Recipe, find_recipe
@@ -20,6 +21,7 @@ from coview.recipes.resolve import Part, Resolved
 from coview.records import Batch, Step, Views
 from coview.registry import find
 from coview.settings import fields_of
+from coview.weights.card import WeightCard, card_of
 
 SIZE, DATASET, STEPS_PER_EPOCH, TOTAL_STEPS = 32, 64, 4, 40
 BACKBONE = "resnet10-quarter"
@@ -113,7 +115,9 @@ class Subject:
     @cached_property
     def signals(self) -> bool:
         """Whether the method takes signals (N, C, T) in place of images."""
-        return getattr(self.whole.part("views").factory, "takes", "images") == "signals"
+        return bool(
+            declared(self.whole.part("views").factory, ViewsComponent, "takes") == "signals"
+        )
 
     @cached_property
     def images(self) -> int:
@@ -187,20 +191,9 @@ class Subject:
             built.losses.append(float(loss.detach()))
         return built
 
-    def export_facts(self) -> dict[str, Any]:
+    def card(self) -> WeightCard:
         """Return what an exported backbone's file says of it."""
-        from coview.weights.exported import parts_of
-
-        part = self.resolved.part("backbone")
-        return {
-            "method": self.name,
-            "backbone": part.name,
-            "given": False,
-            "settings": attrs.asdict(part.settings),
-            "channels": self.channels,
-            "image_size": self.side,
-            "parts": parts_of(self.resolved, self.plan()),
-        }
+        return card_of(self.resolved, self.plan(), given=False)
 
 
 def _narrowed(resolved: Resolved) -> dict[str, Any]:

@@ -8,13 +8,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.errors import RequestError
+from coview.errors import nearest
 from coview.nn.constants import like
+from coview.registry import entries, find
 from coview.settings import between, gt, increasing, one_of, setting
-from coview.views.backends.fused.fusing import fuse, whether_compiled
-from coview.views.backends.kornia import as_kornia
-from coview.views.backends.torchvision import as_torchvision
-from coview.views.chain import Chain, Operation
+from coview.views.backends.fused.fusing import whether_compiled
+from coview.views.chain import Chain
 from coview.views.operations import (
     LUMA,
     Blur,
@@ -23,15 +22,23 @@ from coview.views.operations import (
     Flip,
     Grey,
     Jitter,
+    Operation,
     Solarize,
     Standardize,
-    is_idle,
+    ViewBackend,
     jitter_ranges,
 )
 
 __all__ = ["LUMA", "OPERATIONS", "Augmentation", "Normalize"]
 
 OPERATIONS = ("crop", "flip", "jitter", "grey", "blur", "solarize")
+
+
+def _known_backend(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    names = [entry.name for entry in entries("view_backends")]
+    if value.rpartition(":")[2] not in names:
+        hint = nearest(value, names)
+        raise ValueError(f"'backend' must be one of {', '.join(names)}: {value!r}.{hint}")
 
 
 def _known_operations(
@@ -91,7 +98,7 @@ class Augmentation:
         "fused",
         "what runs the chain: fused (all views in one go), kornia (operation by operation) or "
         "torchvision (image by image)",
-        one_of("fused", "kornia", "torchvision"),
+        _known_backend,
     )
     compile: str = setting(
         "auto",
@@ -116,22 +123,17 @@ class Augmentation:
             size: pixels a side of the view.
             channels: of the images.
             normalize: what comes last.
-            total_steps: of the run; long ones compile the chain.
+            total_steps: not read any more: the run decides whether it compiles. Plugins of
+                version 0.1 give it.
 
         Raises:
             RequestError: the backend does not know one of the settings.
         """
+        backend: type[ViewBackend] = find("view_backends", self.backend).load()
         descriptions = self.descriptions(size, channels)
-        dtype = getattr(torch, self.dtype)
-        if self.backend == "fused":
-            compile = whether_compiled(self.compile, total_steps)
-            return Chain(fuse([*descriptions, normalize], compile, dtype))
-        if dtype != torch.float32:
-            raise RequestError(f"views.dtype = {self.dtype} needs views.backend = fused.")
-        active = [one for one in descriptions if not is_idle(one)]
-        if self.backend == "kornia":
-            return Chain([*(made for one in active for made in as_kornia(one)), normalize])
-        return Chain([as_torchvision(active), normalize])
+        compile = whether_compiled(self.compile)
+        made: Chain = backend.chain(descriptions, normalize, compile, getattr(torch, self.dtype))
+        return made
 
     def descriptions(self, size: int, channels: int) -> list[Description]:
         """Return the operations in their order; those of probability 0 are among them."""

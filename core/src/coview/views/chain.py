@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,26 @@ from kornia.augmentation.base import _BasicAugmentationBase
 from kornia.augmentation.container.base import ImageSequentialBase
 from torch import Tensor
 
+from coview.components import declared
+from coview.errors import RequestError
 from coview.views.backends.fused.plan import Fused
-
-Operation = Callable[[Tensor], Tensor]
+from coview.views.operations import Operation, OwnOperation
 
 # Parameters that describe the whole call, not one row each.
 _WHOLE = frozenset({"order", "forward_input_shape"})
+
+
+def refuse_other_types(backend: str, dtype: torch.dtype) -> None:
+    """Refuse a number type that only the fused backend gives.
+
+    Raises:
+        RequestError: it is not float32.
+    """
+    if dtype != torch.float32:
+        name = str(dtype).removeprefix("torch.")
+        raise RequestError(
+            f"views.dtype = {name} needs views.backend = fused; {backend} gives float32."
+        )
 
 
 def unit_interval(images: Tensor) -> Tensor:
@@ -75,7 +89,7 @@ class Chain:
                 elif isinstance(operation, ImageSequentialBase):
                     torch.manual_seed(seed + rank)  # its parameters are not by row
                     images = operation(images)
-                elif getattr(operation, "batched", False):
+                elif declared(operation, OwnOperation, "batched"):
                     images = operation(images)
                 else:
                     images = _apply_to_each(operation, images, rank, world_size)

@@ -93,7 +93,7 @@ class CropViews(nn.Module):
         self.normalize = Normalize(plan.mean, plan.std, first.normalize)
         self.rendering = Rendering(
             [
-                augmentation.chain(size, plan.channels, self.normalize, plan.total_steps)
+                augmentation.chain(size, plan.channels, self.normalize)
                 for augmentation, size in zip(augmentations, sizes, strict=True)
             ]
         )

@@ -9,10 +9,47 @@ together.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import torch
+from torch import Tensor
+
+Operation = Callable[[Tensor], Tensor]
+"""Anything that takes images and returns them changed."""
+
+
+class ViewBackend:
+    """What runs the standard augmentations (group ``coview.view_backends``)."""
+
+    @staticmethod
+    def chain(
+        descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
+    ) -> Any:
+        """Return a :class:`coview.views.Chain` of the described operations.
+
+        Args:
+            descriptions: in their order (the classes below).
+            last: what comes after them, the normalisation.
+            compile: whether to compile; None: as the run does.
+            dtype: number type of the views.
+
+        Raises:
+            RequestError: the backend cannot do one of them.
+        """
+        raise NotImplementedError
+
+
+class OwnOperation:
+    """What an operation in a chain may declare; a function or a transform declares nothing."""
+
+    batched: bool = False
+    """Called with the batch (B, C, H, W), not image by image; it should draw nothing."""
+
+    description: Any = None
+    """The standard operation that it is, for the fused backend; None: none of them."""
+
 
 LUMA = (0.2989, 0.587, 0.114)
 """torchvision's luma weights."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 from torchvision.utils import make_grid, save_image
 
+from coview.components import ViewsComponent, declared
 from coview.data.base import ImageData
 from coview.data.loader import read_batches
 from coview.errors import CoviewError, RequestError
@@ -73,11 +74,12 @@ def _pictured(views: Any, view: int, crop: Tensor) -> Tensor:
 
     Else the standardisation is undone.
     """
-    if hasattr(views, "pictured"):
-        seen: Tensor = views.pictured(view, crop)
+    seen: Tensor | None = declared(views, ViewsComponent, "pictured")(view, crop)
+    if seen is not None:
         return seen
     channels = crop.shape[1]
-    mean, std = getattr(views, "normalization", ((0.0,) * channels, (1.0,) * channels))
+    normalization = declared(views, ViewsComponent, "normalization")
+    mean, std = normalization or ((0.0,) * channels, (1.0,) * channels)
     return crop * crop.new_tensor(std).view(-1, 1, 1) + crop.new_tensor(mean).view(-1, 1, 1)
 
 

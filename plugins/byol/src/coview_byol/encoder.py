@@ -5,10 +5,9 @@ from __future__ import annotations
 import attrs
 from torch import nn
 
-from coview.guards import Guard
+from coview.components import Guard, ParameterGroup
 from coview.nn.encoder import Encoder, EncoderSettings
 from coview.nn.heads import NORMS, OUTPUT_NORMS, mlp
-from coview.optim.optimizers import ParameterGroup
 from coview.plan import Plan
 from coview.settings import gt, one_of, setting
 

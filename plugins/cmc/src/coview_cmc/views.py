@@ -85,7 +85,7 @@ class GroupViews(nn.Module):
         self.scale = self.space.scale(plan) if settings.normalize else ((0.0,), (1.0,))
         # In [0, 1], which colour spaces are defined on, and standardised after those.
         within = Normalize((0.0,) * plan.channels, (1.0,) * plan.channels, active=False)
-        chain = settings.chain(size, plan.channels, within, plan.total_steps)
+        chain = settings.chain(size, plan.channels, within)
         self.rendering = Rendering([chain])
 
     @hookimpl

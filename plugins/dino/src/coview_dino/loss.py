@@ -6,9 +6,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from coview.components import Guard
 from coview.distributed import mean_over_processes
 from coview.errors import RequestError
-from coview.guards import Guard
 from coview.hookspecs import hookimpl
 from coview.losses.assignments import log_assignments
 from coview.losses.similarity import reduced, soft_cross_entropies

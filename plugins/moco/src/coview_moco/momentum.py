@@ -6,9 +6,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from coview.components import Guard
 from coview.distributed import gather, rank
 from coview.errors import RequestError
-from coview.guards import Guard
 from coview.hookspecs import hookimpl
 from coview.nn.encoder import Encoder
 from coview.plan import Plan

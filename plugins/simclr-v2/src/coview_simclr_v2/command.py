@@ -64,7 +64,7 @@ def command(
         raise RequestError("--distill-weight weighs against labels: give --labels too.")
     import torch
 
-    from coview.recipes.protocols import changed
+    from coview.optim.protocols import changed
     from coview.training.device import pick_device
     from coview.weights.classifier import load_classifier, save_classifier, student_of
     from coview_simclr_v2.distillation import PAPER, distill
@@ -73,11 +73,11 @@ def command(
     known = load_classifier(teacher)
     torch.manual_seed(seed)
     learner = student_of(known, student)
-    own = learner.network.meta["backbone"] == known.network.meta["backbone"]
+    own = learner.network.card.backbone == known.network.card.backbone
     result = distill(
         known,
         learner,
-        load_like(data, known.network.meta, workers),
+        load_like(data, known.network.card, workers),
         changed(
             PAPER, lr=lr, weight_decay=weight_decay, epochs=epochs, batch_size=train_batch_size
         ),

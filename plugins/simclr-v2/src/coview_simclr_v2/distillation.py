@@ -27,7 +27,7 @@ from coview.evaluation.classifier import (
 )
 from coview.evaluation.features import unmoved
 from coview.evaluation.knn import labelled_splits
-from coview.recipes.protocols import Protocol
+from coview.optim.protocols import Protocol
 from coview.weights.classifier import Classifier
 
 # As the first stage: LARS, 0.1 x the root of the batch, 5 % warm-up.
@@ -120,7 +120,7 @@ def distill(
     return DistillationResult(
         **outcome(scores, test, train, protocol, seed),
         teacher_top1=outcome(known, test, train, protocol, seed)["top1"],
-        student=student.network.meta["backbone"],
+        student=student.network.card.backbone,
         temperature=temperature,
         distill_weight=distill_weight,
         labels=labels,

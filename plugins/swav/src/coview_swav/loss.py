@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.guards import Guard
+from coview.components import Guard
 from coview.hookspecs import hookimpl
 from coview.losses.assignments import log_assignments
 from coview.losses.similarity import reduced, soft_cross_entropies

@@ -77,7 +77,7 @@ def accumulates(subject: Subject) -> str:
 def exports(subject: Subject) -> str:
     """The exported backbone, loaded from its file, gives the same features."""
     built = subject.train(subject.build(), 0, 1)
-    exported = export(built.method, subject.export_facts()).eval()
+    exported = export(built.method, subject.card()).eval()
     images = subject.batch(0).images.float() / 255
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder) / "backbone.safetensors"

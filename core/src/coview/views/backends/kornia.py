@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import kornia.augmentation as kornia
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coview.errors import RequestError
+from coview.views.chain import Chain, refuse_other_types
 from coview.views.operations import (
     KORNIA_LUMA,
     NEUTRAL,
@@ -21,6 +22,8 @@ from coview.views.operations import (
     Jitter,
     Range,
     Solarize,
+    ViewBackend,
+    is_idle,
 )
 
 Operation = Callable[[Tensor], Tensor]
@@ -34,6 +37,19 @@ class Clamp:
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
         return images.clamp(0, 1)
+
+
+class KorniaBackend(ViewBackend):
+    """kornia's augmentations, operation by operation."""
+
+    @staticmethod
+    def chain(
+        descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
+    ) -> Chain:
+        """Return the chain; operations of probability 0 are left out."""
+        refuse_other_types("kornia", dtype)
+        active = [one for one in descriptions if not is_idle(one)]
+        return Chain([*(made for one in active for made in as_kornia(one)), last])
 
 
 def as_kornia(description: Description) -> list[Operation]:

@@ -5,12 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torchvision.transforms.v2 as tv
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from coview.errors import RequestError
-from coview.views.operations import LUMA, Blur, Crop, Description, Flip, Grey, Jitter, Solarize
+from coview.views.chain import Chain, refuse_other_types
+from coview.views.operations import (
+    LUMA,
+    Blur,
+    Crop,
+    Description,
+    Flip,
+    Grey,
+    Jitter,
+    Solarize,
+    ViewBackend,
+    is_idle,
+)
+
+
+class TorchvisionBackend(ViewBackend):
+    """torchvision's transforms, image by image."""
+
+    @staticmethod
+    def chain(
+        descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
+    ) -> Chain:
+        """Return the chain; operations of probability 0 are left out."""
+        refuse_other_types("torchvision", dtype)
+        return Chain([as_torchvision([one for one in descriptions if not is_idle(one)]), last])
 
 
 def as_torchvision(descriptions: Sequence[Description]) -> Callable[[Tensor], Tensor]:

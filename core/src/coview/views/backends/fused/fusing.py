@@ -1,4 +1,4 @@
-"""Which parts of a chain are the standard chain, and can be run as one."""
+"""The fused backend: which parts of a chain are standard, and can be run as one."""
 
 from __future__ import annotations
 
@@ -7,32 +7,44 @@ from typing import Any
 
 import torch
 
+from coview.components import declared
 from coview.nn import compile as compiling
 from coview.views.backends.fused.plan import Fused
 from coview.views.backends.kornia import described, flat
-from coview.views.chain import Operation
-from coview.views.operations import DESCRIPTIONS, Crop, Description, Flip, Standardize, is_idle
+from coview.views.chain import Chain
+from coview.views.operations import (
+    DESCRIPTIONS,
+    Crop,
+    Description,
+    Flip,
+    Operation,
+    OwnOperation,
+    Standardize,
+    ViewBackend,
+    is_idle,
+)
 
-LONG_RUN = 20_000
-"""Steps from which a run repays a minute of compilation."""
+
+class FusedBackend(ViewBackend):
+    """All views in one go: the default."""
+
+    @staticmethod
+    def chain(
+        descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
+    ) -> Chain:
+        """Return the chain, with every run of standard operations as one."""
+        return Chain(fuse([*descriptions, last], compile, dtype))
 
 
-def whether_compiled(choice: str, total_steps: int) -> bool | None:
-    """Return what ``views.compile`` asks for; None: as the run does.
-
-    Args:
-        choice: "on", "off", or "auto": in long runs, where a compiler is found.
-        total_steps: of the run.
+def whether_compiled(choice: str) -> bool | None:
+    """Return what ``views.compile`` asks for; None: as the run does (``auto``).
 
     Raises:
         RequestError: "on" without a compiler.
     """
-    if choice == "off":
-        return False
     if choice == "on":
         compiling.require_compiler("views.compile = on")
-        return True
-    return True if total_steps >= LONG_RUN and compiling.has_compiler() else None
+    return {"on": True, "off": False, "auto": None}[choice]
 
 
 def fuse(
@@ -72,7 +84,7 @@ def fuse(
 def _description(operation: Any) -> Description | None:
     if isinstance(operation, DESCRIPTIONS):
         return operation
-    own = getattr(operation, "description", None)
+    own = declared(operation, OwnOperation, "description")
     return own if isinstance(own, DESCRIPTIONS) else described(operation)
 
 

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.nn.compile import compilable, compiled
+from coview.nn.compile import compilable, compiled, compiling_views
 from coview.views.backends.fused import parameters as draws
 from coview.views.backends.fused.parameters import Drawn, Prepared, Rows, prepare, prepare_crop
 from coview.views.backends.fused.render import Order, changed, finish, geometry
@@ -95,7 +95,7 @@ class Fused:
         rows = Rows(len(images), rank, world_size)
         uniform = rows.uniform(sum(self.numbers), len(self.views), generator)
         size = (images.shape[-2], images.shape[-1])
-        with compiled(self.compile):
+        with compiled(compiling_views() if self.compile is None else self.compile):
             prepared = prepared_from(self.columns, self.numbers, uniform, size)
             return self._paint(images, prepared, self._orders(seed))
 
@@ -118,7 +118,7 @@ class Fused:
     def render(self, images: Tensor, parameters: Parameters) -> tuple[Tensor, ...]:
         """Make every view of images (B, C, H, W) with the given parameters."""
         size = (images.shape[-2], images.shape[-1])
-        with compiled(self.compile):
+        with compiled(compiling_views() if self.compile is None else self.compile):
             prepared = prepared_for(self.columns, parameters.drawn, size)
             return self._paint(images, prepared, parameters.orders)
 
