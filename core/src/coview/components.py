@@ -25,6 +25,7 @@ import attrs
 
 from coview.errors import PluginError
 from coview.hookspecs import ROLES
+from coview.introspect import written
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -176,7 +177,7 @@ ROLE_CLASSES: Mapping[str, type[Component]] = {
     "negatives": NegativesComponent,
     "loss": LossComponent,
 }
-_ALL: tuple[Any, ...] = tuple(ROLE_CLASSES.values())
+_ALL = tuple(ROLE_CLASSES.values())
 
 
 class DataSource:
@@ -240,7 +241,7 @@ def declared(thing: object, role: type, name: str) -> Any:
     return functools.partial(default, thing) if inspect.isfunction(default) else default
 
 
-def refuse_undeclared(thing: object, label: str) -> None:
+def refuse_undeclared(thing: object, label: str, roles: Sequence[str] = ROLES) -> None:
     """Refuse a component with an attribute that the engine would never read.
 
     Data in a class's body must be listed by a role's class or by a base class of the core.
@@ -250,14 +251,16 @@ def refuse_undeclared(thing: object, label: str) -> None:
     Args:
         thing: a component or its class.
         label: who it is in the message.
+        roles: that it fills.
 
     Raises:
         PluginError: with the attribute's name and the nearest right one.
     """
     cls = thing if isinstance(thing, type) else type(thing)
     # A class may fill two roles (a bank is target and negatives), so any role's will do.
-    known = tuple(dict.fromkeys(name for role in _ALL for name in _listed(role)))
-    for name in _own(cls, code=False):
+    known = [name for role in _ALL for name in _listed(role)]
+    own = [name for role in roles for name in _listed(ROLE_CLASSES[role])]
+    for name in written(cls, code=False):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             raise PluginError(
@@ -265,8 +268,8 @@ def refuse_undeclared(thing: object, label: str) -> None:
                 f"{f' Did you mean {near[0]!r}?' if near else ''} An attribute of your own starts "
                 "with an underscore."
             )
-    for name in {*_own(cls, code=True), *(() if thing is cls else vars(thing))}:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+    for name in {*written(cls, code=True), *(() if thing is cls else vars(thing))}:
+        close = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
         if name not in known and name[0] != "_" and close and not hasattr(thing, close[0]):
             raise PluginError(
                 f"{label} has {name!r}, which coview does not know. Did you mean {close[0]!r}?"
@@ -288,37 +291,9 @@ def _refuse_wrong_values(thing: object, label: str) -> None:
                 raise PluginError(f"{label}: {name} must be True or False, not {value!r}.")
 
 
-@functools.cache
-def _listed(role: Any) -> tuple[str, ...]:
+def _listed(role: type) -> tuple[str, ...]:
     """Return the public names that a class above lists, with a default or without."""
     names: dict[str, None] = {"Settings": None}
     for cls in role.__mro__[:-1]:
         names |= dict.fromkeys((*vars(cls), *inspect.get_annotations(cls)))
     return tuple(name for name in names if not name.startswith("_"))
-
-
-def _bodies(cls: type) -> list[type]:
-    """Return the classes whose bodies its author wrote: those of no library and not the core's."""
-    others = ("coview", "torch", "timm", "builtins", "abc", "typing", "kornia", "torchvision")
-    return [c for c in cls.__mro__ if c.__module__.partition(".")[0] not in others]
-
-
-def _own(cls: type, code: bool) -> list[str]:
-    """Return the public names in the bodies, of methods or of plain values.
-
-    Left out is what a base class of the core or of a library has already.
-    """
-    bodies = _bodies(cls)
-    given = [base for base in cls.__mro__ if base not in bodies]
-    bases = {name for base in given for name in (*vars(base), *inspect.get_annotations(base))}
-    return [
-        name
-        for body in bodies
-        for name, value in vars(body).items()
-        if not name.startswith("_") and name not in bases and _is_code(value) == code
-    ]
-
-
-def _is_code(value: Any) -> bool:
-    kinds = (property, functools.cached_property, staticmethod, classmethod)
-    return callable(value) or isinstance(value, kinds) or inspect.isdatadescriptor(value)

@@ -11,8 +11,14 @@ from coview.commands.options import json_option, print_json
 from coview.commands.weights import found_weights, say, weights_argument
 from coview.errors import RequestError
 
+EXAMPLE = """\b
+To load the tensors:
+  net = timm.create_model("resnet50", num_classes=0)
+  net.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))
+"""
 
-@click.command("export")
+
+@click.command("export", epilog=EXAMPLE)
 @weights_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write.")
 @click.option(
@@ -43,12 +49,7 @@ def command(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    r"""Write a run's backbone for other programs; it is read again and compared.
-
-    \b
-    net = timm.create_model("resnet50", num_classes=0)
-    net.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))
-    """
+    """Write a run's backbone for other programs; it is read again and compared."""
     given = ctx.get_parameter_source("keys") is not click.core.ParameterSource.DEFAULT
     if format != "safetensors" and given:
         raise RequestError("--keys names tensors, which only --format safetensors has.")

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from coview.training.run import Run
 
 
-@click.command("train")
+EXAMPLES = """\b
+Examples:
+  coview train simclr --data digits --epochs 20
+  coview train moco-v2 --data photos/ --use negatives=in-batch
+  coview train byol --set target.decay="cosine(0.99, 1.0)"
+  coview train --resume runs/simclr-digits-...
+  coview train --resume runs/... --epochs 400 --allow-change epochs
+"""
+
+
+@click.command("train", epilog=EXAMPLES)
 @click.argument("method", metavar="METHOD_OR_FILE", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="Default: runs/METHOD-DATA-TIME.")
 @recipe_options
@@ -62,16 +72,7 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    r"""Train a method (or a recipe file) on images without labels.
-
-    \b
-    Examples:
-      coview train simclr --data digits --epochs 20
-      coview train moco-v2 --data photos/ --use negatives=in-batch
-      coview train byol --set target.decay="cosine(0.99, 1.0)"
-      coview train --resume runs/simclr-digits-...
-      coview train --resume runs/... --epochs 400 --allow-change epochs
-    """
+    """Train a method (or a recipe file) on images without labels."""
     if (method is None) == (resume is None):
         raise RequestError("Name a METHOD or recipe file to train, or a run to --resume.")
     asked = asked_settings(given)

@@ -51,7 +51,6 @@ class Method(nn.Module):
     def encoder(self) -> Encoder:
         """The online encoder."""
         encoder = self.components["encoder"]
-        assert isinstance(encoder, Encoder) or hasattr(encoder, "project")
         return encoder  # type: ignore[return-value]
 
     def forward(self, batch: Batch, step: Step) -> Tensor:

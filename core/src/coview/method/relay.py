@@ -43,7 +43,7 @@ def register(manager: pluggy.PluginManager, component: BuiltComponent) -> None:
         PluginError: it does not fit; the sentence names it and its package.
     """
     refuse_misspelt(component.module, component.label)
-    refuse_undeclared(component.module, component.label)
+    refuse_undeclared(component.module, component.label, component.roles)
     relay = SimpleNamespace()
     for name in (*(ROLE_HOOKS[role] for role in component.roles), *OPEN_HOOKS):
         implementation = getattr(component.module, name, None)

@@ -158,7 +158,7 @@ def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
     factory = entry.load()
     if table in ROLES:
         label = f"{table} {entry.name!r} of package {entry.package}"
-        refuse_undeclared(factory, label)
+        refuse_undeclared(factory, label, (table,))
     return factory, _settings_class(table, entry, factory), entry
 
 
