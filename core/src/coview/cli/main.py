@@ -64,7 +64,9 @@ class Commands(click.Group):
             rows.append((name, command.get_short_help_str(70) if command else ""))
         for entry in entries("commands"):
             if entry.name not in COMMANDS:
-                rows.append((entry.name, f"{description(entry)} ({entry.package})".strip()))
+                about = description(entry)
+                origin = f"({entry.package})" if about else f"(brought by {entry.package})"
+                rows.append((entry.name, f"{about} {origin}".strip()))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
