@@ -26,11 +26,12 @@ WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
 SHARED = ROOT / ".nox" / "shared"
 # What a benchmark measures beside coview; solo-learn's releases ask for a torch of 2021.
 PEERS = ("lightly>=1.5",)
-# Scripts that are no measurement of their own, or have a session of their own.
-NOT_ALONE = ("side_by_side", "digits", "soak", "roofline")
+# What questions share, and those that have a session of their own.
+NOT_ALONE = ("__init__", "__main__", "engine", "peers", "roofline", "runner", "digits", "soak")
 BENCHMARKS = sorted(
     path.stem for path in ROOT.glob("benchmarks/*.py") if path.stem not in NOT_ALONE
 )
+DIGITS = ("-m", "benchmarks", "digits")
 
 nox.options.sessions = ["tests"]
 
@@ -97,7 +98,7 @@ def kills(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Twenty thousand steps: flat memory, steps no slower: benchmarks/results/soak.json."""
     python = python_with_everything(session)
-    session.run(python, "benchmarks/soak.py", *session.posargs, external=True)
+    session.run(python, "-m", "benchmarks", "soak", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
@@ -110,14 +111,14 @@ def lint(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Train on the embedded digits; print kNN accuracy before and after."""
     python = python_with_everything(session)
-    session.run(python, "benchmarks/digits.py", "demo", *session.posargs, external=True)
+    session.run(python, *DIGITS, "demo", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
 def digits(session: nox.Session) -> None:
     """Measure every method on digits, five seeds each: benchmarks/results/digits.json."""
     python = python_with_everything(session)
-    session.run(python, "benchmarks/digits.py", "measure", *session.posargs, external=True)
+    session.run(python, *DIGITS, "measure", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)
@@ -126,7 +127,7 @@ def benchmark(session: nox.Session, name: str) -> None:
     """Measure one thing beside its peers: benchmarks/results/NAME.json."""
     python = python_with_everything(session)
     session.run(python, "-m", "pip", "install", "--quiet", *PEERS, external=True)
-    session.run(python, f"benchmarks/{name}.py", *session.posargs, external=True)
+    session.run(python, "-m", "benchmarks", name, *session.posargs, external=True)
 
 
 @nox.session(default=False)

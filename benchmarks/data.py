@@ -1,6 +1,4 @@
-"""How fast batches come: resident, packed and decoded, beside `DataLoader`s of torch.
-
-    python benchmarks/data.py
+"""How fast batches come: resident, packed and decoded, beside torch's `DataLoader`.
 
 Every entrant gives uint8 batches in a random order, each image once; what differs is how.
 """
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import side_by_side
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,15 +18,68 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from coview.data.base import DataSettings, Split
-from coview.data.decode import Files
-from coview.data.loader import Batches
-from coview.data.sources.pack import Mapped
+from benchmarks import engine, runner
 
-ROUNDS = 15
-COUNT, SIDE, BATCH = 50_000, 32, 256
-LARGE, LARGE_SIDE, LARGE_BATCH = 1024, 256, 64
-PHOTOS = 128
+BATCH = {"resident": 256, "packed": 64, "jpeg": 64}
+OPTIONS = {"rounds": 15, "rows": BATCH, "steady": True}
+
+
+def main(asked: runner.Asked) -> None:
+    def measure(name: str) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            peer, theirs, ours, count = ROWS[name](Path(folder))
+            entrants = {peer: loader(theirs, BATCH[name]), "coview": epochs(ours, BATCH[name])}
+            seconds = runner.alternate(entrants, asked.rounds)
+        rates = {who: count / median for who, median in runner.medians(seconds).items()}
+        ratios = runner.beside(seconds, "coview")
+        return {name: {"images_per_second": rates, "ratios": ratios, "seconds": seconds}}
+
+    runner.rows(asked, {"batch": BATCH["resident"]}, measure)
+
+
+def resident(folder: Path) -> tuple[str, Dataset[Any], Any, int]:
+    """Images of 32 pixels in memory."""
+    images = engine.images(50_000)
+    mib = images.numel() >> 20
+    assert engine.DataSettings().resident_mib >= mib, "this set would not be resident"
+    count = len(images) // BATCH["resident"] * BATCH["resident"]  # the rest is left out
+    return "DataLoader(TensorDataset)", TensorDataset(images), images, count
+
+
+def packed(folder: Path) -> tuple[str, Dataset[Any], Any, int]:
+    """Images of 256 pixels in a mapped file, in the page cache."""
+    path, shape = folder / "train.images.npy", (1024, 3, 256, 256)
+    np.save(path, np.random.RandomState(0).randint(0, 256, shape, np.uint8))
+    return "DataLoader(memmap)", FromArray(path), engine.Mapped(str(path), shape), shape[0]
+
+
+def jpeg(folder: Path) -> tuple[str, Dataset[Any], Any, int]:
+    """JPEG files of 500 x 375 pixels, smooth as photographs are, at 256, in one process."""
+    random, paths = np.random.RandomState(0), []
+    (folder / "all").mkdir()
+    for number in range(128):
+        coarse = Image.fromarray(random.randint(0, 256, (24, 32, 3), np.uint8))
+        paths.append(str(folder / "all" / f"{number:04}.jpg"))
+        coarse.resize((500, 375), Image.Resampling.BICUBIC).save(paths[-1], quality=90)
+    usual = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(256), v2.PILToTensor()])
+    theirs = ImageFolder(str(folder), usual)
+    return "DataLoader(ImageFolder)", theirs, engine.Files(tuple(paths), 256, 3), len(paths)
+
+
+ROWS = {"resident": resident, "packed": packed, "jpeg": jpeg}
+
+
+def epochs(images: Tensor | Dataset[Tensor], batch_size: int) -> Callable[[], int]:
+    """An epoch of coview's batches, another one each time."""
+    batches = engine.Batches(engine.Split(images), batch_size, 0, "cpu", 0)
+    numbers = iter(range(1, 10**9))
+    return lambda: drained(batches.epoch(next(numbers)))
+
+
+def loader(data: Dataset[Any], batch_size: int) -> Callable[[], int]:
+    """An epoch of a `DataLoader`'s."""
+    batches = DataLoader(data, batch_size, shuffle=True, drop_last=True)
+    return lambda: drained(batches)
 
 
 def drained(batches: Iterable[Any]) -> int:
@@ -40,25 +90,6 @@ def drained(batches: Iterable[Any]) -> int:
         seen += len(images)
         images[-1, -1, -1, -1].item()
     return seen
-
-
-def ours(images: Tensor | Dataset[Tensor], batch_size: int, workers: int = 0) -> Callable[[], int]:
-    """An epoch of coview's batches, another one each time."""
-    batches = Batches(Split(images), batch_size, 0, "cpu", workers)
-    epoch = 0
-
-    def go() -> int:
-        nonlocal epoch
-        epoch += 1
-        return drained(batches.epoch(epoch))
-
-    return go
-
-
-def theirs(data: Dataset[Any], batch_size: int) -> Callable[[], int]:
-    """An epoch of a `DataLoader`'s."""
-    loader = DataLoader(data, batch_size, shuffle=True, drop_last=True)
-    return lambda: drained(loader)
 
 
 class FromArray(Dataset[Any]):
@@ -72,79 +103,3 @@ class FromArray(Dataset[Any]):
 
     def __getitem__(self, row: int) -> tuple[Tensor]:
         return (torch.from_numpy(self.values[row].copy()),)
-
-
-def measured(name: str, entrants: side_by_side.Entrants, images: int) -> dict[str, Any]:
-    """Alternate the entrants; print and return rates and ratios to the first."""
-    seconds = side_by_side.alternate(entrants, ROUNDS)
-    peer, *others = entrants
-    rates = {who: images / sorted(times)[len(times) // 2] for who, times in seconds.items()}
-    ratios = [side_by_side.compared(seconds, who, peer) for who in others]
-    print(name, {who: f"{rate:,.0f} images/s" for who, rate in rates.items()})
-    for ratio in ratios:
-        print(
-            f"  time of {ratio['of']} over {ratio['to']}: {ratio['median']} {ratio['interval_95']}"
-        )
-    return {"images_per_second": rates, "ratios": ratios, "seconds": seconds}
-
-
-def photographs(folder: Path) -> tuple[str, ...]:
-    """Write JPEG files of 500 x 375 pixels, smooth as photographs are."""
-    random = np.random.RandomState(0)
-    (folder / "all").mkdir()
-    paths = []
-    for number in range(PHOTOS):
-        coarse = Image.fromarray(random.randint(0, 256, (24, 32, 3), np.uint8))
-        path = folder / "all" / f"{number:04}.jpg"
-        coarse.resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=90)
-        paths.append(str(path))
-    return tuple(paths)
-
-
-def main() -> None:
-    generator = torch.Generator().manual_seed(0)
-    document: dict[str, Any] = {**side_by_side.facts(ROUNDS), "batch": BATCH}
-    images = torch.randint(0, 256, (COUNT, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
-    document["resident"] = measured(
-        f"{COUNT} x 3 x {SIDE} x {SIDE} in memory",
-        {
-            "DataLoader(TensorDataset)": theirs(TensorDataset(images), BATCH),
-            "coview": ours(images, BATCH),
-        },
-        COUNT // BATCH * BATCH,
-    )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shape = (LARGE, 3, LARGE_SIDE, LARGE_SIDE)
-        packed = folder / "train.images.npy"
-        np.save(packed, np.random.RandomState(0).randint(0, 256, shape, np.uint8))
-        document["packed"] = measured(
-            f"{LARGE} x 3 x {LARGE_SIDE} x {LARGE_SIDE} mapped, in the page cache",
-            {
-                "DataLoader(memmap)": theirs(FromArray(packed), LARGE_BATCH),
-                "coview": ours(Mapped(str(packed), shape), LARGE_BATCH),
-            },
-            LARGE,
-        )
-        (folder / "photos").mkdir()
-        paths = photographs(folder / "photos")
-        usual = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(256), v2.PILToTensor()])
-        document["jpeg"] = measured(
-            f"{PHOTOS} JPEG files of 500 x 375 at 256, one process",
-            {
-                "DataLoader(ImageFolder)": theirs(
-                    ImageFolder(str(folder / "photos"), usual), LARGE_BATCH
-                ),
-                "coview": ours(Files(paths, 256, 3), LARGE_BATCH),
-            },
-            PHOTOS,
-        )
-    assert DataSettings().resident_mib >= COUNT * 3 * SIDE**2 >> 20, (
-        "this set would not be resident"
-    )
-    print(side_by_side.write("data", document))
-
-
-if __name__ == "__main__":
-    side_by_side.steady_allocator()
-    main()

@@ -8,35 +8,25 @@ compiled network moves fewer and may pass that bound; the first bound nothing ca
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 import attrs
-import side_by_side
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import runner
 
 
 @attrs.frozen
 class Peak:
-    """What a device could do at most, from its maker's data sheet.
-
-    Attributes:
-        flops: operations a second, bfloat16 with float32 sums, dense.
-        bandwidth: bytes a second of its memory.
-        source: where that is written.
-    """
+    """What a device could do at most: operations a second, bytes a second, and who says so."""
 
     flops: float
     bandwidth: float
     source: str
-
-
-# By words of a device's name. Data sheets print twice these rates, "with sparsity".
-PEAKS = {
-    ("H200",): Peak(989e12, 4.8e12, "NVIDIA H200 Tensor Core GPU data sheet, SXM"),
-    ("H100", "HBM3"): Peak(989e12, 3.35e12, "NVIDIA H100 Tensor Core GPU data sheet, SXM"),
-    ("H100", "PCIe"): Peak(756e12, 2.0e12, "NVIDIA H100 Tensor Core GPU data sheet, PCIe"),
-}
 
 
 def under_the_roof(bare: Callable[[], Any], batch: int, rate: float) -> dict[str, Any]:
@@ -47,13 +37,9 @@ def under_the_roof(bare: Callable[[], Any], batch: int, rate: float) -> dict[str
         batch: its images.
         rate: images a second that were measured, for their share of the lower bound.
     """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
     with FlopCounterMode(display=False) as counter:
         bare()
-    traffic = traffic_of(bare)
-    flops = counter.get_total_flops()
+    flops, traffic = counter.get_total_flops(), traffic_of(bare)
     found = {
         "GFLOP an image": round(flops / batch / 1e9, 3),
         "MB an image, unfused": round(traffic / batch / 1e6, 1),
@@ -68,44 +54,41 @@ def under_the_roof(bare: Callable[[], Any], batch: int, rate: float) -> dict[str
 
 def peak_of(name: str) -> Peak | None:
     """Return the peak of a device, by its name; None if it is none of these (NVL is another)."""
-    known = (peak for words, peak in PEAKS.items() if all(word in name for word in words))
-    return None if "NVL" in name else next(known, None)
+    for peak in [] if "NVL" in name else runner.DESIGN["roofline"]:
+        if all(word in name for word in peak["words"]):
+            return Peak(peak["flops"], peak["bandwidth"], peak["source"])
+    return None
 
 
 def traffic_of(function: Callable[[], Any]) -> int:
     """Return the bytes that its operations read and write, one by one."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
+    with Traffic() as counting:
+        function()
+    return counting.total
+
+
+class Traffic(TorchDispatchMode):
+    """Counts bytes; a view of a tensor moves none."""
 
     total = 0
 
-    class Counting(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
-            nonlocal total
-            result = func(*args, **(kwargs or {}))
-            if not any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns):
-                tensors = [t for t in tree_leaves((args, result)) if isinstance(t, torch.Tensor)]
-                total += sum(t.numel() * t.element_size() for t in tensors)
-            return result
-
-    with Counting():
-        function()
-    return total
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns):
+            tensors = [t for t in tree_leaves((args, result)) if isinstance(t, torch.Tensor)]
+            self.total += sum(t.numel() * t.element_size() for t in tensors)
+        return result
 
 
 def measured_peaks(device: str) -> dict[str, Any]:
     """Return what this very device reaches: a large product's rate, a copy's bandwidth."""
-    import torch
-
     if device != "cuda":
         return {}
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
     b, c = torch.empty(2, 1 << 30, dtype=torch.uint8, device=device)
-    seconds = side_by_side.alternate({"product": lambda: a @ a, "copy": lambda: b.copy_(c)}, 15)
+    seconds = runner.alternate({"product": lambda: a @ a, "copy": lambda: b.copy_(c)}, 15)
+    median = runner.medians(seconds)
     return {
-        "bfloat16 product, TFLOP/s": round(
-            2 * 8192**3 / statistics.median(seconds["product"]) / 1e12
-        ),
-        "copy, TB/s": round(2 * (1 << 30) / statistics.median(seconds["copy"]) / 1e12, 2),
+        "bfloat16 product, TFLOP/s": round(2 * 8192**3 / median["product"] / 1e12),
+        "copy, TB/s": round(2 * (1 << 30) / median["copy"] / 1e12, 2),
     }

@@ -1,13 +1,14 @@
 """docs/benchmarks.md, from the raw figures in benchmarks/results/.
 
 Every result file has the facts of its run (command, date, device, versions) and,
-somewhere inside, paired ratios as ``benchmarks/side_by_side.compared`` gives
+somewhere inside, paired ratios as ``benchmarks/runner.compared`` gives
 them. They are found wherever they are, so a new benchmark needs nothing here.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ Absolute times on a shared machine mean little and are left to the raw files.
 {gpu}
 """
 NO_GPU = (
-    "**Not yet measured on a GPU.** `python benchmarks/gpu.py` measures everything on one, in a "
+    "**Not yet measured on a GPU.** `python -m benchmarks gpu` measures everything on one, in a "
     "call of under nine minutes, and its figures then stand here."
 )
 INTRODUCTIONS = {
@@ -132,13 +133,18 @@ def _facts(document: Mapping[str, Any]) -> str:
     versions = document.get("libraries") or document.get("versions") or {}
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     said = [
-        f"`{document['command']}`" if "command" in document else "",
+        f"`{_today(document['command'])}`" if "command" in document else "",
         str(document.get("device", "")),
         f"{document['threads']} threads" if "threads" in document else "",
         str(document.get("date", "")),
         listed,
     ]
     return "; ".join(part for part in said if part) + "."
+
+
+def _today(command: str) -> str:
+    """Return what does today what a command did when each benchmark was a script."""
+    return re.sub(r"benchmarks/(\w+)\.py", r"-m benchmarks \1", command)
 
 
 def _ratios(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -178,10 +184,13 @@ def _numbers(document: Mapping[str, Any]) -> list[str]:
 
 
 def _accuracy() -> list[str]:
-    sys.path.insert(0, str(RESULTS.parent))
-    import accuracy
+    sys.path.insert(0, str(ROOT))
+    try:
+        from benchmarks import accuracy
+    finally:
+        sys.path.remove(str(ROOT))
 
-    document = accuracy.side_by_side.document(accuracy.NAME)
+    document = accuracy.runner.document(accuracy.NAME)
     if not document:
         return []
     found = document["runs"]

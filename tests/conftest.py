@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import struct
@@ -36,19 +36,14 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def benchmark_script() -> Callable[[str], ModuleType]:
-    """Load a script of benchmarks/, which finds its neighbours as when it is run."""
-    folder = ROOT / "benchmarks"
+    """Import a file of benchmarks/, as `python -m benchmarks` does."""
 
     def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(f"{name}_bench", folder / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.path.insert(0, str(folder))
+        sys.path.insert(0, str(ROOT))
         try:
-            spec.loader.exec_module(module)
+            return importlib.import_module(f"benchmarks.{name}")
         finally:
-            sys.path.remove(str(folder))
-        return module
+            sys.path.remove(str(ROOT))
 
     return load
 

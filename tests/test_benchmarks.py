@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,21 +21,14 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines wit
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import benchmarks as they import each other, and leave none behind."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or ROOT).parent == FOLDER:
-            del sys.modules[name]
+def load(benchmark_script: Callable[[str], ModuleType]) -> Callable[[str], Any]:
+    return benchmark_script
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a benchmark in a process of its own."""
-    name, *rest = arguments
-    command = [sys.executable, str(FOLDER / f"{name}.py"), *rest]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
 
 
 def figures() -> ModuleType:
@@ -59,7 +51,7 @@ def law(load: Any, monkeypatch: pytest.MonkeyPatch) -> Law:
         (2, 8, 32, 128, 512),
         {"work": 2},
         {"table": 1},
-        lambda size, device, folder: ({"work": lambda: None}, {"table": 3.0 * size}),
+        lambda size, device: ({"work": lambda: None}, {"table": 3.0 * size}),
         {"work": 2},
     )
 
@@ -68,7 +60,7 @@ def law(load: Any, monkeypatch: pytest.MonkeyPatch) -> Law:
             sizes = {name: int(name.split()[-1]) for name in entrants}
             return {n: [seconds(size, turn) for turn in range(rounds)] for n, size in sizes.items()}
 
-        monkeypatch.setattr(scaling.side_by_side, "alternate", alternate)
+        monkeypatch.setattr(scaling.runner, "alternate", alternate)
         monkeypatch.setattr(scaling, "repeated", lambda function: (function, 1))
         found: dict[str, Any] = scaling.measured(one, 5, "cpu")
         return found
@@ -234,7 +226,7 @@ def test_the_page_says_whether_there_is_a_gpus_table(
         "ratios": [{**ratio, "interval_95": [1.02, 1.05]}],
         "missing": {"byol": "no time was left for it"},
     }
-    facts = {"command": "python benchmarks/gpu.py", "device": "NVIDIA H200", "date": "2026-01-01"}
+    facts = {"command": "python -m benchmarks gpu", "device": "NVIDIA H200", "date": "2026-01-01"}
     sheet = {"flops": 989e12, "bandwidth": 4.8e12, "source": "its data sheet"}
     document = {**facts, "table": "gpu", "data_sheet": sheet, "parts": {"step": part}}
     (tmp_path / "nvidia-h200.json").write_text(json.dumps(document))

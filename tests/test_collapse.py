@@ -107,7 +107,7 @@ def test_on_collapse_from_the_command_line(
 
 def test_what_was_measured_holds(bench: ModuleType) -> None:
     """The committed figures: each collapse is seen on three seeds, and no recipe is warned of."""
-    document = json.loads((bench.side_by_side.RESULTS / "collapse.json").read_text())
+    document = json.loads((bench.runner.RESULTS / "collapse.json").read_text())
     assert set(bench.COLLAPSING) == set(COLLAPSING)
     assert set(bench.SOUND) == METHODS
     assert document["settings"] == json.loads(json.dumps(bench.ALL))
@@ -119,7 +119,7 @@ def test_what_was_measured_holds(bench: ModuleType) -> None:
         else:
             assert found["warned"] == {}, name
     page = (ROOT / "docs" / "collapse.md").read_text(encoding="utf-8")
-    assert bench.table(document["runs"]) in page, "run: python benchmarks/collapse.py table"
+    assert bench.table(document["runs"]) in page, "run: python -m benchmarks collapse table"
 
 
 @pytest.mark.slow

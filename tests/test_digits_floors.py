@@ -43,7 +43,7 @@ def variants(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
 
 
 def test_every_measured_method_has_a_floor_below_its_lowest_seed(digits: ModuleType) -> None:
-    measured = json.loads(digits.RESULTS.read_text())["methods"]
+    measured = json.loads((digits.runner.RESULTS / "digits.json").read_text())["methods"]
     floors = FLOORS | SLOW
     assert set(measured) == set(floors) == set(digits.OWN)
     for method, result in measured.items():
@@ -66,7 +66,7 @@ def test_slow_floor(digits: ModuleType, method: str) -> None:
 
 
 def test_every_variant_has_a_floor_below_its_lowest_seed(variants: ModuleType) -> None:
-    document = json.loads((variants.side_by_side.RESULTS / "variants.json").read_text())
+    document = json.loads((variants.runner.RESULTS / "variants.json").read_text())
     assert document["settings"] == json.loads(json.dumps(variants.RUNS))
     assert set(VARIANTS) == set(variants.RUNS)
     for name, floor in VARIANTS.items():
@@ -77,7 +77,7 @@ def test_every_variant_has_a_floor_below_its_lowest_seed(variants: ModuleType) -
         assert untrained < floor < lowest, name
         assert not any(run["warned"] for run in runs)
     page = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
-    assert variants.table(document["runs"]) in page, "run: python benchmarks/variants.py table"
+    assert variants.table(document["runs"]) in page, "run: python -m benchmarks variants table"
 
 
 @pytest.mark.slow
