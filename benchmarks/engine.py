@@ -21,7 +21,6 @@ from coview.data.sources.pack import Mapped as Mapped
 from coview.evaluation.neighbours import half_pays as half_pays
 from coview.evaluation.neighbours import nearest as nearest
 from coview.evaluation.rows import InMemory as InMemory
-from coview.nn.compile import compiled
 from coview.nn.compile import has_compiler as has_compiler
 from coview.recipes.recipe import method_names
 from coview.testing import resolved
@@ -93,7 +92,7 @@ def whole(run: Any) -> STEP:
 
     def step() -> None:
         _step(run, next(batches), metrics)
-        if run.step % run.options.log_every == 0:
+        if run.step % run.settings.log_every == 0:
             metrics.read()
 
     return step
@@ -112,7 +111,7 @@ def views(run: Any) -> STEP:
     batch, hook = next(run.batches.epoch(0)), run.method.manager.hook
 
     def once() -> Any:
-        with torch.no_grad(), compiled(run.options.compile):
+        with torch.no_grad(), run.compiling():
             return hook.generate_views(batch=batch, step=_position(run))
 
     return once

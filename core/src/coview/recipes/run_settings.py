@@ -75,7 +75,7 @@ class RunSettings:
     max_steps: int | None = asked(
         None,
         "Stop after this many steps, or none; schedules keep their full length.",
-        ge(1),
+        ge(0),
         least=1,
     )
     save_every: str = asked("10m", "Steps (500) or minutes (10m) between checkpoints.")

@@ -25,7 +25,6 @@ from coview.distributed import (
     world_size,
 )
 from coview.errors import CoviewError
-from coview.nn.compile import compiled
 from coview.optim.groups import set_rate, set_weight_decay
 from coview.records import Batch, Step
 from coview.training import checkpoints
@@ -183,7 +182,7 @@ def _joined(means: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float
 
 def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     """Do one optimiser step; return its loss, on the device."""
-    with compiled(run.settings.compile == "on", run.settings.compile != "off"):
+    with run.compiling():
         return _whole_step(run, batch, metrics)
 
 

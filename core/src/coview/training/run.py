@@ -18,6 +18,7 @@ from coview.data.loader import Batches
 from coview.distributed import is_first
 from coview.files import append_line
 from coview.method.module import Method
+from coview.nn.compile import compiled
 from coview.plan import Plan
 from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import Resolved
@@ -81,6 +82,10 @@ class Run:
         if not is_first():
             return
         append_line(self.path / "metrics.jsonl", json.dumps(entry))
+
+    def compiling(self) -> AbstractContextManager[None]:
+        """A context in which is compiled what this run compiles."""
+        return compiled(self.settings.compile == "on", self.settings.compile != "off")
 
     def apart(self) -> AbstractContextManager[None]:
         """A context in which gradients are not averaged over processes."""
