@@ -52,7 +52,9 @@ def test_objects_train_resume_and_load(tmp_path: Path) -> None:
         with pytest.raises(coview.RequestError) as caught:
             coview.train(resume=part.path, progress=False, **given)
         assert said in str(caught.value)
-    resumed = coview.train(resume=part.path, progress=False, log_every=1, **objects())
+    resumed = coview.train(
+        resume=part.path, max_steps="none", progress=False, log_every=1, **objects()
+    )
     losses = [[m["loss"] for m in run.metrics if "loss" in m] for run in (whole, resumed)]
     assert losses[0] == losses[1]
     assert resumed.value("knn_top1") == whole.value("knn_top1")

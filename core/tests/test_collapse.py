@@ -243,7 +243,12 @@ def test_a_resumed_run_reads_what_the_whole_one_does(tmp_path: Path) -> None:
     whole = coview.train("byol", images(), out=tmp_path / "whole", log_every=1, **watch, **SIZE)
     coview.train("byol", images(), out=tmp_path / "half", log_every=1, max_steps=3, **watch, **SIZE)
     half = coview.train(
-        resume=tmp_path / "half", data=images(), log_every=1, evaluate=False, progress=False
+        resume=tmp_path / "half",
+        data=images(),
+        max_steps="none",
+        log_every=1,
+        evaluate=False,
+        progress=False,
     )
     read_rows = [[row for row in run.metrics if "collapse/std" in row] for run in (whole, half)]
     assert len(read_rows[0]) == whole.step // 2 == 4

@@ -52,7 +52,9 @@ class Flat(nn.Module):
 class Distance(nn.Module):
     """Mean squared distance; records what it was given."""
 
-    negatives: tuple[Negatives, ...] = ()
+    def __init__(self) -> None:
+        super().__init__()
+        self.negatives: tuple[Negatives, ...] = ()
 
     @hookimpl
     def compute_loss(

@@ -26,6 +26,8 @@ from coview.training.run import Run
 Differences = dict[str, tuple[Any, Any]]
 """Key -> what it was, and what it is now."""
 
+FREE = tuple(name for name in names(computes=False, repeats=True) if name != "data")
+"""Settings that a resumed run takes without being allowed to: no number depends on them."""
 RECIPE = "recipe"
 """Allows every key of the recipe."""
 
@@ -57,9 +59,7 @@ def resumed(request: Request, observers: list[Watcher]) -> Run:
     # A run of a version that did not keep one of these has nothing to compare.
     now = {key: value for key, value in run.identity.items() if key in before}
     run.changed = differences(before, now)
-    refuse_others(
-        run.changed, (*request.allow_change, *names(computes=False, repeats=True)), run.identity
-    )
+    refuse_others(run.changed, (*request.allow_change, *FREE), run.identity)
     run.step = run.saved_at = int(found.state["step"])
     notices = _restore(run, found, observers)
     run.resolved = attrs.evolve(run.resolved, notices=(*run.resolved.notices, *notices))
@@ -93,13 +93,14 @@ def asked_of(observers: Iterable[Watcher]) -> tuple[str, ...]:
 
 def _restore(run: Run, found: checkpoints.Found, observers: list[Watcher]) -> list[str]:
     """Put everything back; return what the user should know."""
+    changed = [key for key in run.changed if key not in FREE]
     notices = sentences(run.changed, run.step)
     if run.step >= run.last_step and run.last_step < run.plan.total_steps:
         notices.append(
             f"This run was to end at step {run.last_step} (--max-steps), and has. To continue to "
             "the end of its schedule, add: --max-steps none"
         )
-    notices += checkpoints.restore(found.state, run.method, run.optimizer, run.scaler, run.changed)
+    notices += checkpoints.restore(found.state, run.method, run.optimizer, run.scaler, changed)
     restore({watcher.name: watcher for watcher in observers}, found.state.get("observers", {}))
     # Each process has read the file before the first one renames a damaged one.
     wait()

@@ -7,7 +7,6 @@ from typing import Any
 
 import attrs
 
-from coview.errors import CoviewError
 from coview.plan import Plan
 from coview.recipes.recipe import AFTERWARDS
 from coview.recipes.resolve import Resolved
@@ -48,8 +47,8 @@ class WeightCard:
             (:func:`protocols_of`); None: the file is older than that.
     """
 
-    method: str
-    backbone: str
+    method: str = ""
+    backbone: str = ""
     given: bool = False
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     channels: int = 3
@@ -63,20 +62,11 @@ class WeightCard:
 
     @classmethod
     def of(cls, values: WeightCard | Mapping[str, Any]) -> WeightCard:
-        """Return a card from plain values; those that a later version added are left out.
-
-        Raises:
-            CoviewError: method or backbone is missing.
-        """
+        """Return a card from plain values; those that a later version added are left out."""
         if isinstance(values, WeightCard):
             return values
         known = {field.name for field in attrs.fields(cls)}
-        try:
-            return cls(**{key: value for key, value in values.items() if key in known})
-        except TypeError as error:
-            raise CoviewError(
-                f"These weights do not say what network they are of: {error}."
-            ) from error
+        return cls(**{key: value for key, value in values.items() if key in known})
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as they are written; what is None is left out."""

@@ -274,6 +274,8 @@ def _spec(card: WeightCard, given: nn.Module | None) -> BackboneSpec:
             f"This run's backbone was a Python object ({card.backbone}); pass one like it: "
             "load_backbone(path, backbone=...)."
         )
+    if not card.backbone:
+        raise CoviewError("These weights do not name their network.")
     settings, problems = structure(BackboneSettings, card.settings, "backbone")
     if problems:
         raise CoviewError("; ".join(problems))

@@ -80,7 +80,6 @@ class ProbeObserver:
             if kept.shape != tensor.shape:
                 raise RequestError("The kept state of --observe probe is of another network.")
             self.state[name] = kept.to(device)
-        self._optimizer = self._classifier()
 
     def _classifier(self) -> Optimizer:
         """Return the optimiser of weights and biases, with the momentum that was kept."""
@@ -108,7 +107,8 @@ class ProbeObserver:
         state["mean"].lerp_(mean, share)
         state["variance"].lerp_(variance, share)
         rows = (rows - mean) / (variance + TINY).sqrt()
-        assert self._optimizer is not None
+        if self._optimizer is None:
+            self._optimizer = self._classifier()
         with torch.enable_grad():
             scores = rows @ state["weights"] + state["biases"]
             loss = cross_entropy(scores, self._labels[batch.indices])
