@@ -1,9 +1,9 @@
-"""What data are of, and what views take: images, unless they say something else.
+"""Kinds of data: sources give images and views take images, unless they say otherwise.
 
-A source of something else has an attribute ``gives`` (``"signals"``, say) and
-views for it an attribute ``takes`` that says the same. So that a refusal can say
-what would fit, such a source may name a method in ``example_method``, and such
-views a source in ``example_data``.
+A source of another kind has an attribute ``gives`` (``"signals"``, for example),
+and views for it have an attribute ``takes`` with the same value. Such a source may
+name a method in ``example_method``, and such views a source in ``example_data``:
+an error message then suggests it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def refuse_other_kind(views: Any, name: str, source: Any) -> None:
     """Refuse data that these views do not take.
 
     Args:
-        views: the component's class.
-        name: the component's.
-        source: of the data.
+        views: the views component's class.
+        name: the views component's name.
+        source: the source of the data.
 
     Raises:
-        RequestError: with what would fit, as far as the two say it.
+        RequestError: the kinds differ; the message says what would fit, if known.
     """
     takes, gives = getattr(views, "takes", IMAGES), getattr(source, "gives", IMAGES)
     if takes == gives:
