@@ -1,4 +1,4 @@
-"""Which parts of a chain are the standard chain, and can be run as one."""
+"""Finding the parts of a chain that are standard operations and can run as one."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from coview.views.chain import Operation
 from coview.views.operations import DESCRIPTIONS, Crop, Description, Flip, Standardize, is_idle
 
 LONG_RUN = 20_000
-"""Steps from which a run repays a minute of compilation."""
+"""Number of steps from which a minute of compilation pays off."""
 
 
 def whether_compiled(choice: str, total_steps: int) -> bool | None:
-    """Return what ``views.compile`` asks for; None: as the run does.
+    """Return whether ``views.compile`` asks for compilation; None: only if the run compiles.
 
     Args:
-        choice: "on", "off", or "auto": in long runs, where a compiler is found.
-        total_steps: of the run.
+        choice: "on", "off", or "auto": in long runs, if a compiler is found.
+        total_steps: number of steps of the run.
 
     Raises:
-        RequestError: "on" without a compiler.
+        RequestError: ``choice`` is "on" and there is no compiler.
     """
     if choice == "off":
         return False
@@ -40,13 +40,13 @@ def fuse(
     compile: bool | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[Operation | Fused]:
-    """Return the operations with every run of standard ones as one :class:`Fused`.
+    """Return the operations, with each sequence of standard ones as one :class:`Fused`.
 
     Args:
-        operations: descriptions, what has a ``description``, kornia's
-            augmentations, anything callable.
-        compile: compile the fused runs; None: in a run that compiles.
-        dtype: of what comes out, if the last operation is a fused one.
+        operations: descriptions, objects with a ``description``, kornia's
+            augmentations, or any callables.
+        compile: whether to compile the fused ones; None: if the run compiles.
+        dtype: number type of the output, if the last operation is a fused one.
     """
     made: list[Operation | Fused] = []
     run: list[Description] = []
@@ -77,7 +77,7 @@ def _description(operation: Any) -> Description | None:
 
 
 def _extends(run: Sequence[Description], description: Description) -> bool:
-    """Whether a run may go on with the operation; see :class:`Fused`."""
+    """Return whether a fused sequence may continue with the operation; see :class:`Fused`."""
     kinds = {type(one) for one in run}
     if Standardize in kinds:
         return False
