@@ -1,4 +1,4 @@
-"""Optimisers by name, and which parameters they treat how."""
+"""Optimisers by name, and how they treat different parameters."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ RULES = ("none", "linear", "sqrt")
 
 @attrs.frozen
 class ParameterGroup:
-    """How a component's parameters of some name pattern differ from the rest.
+    """Special treatment of a component's parameters whose names match a pattern.
 
-    A component gives these by a method ``parameter_groups() -> dict[pattern,
+    A component declares it in a method ``parameter_groups() -> dict[pattern,
     ParameterGroup]``; patterns are matched against names inside the component.
 
     Attributes:
         fixed_rate: keep the peak learning rate, whatever the schedule says.
-        rate_scale: multiply the learning rate.
-        weight_decay: in place of the optimiser's.
-        adapted: whether layer-wise adaptation (LARS) applies.
+        rate_scale: factor of the learning rate.
+        weight_decay: replaces the optimiser's weight decay; None: the optimiser's.
+        adapted: whether layer-wise adaptation (LARS) applies; None: unless the
+            optimiser excludes the parameter.
     """
 
     fixed_rate: bool = False
@@ -45,17 +46,19 @@ class ParameterGroup:
 class OptimizerSettings:
     """Settings of every optimiser."""
 
-    lr: float = setting(0.03, "peak learning rate, before the rule", gt(0))
+    lr: float = setting(0.03, "peak learning rate, before lr_rule is applied", gt(0))
     lr_rule: str = setting(
-        "none", "none; linear: x batch / 256; sqrt: x root of the batch", one_of(*RULES)
+        "none",
+        "scaling of lr: none, linear (x batch size / 256) or sqrt (x square root of batch size)",
+        one_of(*RULES),
     )
     weight_decay: float | Schedule = setting(1e-4, "weight decay", ge(0))
     exclude_norm_and_bias: bool = setting(
-        False, "whether biases and normalisation layers are not decayed (nor adapted)"
+        False, "exclude biases and normalisation layers from weight decay (and adaptation)"
     )
 
     def peak(self, batch_size: int) -> float:
-        """Return the peak learning rate for a global batch."""
+        """Return the peak learning rate for a global batch of this size."""
         factor = {"none": 1.0, "linear": batch_size / 256, "sqrt": batch_size**0.5}
         return float(self.lr * factor[self.lr_rule])
 
@@ -65,10 +68,10 @@ class MakeSGD:
 
     @attrs.frozen
     class Settings(OptimizerSettings):
-        """torch's."""
+        """Settings of torch's SGD."""
 
         momentum: float = setting(0.9, "momentum", between(0, 1))
-        nesterov: bool = setting(False, "Nesterov's momentum")
+        nesterov: bool = setting(False, "use Nesterov's momentum")
 
     @staticmethod
     def make(groups: list[dict[str, Any]], settings: Settings, device: torch.device) -> Optimizer:
@@ -76,8 +79,8 @@ class MakeSGD:
         momentum, nesterov = settings.momentum, settings.nesterov
         made = SGD(groups, momentum=momentum, nesterov=nesterov, fused=_can_fuse(device))
         for group in made.param_groups if momentum else ():
-            # A parameter that is frozen for the first steps has no buffer when it starts to
-            # move, which the fused form cannot take beside others that have one.
+            # A parameter frozen for the first steps would have no buffer when it starts to
+            # move, and the fused form cannot mix such parameters with others.
             for parameter in group["params"]:
                 made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return made
@@ -88,7 +91,7 @@ class MakeAdamW:
 
     @attrs.frozen
     class Settings(OptimizerSettings):
-        """torch's."""
+        """Settings of torch's AdamW."""
 
         beta1: float = setting(0.9, "decay of the first moment", between(0, 1))
         beta2: float = setting(0.999, "decay of the second moment", between(0, 1))
@@ -105,21 +108,21 @@ class MakeLARS:
 
     @attrs.frozen
     class Settings(OptimizerSettings):
-        """SimCLR's and BYOL's."""
+        """SimCLR's and BYOL's settings."""
 
         momentum: float = setting(0.9, "momentum", between(0, 1))
         eta: float = setting(1e-3, "trust coefficient", gt(0))
         rate_in_momentum: bool = setting(
-            True, "whether the learning rate enters the momentum buffer (SimCLR) or not (BYOL)"
+            True, "apply the learning rate inside the momentum buffer (SimCLR), not outside (BYOL)"
         )
         clip: bool = setting(False, "never let adaptation raise the rate above the schedule's")
         exclude_norm_and_bias: bool = setting(
-            True, "whether biases and normalisation layers are not decayed (nor adapted)"
+            True, "exclude biases and normalisation layers from weight decay (and adaptation)"
         )
 
     @staticmethod
     def make(groups: list[dict[str, Any]], settings: Settings, device: torch.device) -> Optimizer:
-        """Return our LARS."""
+        """Return coview's LARS."""
         return LARS(
             groups,
             momentum=settings.momentum,
@@ -130,11 +133,11 @@ class MakeLARS:
 
 
 class MakeLARC:
-    """Layer-wise adaptive rate control (apex's; SwAV's)."""
+    """Layer-wise adaptive rate control (LARC), as in apex and SwAV."""
 
     @attrs.frozen
     class Settings(OptimizerSettings):
-        """SwAV's: every tensor is decayed and adapted, biases and norms too."""
+        """SwAV's settings: every tensor is decayed and adapted, including biases and norms."""
 
         momentum: float = setting(0.9, "momentum", between(0, 1))
         eta: float = setting(1e-3, "trust coefficient", gt(0))
@@ -142,11 +145,11 @@ class MakeLARC:
 
     @staticmethod
     def make(groups: list[dict[str, Any]], settings: Settings, device: torch.device) -> Optimizer:
-        """Return our LARC."""
+        """Return coview's LARC."""
         return LARC(groups, momentum=settings.momentum, eta=settings.eta, clip=settings.clip)
 
 
-# Each has a class Settings and ``make(groups, settings, device) -> Optimizer``.
+# Each has a class ``Settings`` and ``make(groups, settings, device) -> Optimizer``.
 OPTIMIZERS: Mapping[str, type[Any]] = {
     "sgd": MakeSGD,
     "adamw": MakeAdamW,
@@ -162,9 +165,9 @@ def make_optimizer(
     plan: Plan,
     device: torch.device,
 ) -> Optimizer:
-    """Return an optimiser of everything in ``method`` that takes a gradient.
+    """Return an optimiser of all parameters in ``method`` that require a gradient.
 
-    Every group has keys ``fixed_rate`` and ``rate_scale``, which
+    Every group has the keys ``fixed_rate`` and ``rate_scale``, which
     :func:`set_rate` reads, and ``scheduled_decay``, which
     :func:`set_weight_decay` reads.
     """
@@ -192,20 +195,22 @@ def make_optimizer(
         )
         group["params"].append(parameter)
     if not groups:
-        raise RequestError("Nothing in this method takes a gradient; there is nothing to train.")
+        raise RequestError(
+            "There is nothing to train: no parameter of this method requires a gradient."
+        )
     optimizer: Optimizer = maker.make(list(groups.values()), settings, device)
     return optimizer
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every group that follows the schedule its learning rate."""
+    """Set the learning rate of every group that follows the schedule."""
     for group in optimizer.param_groups:
         if not group["fixed_rate"]:
             group["lr"] = rate * group["rate_scale"]
 
 
 def set_weight_decay(optimizer: Optimizer, settings: OptimizerSettings, step: Step) -> None:
-    """Give every group that follows it the scheduled weight decay, if there is a schedule."""
+    """Set the weight decay of every group that follows its schedule, if there is one."""
     if isinstance(settings.weight_decay, Schedule):
         value = _decay_at(settings, step)
         for group in optimizer.param_groups:
@@ -219,7 +224,7 @@ def _decay_at(settings: OptimizerSettings, step: Step) -> float:
 
 
 def _treatments(method: nn.Module) -> Iterator[tuple[nn.Parameter, ParameterGroup, bool]]:
-    """Yield each trainable parameter, its treatment, and whether it is a norm's or a bias."""
+    """Yield each trainable parameter, its treatment, and whether it is a bias or in a norm."""
     plain = _norm_and_bias(method)
     components: Iterable[nn.Module] = method.get_submodule("components").children()
     for component in components:
@@ -237,7 +242,7 @@ def _norm_and_bias(method: nn.Module) -> set[nn.Parameter]:
     found = set()
     for module in method.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            # Attention has an in_proj_bias, a GRU a bias_ih_l0.
+            # Attention has an in_proj_bias, a GRU has a bias_ih_l0.
             if isinstance(module, norms) or name.endswith("bias") or name.startswith("bias_"):
                 found.add(parameter)
     return found
