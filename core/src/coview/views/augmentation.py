@@ -71,7 +71,7 @@ class Augmentation:
     jitter_p: float = setting(0.8, "probability of colour jitter", between(0, 1))
     jitter_order: str = setting(
         "batch",
-        "where the four get a random order: once per view of a batch, or once per sample",
+        "how often the random order of the four is drawn: for each view of a batch, or each sample",
         one_of("batch", "sample"),
     )
     grey_p: float = setting(0.2, "probability of grey-scale", between(0, 1))
