@@ -158,12 +158,12 @@ def test_full_graph_and_core_view(views_: int, full: int, core: int) -> None:
         (3, {"groups": ((0,), (3,))}, "names channel 3, but views.space = lab has the channels 0"),
         (3, {"groups": ((0,), (-1,))}, "names channel -1"),
         (3, {"groups": ((0, 1, 2),)}, "two or more groups of channels"),
-        (3, {"groups": ((0,), ())}, "none empty"),
+        (3, {"groups": ((0,), ())}, "none of them empty"),
         (1, {"space": "raw"}, "two or more groups of channels"),
         (
             3,
             {"grey_p": 0.2, "order": ("crop", "grey")},
-            "grey_p = 0.2 would take the colours away",
+            "grey_p = 0.2 would remove the colours",
         ),
     ],
 )

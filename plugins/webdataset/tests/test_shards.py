@@ -173,7 +173,10 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     assert parse_source(pattern)[0] == "wds"
     for path, message in (
         (None, "needs shards"),
-        (f"{tmp_path}/shards-{{000..009}}.tar", r"no shard .*003\.tar \(7 of 10 are missing\)"),
+        (
+            f"{tmp_path}/shards-{{000..009}}.tar",
+            r"no shard .*003\.tar \(7 of 10 shards are missing\)",
+        ),
         ("https://example.org/a.tar", "not a local file"),
         ("pipe:cat a.tar", "not a local file"),
     ):
