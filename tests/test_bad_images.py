@@ -101,7 +101,8 @@ def test_too_many_end_the_run(
             (folder / place.name / path.name).write_bytes(content)
     answer = run(*common, *options, "--data", folder, "--out", "r", status=1)
     assert (
-        len(answer.errors) == 1 and "images cannot be read, which is more than 1%" in answer.stderr
+        len(answer.errors) == 1
+        and "images cannot be read, more than the 1% allowed" in answer.stderr
     )
     assert answer.stderr.count("cannot be decoded") <= 11 and "Traceback" not in answer.stderr
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from coview.recipes.run_settings import RunSettings
+
 Run = Callable[..., Any]
 METHODS = ("byol", "instdisc", "moco", "moco-v2", "simclr")
 SMALL_HEADS = {

@@ -72,5 +72,5 @@ def test_nothing_is_changed_silently_when_resuming(tmp_path: Path) -> None:
 
 def test_a_backbone_that_gives_no_vector_is_refused(tmp_path: Path) -> None:
     given = {**objects(), "backbone": nn.Conv2d(3, 4, 3)}
-    with pytest.raises(coview.RequestError, match="must give one vector an image"):
+    with pytest.raises(coview.RequestError, match="must return one vector per image"):
         train(**given, out=tmp_path / "run")

@@ -358,5 +358,5 @@ def test_the_copy_without_predictor() -> None:
 
 
 def test_too_many_groups_are_refused() -> None:
-    with pytest.raises(Exception, match="norm_groups = 8 leaves batch normalisation 1 image"):
+    with pytest.raises(Exception, match="norm_groups = 8 leaves 1 image"):
         an_encoder(norm_groups=8)

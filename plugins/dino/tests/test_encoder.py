@@ -248,5 +248,5 @@ def test_a_short_run_evaluates_the_teacher(tmp_path: Any, backbone: str) -> None
 
 
 def test_views_that_are_no_whole_patches_are_refused_when_the_method_is_built() -> None:
-    with pytest.raises(RequestError, match=r"patches of 8 pixels, and there are views of \[12\]"):
+    with pytest.raises(RequestError, match=r"patches of 8 pixels, but there are views of \[12\]"):
         method(**{"views.size": [32, 32, 12]})

@@ -1,7 +1,7 @@
-"""Backbones: an image (B, C, H, W) to one feature vector (B, D).
+"""Backbones, which map an image (B, C, H, W) to one feature vector (B, D).
 
-A name is one that an installed package registered (group ``coview.backbones``)
-or any of timm's. timm's ResNets carry torchvision's parameter names.
+A name is either registered by an installed package (group ``coview.backbones``)
+or one of timm's. timm's ResNets use torchvision's parameter names.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def find_backbone(name: str) -> tuple[Factory, Entry]:
     """Return what builds a backbone, and where it comes from.
 
     Raises:
-        RequestError: no package and not timm knows the name.
+        RequestError: neither a package nor timm knows the name.
     """
     entry = find("backbones", name)
     factory: Factory = entry.load()
@@ -67,7 +67,7 @@ def find_backbone(name: str) -> tuple[Factory, Entry]:
 
 
 def from_module(module: nn.Module, channels: int, image_size: int) -> BackboneSpec:
-    """Make a spec of a ready module (copied for every build, weights kept)."""
+    """Return a spec of an existing module (copied for every build, with its weights)."""
     import copy
 
     width = getattr(module, "num_features", None)
@@ -83,12 +83,12 @@ def from_module(module: nn.Module, channels: int, image_size: int) -> BackboneSp
 
 
 def resnet10_quarter(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """A ResNet-10 of a quarter of ResNet-18's width: 0.3 M parameters, 128 features.
+    """Return a ResNet-10 of a quarter of ResNet-18's width: 0.3 M parameters, 128 features.
 
-    Small enough for tests and demonstrations on two cores; no paper's network.
+    Small enough for tests and demonstrations on two cores; not a network of any paper.
     """
-    # timm fixes a plain stem at 64 channels; its deep stem is as wide as asked
-    # for, and the one convolution that replaces it takes over that width.
+    # timm fixes a plain stem at 64 channels. Its deep stem has any width, which the
+    # single convolution that replaces it here takes over.
     net: nn.Module = ResNet(
         BasicBlock,  # type: ignore[arg-type]
         (1, 1, 1, 1),
@@ -110,7 +110,7 @@ def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings)
     if is_resnet:
         extra["zero_init_last"] = settings.zero_init_last
     if name.startswith(("vit", "deit", "test_vit")):
-        # Other sizes than the first are met by interpolating the positions.
+        # For other sizes than the first, the positions are interpolated.
         extra |= {"img_size": image_size, "dynamic_img_size": True}
         if settings.patch:
             extra["patch_size"] = settings.patch
@@ -121,7 +121,7 @@ def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings)
 
 
 def with_stem(net: nn.Module, stem: str) -> nn.Module:
-    """Return timm's ResNet with its first layer for small images (``"3x3"``), else as it is."""
+    """Return timm's ResNet, with a first layer for small images if ``stem`` is ``"3x3"``."""
     if stem == "3x3":
         channels = next(m for m in net.modules() if isinstance(m, nn.Conv2d)).in_channels
         net.conv1 = first_layer(channels, net.get_submodule("bn1").num_features, 3)  # type: ignore[arg-type]
@@ -143,13 +143,14 @@ def _probe(module: nn.Module, channels: int, image_size: int) -> int:
     module.train(was_training)
     if features.ndim != 2:
         raise RequestError(
-            f"The backbone {type(module).__name__} must give one vector an image, (B, D); it "
-            f"gave {tuple(features.shape)} for one {channels}x{image_size}x{image_size} image."
+            f"The backbone {type(module).__name__} must return one vector per image, (B, D), but "
+            f"it returned {tuple(features.shape)} for one {channels}x{image_size}x{image_size} "
+            "image."
         )
     return features.shape[1]
 
 
 def is_convolutional(module: nn.Module) -> bool:
-    """Whether it is worth storing its images channels last (a patch embedding is not)."""
+    """Return whether channels-last storage pays off (for a patch embedding it does not)."""
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     return any(m.kernel_size != m.stride and max(m.kernel_size) > 1 for m in convolutions)

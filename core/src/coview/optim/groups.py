@@ -25,9 +25,9 @@ def make_optimizer(
     plan: Plan,
     device: torch.device,
 ) -> Optimizer:
-    """Return an optimiser of everything in ``method`` that takes a gradient.
+    """Return an optimiser of all parameters in ``method`` that require a gradient.
 
-    Every group has keys ``fixed_rate`` and ``rate_scale``, which
+    Every group has the keys ``fixed_rate`` and ``rate_scale``, which
     :func:`set_rate` reads, and ``scheduled_decay``, which
     :func:`set_weight_decay` reads.
     """
@@ -55,20 +55,22 @@ def make_optimizer(
         )
         group["params"].append(parameter)
     if not groups:
-        raise RequestError("Nothing in this method takes a gradient; there is nothing to train.")
+        raise RequestError(
+            "There is nothing to train: no parameter of this method requires a gradient."
+        )
     optimizer: Optimizer = maker.make(list(groups.values()), settings, device)
     return optimizer
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every group that follows the schedule its learning rate."""
+    """Set the learning rate of every group that follows the schedule."""
     for group in optimizer.param_groups:
         if not group["fixed_rate"]:
             group["lr"] = rate * group["rate_scale"]
 
 
 def set_weight_decay(optimizer: Optimizer, settings: OptimizerSettings, step: Step) -> None:
-    """Give every group that follows it the scheduled weight decay, if there is a schedule."""
+    """Set the weight decay of every group that follows its schedule, if there is one."""
     if isinstance(settings.weight_decay, Schedule):
         value = _decay_at(settings, step)
         for group in optimizer.param_groups:
@@ -82,7 +84,7 @@ def _decay_at(settings: OptimizerSettings, step: Step) -> float:
 
 
 def _treatments(method: nn.Module) -> Iterator[tuple[nn.Parameter, ParameterGroup, bool]]:
-    """Yield each trainable parameter, its treatment, and whether it is a norm's or a bias."""
+    """Yield each trainable parameter, its treatment, and whether it is a bias or in a norm."""
     plain = _norm_and_bias(method)
     components: Iterable[nn.Module] = method.get_submodule("components").children()
     for component in components:
@@ -111,7 +113,7 @@ def _norm_and_bias(method: nn.Module) -> set[nn.Parameter]:
     found = set()
     for module in method.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            # Attention has an in_proj_bias, a GRU a bias_ih_l0.
+            # Attention has an in_proj_bias, a GRU has a bias_ih_l0.
             if isinstance(module, norms) or name.endswith("bias") or name.startswith("bias_"):
                 found.add(parameter)
     return found

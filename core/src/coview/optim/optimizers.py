@@ -28,17 +28,19 @@ __all__ = [
 class OptimizerSettings:
     """Settings of every optimiser."""
 
-    lr: float = setting(0.03, "peak learning rate, before the rule", gt(0))
+    lr: float = setting(0.03, "peak learning rate, before lr_rule is applied", gt(0))
     lr_rule: str = setting(
-        "none", "none; linear: x batch / 256; sqrt: x root of the batch", one_of(*RATE_RULES)
+        "none",
+        "scaling of lr: none, linear (x batch size / 256) or sqrt (x square root of batch size)",
+        one_of(*RATE_RULES),
     )
     weight_decay: float | Schedule = setting(1e-4, "weight decay", ge(0))
     exclude_norm_and_bias: bool = setting(
-        False, "whether biases and normalisation layers are not decayed (nor adapted)"
+        False, "exclude biases and normalisation layers from weight decay (and adaptation)"
     )
 
     def peak(self, batch_size: int) -> float:
-        """Return the peak learning rate for a global batch."""
+        """Return the peak learning rate for a global batch of this size."""
         return self.lr * rate_scale(self.lr_rule, batch_size)
 
 
@@ -65,10 +67,10 @@ class MakeSGD(OptimizerMaker):
 
     @attrs.frozen
     class Settings(OptimizerSettings):
-        """torch's."""
+        """Settings of torch's SGD."""
 
         momentum: float = setting(0.9, "momentum", between(0, 1))
-        nesterov: bool = setting(False, "Nesterov's momentum")
+        nesterov: bool = setting(False, "use Nesterov's momentum")
 
     @staticmethod
     def make(groups: list[dict[str, Any]], settings: Settings, device: torch.device) -> Optimizer:
@@ -76,8 +78,8 @@ class MakeSGD(OptimizerMaker):
         momentum, nesterov = settings.momentum, settings.nesterov
         made = SGD(groups, momentum=momentum, nesterov=nesterov, fused=_can_fuse(device))
         for group in made.param_groups if momentum else ():
-            # A parameter that is frozen for the first steps has no buffer when it starts to
-            # move, which the fused form cannot take beside others that have one.
+            # A parameter frozen for the first steps would have no buffer when it starts to
+            # move, and the fused form cannot mix such parameters with others.
             for parameter in group["params"]:
                 made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return made
@@ -88,7 +90,7 @@ class MakeAdamW(OptimizerMaker):
 
     @attrs.frozen
     class Settings(OptimizerSettings):
-        """torch's."""
+        """Settings of torch's AdamW."""
 
         beta1: float = setting(0.9, "decay of the first moment", between(0, 1))
         beta2: float = setting(0.999, "decay of the second moment", between(0, 1))
@@ -105,21 +107,21 @@ class MakeLARS(OptimizerMaker):
 
     @attrs.frozen
     class Settings(OptimizerSettings):
-        """SimCLR's and BYOL's."""
+        """SimCLR's and BYOL's settings."""
 
         momentum: float = setting(0.9, "momentum", between(0, 1))
         eta: float = setting(1e-3, "trust coefficient", gt(0))
         rate_in_momentum: bool = setting(
-            True, "whether the learning rate enters the momentum buffer (SimCLR) or not (BYOL)"
+            True, "apply the learning rate inside the momentum buffer (SimCLR), not outside (BYOL)"
         )
         clip: bool = setting(False, "never let adaptation raise the rate above the schedule's")
         exclude_norm_and_bias: bool = setting(
-            True, "whether biases and normalisation layers are not decayed (nor adapted)"
+            True, "exclude biases and normalisation layers from weight decay (and adaptation)"
         )
 
     @staticmethod
     def make(groups: list[dict[str, Any]], settings: Settings, device: torch.device) -> Optimizer:
-        """Return our LARS."""
+        """Return coview's LARS."""
         return LARS(
             groups,
             momentum=settings.momentum,
@@ -130,11 +132,11 @@ class MakeLARS(OptimizerMaker):
 
 
 class MakeLARC(OptimizerMaker):
-    """Layer-wise adaptive rate control (apex's; SwAV's)."""
+    """Layer-wise adaptive rate control (LARC), as in apex and SwAV."""
 
     @attrs.frozen
     class Settings(OptimizerSettings):
-        """SwAV's: every tensor is decayed and adapted, biases and norms too."""
+        """SwAV's settings: every tensor is decayed and adapted, including biases and norms."""
 
         momentum: float = setting(0.9, "momentum", between(0, 1))
         eta: float = setting(1e-3, "trust coefficient", gt(0))
@@ -142,7 +144,7 @@ class MakeLARC(OptimizerMaker):
 
     @staticmethod
     def make(groups: list[dict[str, Any]], settings: Settings, device: torch.device) -> Optimizer:
-        """Return our LARC."""
+        """Return coview's LARC."""
         return LARC(groups, momentum=settings.momentum, eta=settings.eta, clip=settings.clip)
 
 

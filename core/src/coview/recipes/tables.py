@@ -7,9 +7,9 @@ import attrs
 from coview.settings import between, ge, gt, one_of, setting
 
 SMALL_IMAGE = 64
-"""Images up to this many pixels a side take the ``small`` preset."""
+"""Images of up to this many pixels per side use the ``small`` preset."""
 DEFAULT_SIZE = 256
-"""Pixels a side that larger images, and images of several sizes, are brought to."""
+"""Pixels per side of larger images, and of images of several sizes, once loaded."""
 POLICIES = ("skip", "stop")
 """What may happen when an image cannot be read."""
 STEMS = ("7x7", "3x3")
@@ -38,45 +38,45 @@ class DataSettings:
 
     size: int | None = setting(
         None,
-        "pixels a side that the loader delivers (short side resized, centre cropped); "
-        "none: the data set's own size, 256 where that is larger or varies",
+        "image size in pixels (short side resized, then centre-cropped); "
+        "none: the data set's own size, or 256 if that is larger or varies",
         gt(0),
     )
     channels: int | None = setting(
-        None, "1 (grey), 3 (RGB) or as many as images have; none: as the data set has them", gt(0)
+        None, "1 (grey), 3 (RGB) or as many as the images have; none: the data set's own", gt(0)
     )
     holdout: float = setting(
-        0.2, "share held out for testing where a data set has no test split", between(0.01, 0.9)
+        0.2, "share held out for testing if the data set has no test split", between(0.01, 0.9)
     )
     resident_mib: int = setting(
-        2048, "a set up to this size (MiB, decoded) is decoded once and lives on the device", gt(0)
+        2048, "data up to this size (MiB, decoded) are decoded once and kept on the device", gt(0)
     )
     decoder: str = setting(
         "cpu",
-        "what decodes the JPEG files of sets too large for memory: cpu, or gpu (in batches, "
-        "where CUDA is used; pixels differ in their last digits)",
+        "decoder for the JPEG files of data sets too large for memory: cpu, or gpu (in batches, "
+        "CUDA only; pixels differ in their last digits)",
         one_of("cpu", "gpu"),
     )
     on_bad_image: str = setting(
         "skip",
-        "of an image that cannot be read: skip (another takes its place, up to 1 % of a split) "
-        "or stop",
+        "what to do with an unreadable image: skip (another takes its place, up to 1 % of a "
+        "split) or stop",
         one_of(*POLICIES),
     )
 
     def delivered_size(self, native: int) -> int:
-        """Return the pixels a side that the loader delivers for images of ``native`` pixels."""
+        """Return the size in pixels that the loader delivers for images of ``native`` pixels."""
         return min(native, DEFAULT_SIZE) if self.size is None else self.size
 
 
 @attrs.frozen
 class BackboneSettings:
-    """What may be said about a backbone beside its name."""
+    """Settings of a backbone, beside its name."""
 
     stem: str = setting(
         "7x7",
         "a ResNet's first layer: 7x7 (stride 2, then max-pooling: ImageNet) or "
-        "3x3 (stride 1, no pooling: images of 64 pixels and less)",
+        "3x3 (stride 1, no pooling: images of up to 64 pixels)",
         one_of(*STEMS),
     )
     zero_init_last: bool = setting(
@@ -84,10 +84,10 @@ class BackboneSettings:
     )
     drop_path: float = setting(
         0.0,
-        "probability that the last residual block is skipped in training; earlier ones less, "
-        "in proportion (stochastic depth)",
+        "stochastic depth: probability that the last residual block is skipped in training; "
+        "proportionally less for earlier ones",
         between(0, 1),
     )
     patch: int | None = setting(
-        None, "pixels a side of a vision transformer's patch; none: its own", gt(0)
+        None, "patch size in pixels of a vision transformer; none: the backbone's own", gt(0)
     )

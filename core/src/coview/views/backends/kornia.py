@@ -1,4 +1,4 @@
-"""Between descriptions and kornia's augmentations, in both directions."""
+"""Conversion of descriptions to kornia's augmentations, and back."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Operation = Callable[[Tensor], Tensor]
 
 
 class Clamp:
-    """Bring what bicubic resampling overshot back to [0, 1], as images of 8 bits are."""
+    """Clamp to [0, 1], as 8-bit images are: bicubic resampling overshoots."""
 
     batched = True
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
+        """Return images (B, C, H, W), clamped."""
         return images.clamp(0, 1)
 
 
@@ -56,7 +56,7 @@ def as_kornia(description: Description) -> list[Operation]:
     """Return kornia's augmentations for a description.
 
     Raises:
-        RequestError: kornia has no such thing.
+        RequestError: kornia has no equivalent.
     """
     makers: dict[type, Callable[[Any], Operation]] = {
         Crop: _crop,
@@ -64,7 +64,7 @@ def as_kornia(description: Description) -> list[Operation]:
         Jitter: _jitter,
         Grey: lambda d: kornia.RandomGrayscale(rgb_weights=torch.tensor(d.luma), p=d.p),
         Blur: lambda d: kornia.RandomGaussianBlur((d.taps, d.taps), d.sigma, p=d.p),
-        # Ranges centred on one half and on zero; zero width leaves those alone.
+        # Ranges around one half and around zero; of width 0, so nothing is drawn.
         Solarize: lambda d: kornia.RandomSolarize(thresholds=0.0, additions=0.0, p=d.p),
     }
     made = [makers[type(description)](description)]
@@ -75,7 +75,7 @@ def as_kornia(description: Description) -> list[Operation]:
 def _crop(crop: Crop) -> Operation:
     if crop.antialias:
         raise RequestError(
-            "kornia resizes crops without antialiasing: leave views.antialias out, or use "
+            "kornia resizes crops without antialiasing: remove views.antialias, or use "
             "views.backend = fused or torchvision."
         )
     return kornia.RandomResizedCrop(
@@ -90,14 +90,14 @@ def _crop(crop: Crop) -> Operation:
 def _jitter(jitter: Jitter) -> Operation:
     if jitter.order != "batch":
         raise RequestError(
-            "kornia draws one order of colour operations for a batch: leave views.jitter_order "
-            "out, or use views.backend = fused."
+            "kornia draws one order of colour operations per batch: remove views.jitter_order, "
+            "or use views.backend = fused."
         )
     return kornia.ColorJitter(*jitter.ranges, p=jitter.p, order=jitter.fixed)
 
 
 def flat(modules: Iterable[Operation]) -> Iterator[Operation]:
-    """Take kornia's and torch's sequences apart, where they run their parts one after the other."""
+    """Yield the parts of kornia's and torch's sequences that run them one after the other."""
     for module in modules:
         plain = type(module) is nn.Sequential
         if type(module) is kornia.ImageSequential and not module.random_apply:
@@ -110,10 +110,10 @@ def flat(modules: Iterable[Operation]) -> Iterator[Operation]:
 
 
 def described(module: Any) -> Description | None:
-    """Return the description of one of kornia's augmentations of RGB images, if it has one.
+    """Return the description of one of kornia's augmentations of RGB images, or None.
 
-    An augmentation of another class, or with an option that descriptions do
-    not know, has none: kornia itself runs it.
+    An augmentation of another class, or with an option that descriptions lack, has
+    none: kornia itself runs it.
     """
     readers: dict[type, Callable[[Any], Description | None]] = {
         kornia.RandomResizedCrop: _read_crop,
@@ -125,7 +125,7 @@ def described(module: Any) -> Description | None:
     }
     if type(module) not in readers or module.keepdim:
         return None
-    # The crop's p decides for the batch; the others' for each image.
+    # The crop's p applies to the whole batch, the others' to each image.
     by_image = type(module) is not kornia.RandomResizedCrop
     if module.same_on_batch or (module.p_batch if by_image else module.p) != 1:
         return None

@@ -1,4 +1,4 @@
-"""The standard chain by torchvision, image by image: the reference that the papers' code is."""
+"""The standard chain by torchvision, image by image, as in the papers' code: the reference."""
 
 from __future__ import annotations
 
@@ -39,13 +39,15 @@ class TorchvisionBackend(ViewBackend):
 
 
 def as_torchvision(descriptions: Sequence[Description]) -> Callable[[Tensor], Tensor]:
-    """Return one transform of an image (C, H, W) in [0, 1]; colour orders are drawn by image."""
+    """Return one transform of an image (C, H, W) in [0, 1]; each image draws its colour order."""
     return tv.Compose([step for one in descriptions for step in _steps(one)])
 
 
 def _steps(description: Description) -> list[Any]:
     if getattr(description, "luma", LUMA) != LUMA or getattr(description, "fixed", None):
-        raise RequestError("torchvision has its own luma weights and its own order of colours.")
+        raise RequestError(
+            "torchvision uses its own luma weights and draws its own order of colour operations."
+        )
     makers: dict[type, Callable[[Any], list[Any]]] = {
         Crop: _crop,
         Flip: lambda d: [tv.RandomHorizontalFlip(d.p)],

@@ -40,7 +40,7 @@ def whether_compiled(choice: str) -> bool | None:
     """Return what ``views.compile`` asks for; None: as the run does (``auto``).
 
     Raises:
-        RequestError: "on" without a compiler.
+        RequestError: ``choice`` is "on" and there is no compiler.
     """
     if choice == "on":
         compiling.require_compiler("views.compile = on")
@@ -52,13 +52,13 @@ def fuse(
     compile: bool | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[Operation | Fused]:
-    """Return the operations with every run of standard ones as one :class:`Fused`.
+    """Return the operations, with each sequence of standard ones as one :class:`Fused`.
 
     Args:
-        operations: descriptions, what has a ``description``, kornia's
-            augmentations, anything callable.
-        compile: compile the fused runs; None: in a run that compiles.
-        dtype: of what comes out, if the last operation is a fused one.
+        operations: descriptions, objects with a ``description``, kornia's
+            augmentations, or any callables.
+        compile: whether to compile the fused ones; None: if the run compiles.
+        dtype: number type of the output, if the last operation is a fused one.
     """
     made: list[Operation | Fused] = []
     run: list[Description] = []
@@ -89,7 +89,7 @@ def _description(operation: Any) -> Description | None:
 
 
 def _extends(run: Sequence[Description], description: Description) -> bool:
-    """Whether a run may go on with the operation; see :class:`Fused`."""
+    """Return whether a fused sequence may continue with the operation; see :class:`Fused`."""
     kinds = {type(one) for one in run}
     if Standardize in kinds:
         return False
