@@ -244,8 +244,8 @@ def test_what_cannot_be_resumed_is_refused(
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace("batch_size = 16", "batch_size = 8"), encoding="utf-8")
     assert refused("train", "--resume", "r", "--device", "cpu") == [
-        "This is not the run that was saved: batch_size was 16 and is now 8 "
-        "(--allow-change batch_size lets it change)."
+        "batch_size differs from the saved run (16, now 8). To change it, add: "
+        "--allow-change batch_size"
     ]
     file.write_text(text, encoding="utf-8")
     Path("r/checkpoints/last.pt").unlink()
@@ -268,4 +268,4 @@ def test_changed_data_are_noticed(
     run("train", "simclr", "--data", copy, *tiny, "--out", "r", "--max-steps", 1)
     next(copy.rglob("*.png")).unlink()
     (problem,) = refused("train", "--resume", "r", "--device", "cpu")
-    assert problem.startswith("This is not the run that was saved: data was ")
+    assert problem.startswith("data differs from the saved run (")

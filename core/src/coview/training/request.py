@@ -100,8 +100,6 @@ def prepare(request: Request, before: Mapping[str, Any] | None = None) -> Prepar
         precision=pick_precision(settings.precision, device),
         preset=settings.preset if table else resolved.preset or "none",
     )
-    if settings.init is not None and not Path(settings.init).exists() and before is None:
-        raise RequestError(f"--init: there is nothing at {settings.init}.")
     return Prepared(resolved, source, settings, device)
 
 
