@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import attrs
 import torch
-from timm.layers.drop import DropPath
 
-from coview.distributed import rank
 from coview.hookspecs import hookimpl
 from coview.nn.encoder import Encoder, EncoderSettings, norm_views
 from coview.plan import Plan
-from coview.records import Batch, Encoded, Step, Views
+from coview.records import Step
 from coview.settings import ge, gt, one_of, setting
 from coview_dino.head import DINOHead
 
@@ -22,9 +20,6 @@ class DINOEncoder(Encoder):
     including the last layer. Before the optimiser's step, every gradient tensor is
     clipped by its own norm, and the last layer is not trained in the first epoch.
     Views of one resolution pass through the trunk together, and the head sees all.
-
-    If the trunk drops residual branches, each process draws separately what to
-    drop, so n processes do not equal one.
     """
 
     projector: DINOHead
@@ -60,17 +55,6 @@ class DINOEncoder(Encoder):
         )
         self.freeze_last_epochs = settings.freeze_last_epochs
         self.clip = settings.clip
-        self.drops = any(isinstance(m, DropPath) and m.drop_prob for m in self.trunk.modules())
-
-    @hookimpl
-    def encode(self, views: Views, batch: Batch, step: Step) -> Encoded:
-        """Encode the query views; dropped branches depend on the step alone."""
-        if not self.drops:
-            return super().encode(views, batch)
-        devices = [step.device] if torch.device(step.device).type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(step.seed_for(f"{step.component}/{rank()}"))
-            return super().encode(views, batch)
 
     @hookimpl
     def gradients_ready(self, step: Step) -> None:
