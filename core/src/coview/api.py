@@ -184,7 +184,8 @@ def train(
         CoviewError: the work failed.
     """
     from coview.recipes.configure import Changes
-    from coview.training.start import Request, start
+    from coview.training.request import Request
+    from coview.training.start import start
 
     named = isinstance(data, (str, Path)) or data is None
     settings = {

@@ -79,7 +79,7 @@ def command(
     observe = tuple(asked.pop("observe", ()))
     if resume is not None:
         _refuse_changes(out, asked, dry_run)
-    from coview.training.start import Request
+    from coview.training.request import Request
 
     request = Request(
         method=method or "",
@@ -116,7 +116,7 @@ def _refuse_changes(out: Path | None, asked: dict[str, Any], dry_run: bool) -> N
 
 def _dry_run(request: Any, as_json: bool) -> None:
     from coview.cli.show import as_document, show
-    from coview.training.start import prepare
+    from coview.training.request import prepare
 
     resolved = prepare(request).resolved
     if as_json:

@@ -88,7 +88,7 @@ def compiled(on: bool | None = True, views: bool | None = None) -> Iterator[None
         _VIEWS.reset(tokens[1])
 
 
-def decide(asked: str, total_steps: int) -> str:
+def decide(asked: str, steps: int) -> str:
     """Return what a run compiles: ``on`` (everything), ``views`` or ``off``.
 
     ``auto`` compiles views in runs long enough to repay it, where a compiler is found.
@@ -98,7 +98,7 @@ def decide(asked: str, total_steps: int) -> str:
         RequestError: a compiler is asked for that is not there.
     """
     if asked == "auto":
-        return "views" if total_steps >= LONG_RUN and has_compiler() else "off"
+        return "views" if steps >= LONG_RUN and has_compiler() else "off"
     if asked == "on":
         require_compiler("--compile")
     elif asked == "views":

@@ -78,7 +78,8 @@ def prepare(request: Request, before: Mapping[str, Any] | None = None) -> Prepar
 
     Args:
         request: what is asked for now.
-        before: the settings of the run that is resumed, as plain values.
+        before: settings of the run that is resumed, or of the ``recipe.toml`` that is
+            repeated; None: read here.
 
     Raises:
         RequestError: with every problem found.

@@ -17,7 +17,7 @@ from coview.files import sweep
 from coview.recipes.recipe import AFTERWARDS, find_recipe
 from coview.recipes.run_settings import names, run_table
 from coview.training import checkpoints
-from coview.training.assemble import assemble
+from coview.training.build import assemble
 from coview.training.directory import cut_metrics
 from coview.training.observers.base import Watcher, restore
 from coview.training.request import Request, prepare
@@ -32,8 +32,13 @@ RECIPE = "recipe"
 """Allows every key of the recipe."""
 
 
-def resumed(request: Request, observers: list[Watcher]) -> Run:
+def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]) -> Run:
     """Return a run that stands where its last checkpoint does.
+
+    Args:
+        request: what is asked for now.
+        observers: built already, those that the run had among them.
+        settings: what the run had (:func:`settings_before`).
 
     Raises:
         RequestError: there is none, or it is of another run.
@@ -53,7 +58,7 @@ def resumed(request: Request, observers: list[Watcher]) -> Run:
         method=attrs.evolve(find_recipe(path / "recipe.toml"), name=facts["method"]),
         changes=attrs.evolve(request.changes, preset="none"),
     )
-    run = assemble(again, prepare(again, settings_before(path, facts)), path)
+    run = assemble(again, prepare(again, settings), path)
     run.settings = attrs.evolve(run.settings, observe=asked_of(observers))
     before = found.state["identity"]
     # A run of a version that did not keep one of these has nothing to compare.

@@ -10,7 +10,7 @@ from coview.distributed import is_first, is_loss_of_another, join
 from coview.errors import CoviewError, RequestError
 from coview.recipes.resolve import CORE
 from coview.recipes.run_settings import RunSettings, run_table
-from coview.training.assemble import assemble
+from coview.training.build import assemble
 from coview.training.directory import new_directory, refuse_taken, write_changes, write_start
 from coview.training.loop import save
 from coview.training.observers.bad_images import BadImageWatch
@@ -54,7 +54,8 @@ def _started(request: Request, before: dict[str, Any]) -> Run:
     if request.resume is None and request.allow_change:
         raise RequestError("allow_change is for a run that is resumed: give resume too.")
     observers = _watchers(request, before)
-    run = _new(request, observers) if request.resume is None else resumed(request, observers)
+    again = request.resume is not None
+    run = (resumed if again else _new)(request, observers, before)
     for watcher in observers:
         run.method.observe(watcher.observer, watcher.name, watcher.package)
     speak = any(watcher.name == OF_THE_TERMINAL for watcher in observers)
@@ -78,10 +79,10 @@ def _watchers(request: Request, before: dict[str, Any]) -> list[Watcher]:
     return watchers(watched([*had, *asked], request.on_collapse, request.resume is None))
 
 
-def _new(request: Request, observers: list[Watcher]) -> Run:
+def _new(request: Request, observers: list[Watcher], before: dict[str, Any]) -> Run:
     if request.out is not None and is_first():
         refuse_taken(request.out)
-    prepared = prepare(request)
+    prepared = prepare(request, before)
     prepared = attrs.evolve(
         prepared, settings=attrs.evolve(prepared.settings, observe=asked_of(observers))
     )

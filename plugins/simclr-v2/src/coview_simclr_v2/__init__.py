@@ -7,7 +7,6 @@ from coview import Recipe, Use
 
 __all__ = ["recipe", "recipe_with_memory"]
 
-SUMMARY = "SimCLR with deeper, wider networks with selective kernels and a three-layer head"
 # No layer has a bias, and the last batch norm has no shift, as in SimCLR's released code. The
 # head is as wide as the backbone's features; head[0] is the layer to fine-tune from.
 PARTS = {
@@ -54,13 +53,18 @@ SMALL = {
     "batch_size": 512,
 }
 
-recipe = Recipe(summary=SUMMARY, negatives=Use("in-batch"), presets={"small": SMALL}, **PARTS)
+recipe = Recipe(
+    summary="SimCLR with deeper, wider networks with selective kernels and a three-layer head",
+    negatives=Use("in-batch"),
+    presets={"small": SMALL},
+    **PARTS,
+)
 
 # The paper's memory (about one point better): keys of a slowly moving copy of the network, as
 # in MoCo. Here positives and in-batch negatives are that copy's keys too; the paper does not say
 # whether they are, and the released code has no memory.
 recipe_with_memory = Recipe(
-    summary=f"{SUMMARY}, and a memory of past keys",
+    summary="SimCLR v2 with a memory of past keys beside the negatives of the batch",
     target=Use("momentum", decay=0.999),
     negatives=(Use("in-batch"), Use("queue", size=65536)),
     presets={"small": SMALL},

@@ -26,6 +26,7 @@ from coview.optim.groups import make_optimizer
 from coview.plan import Plan
 from coview.recipes.recipe import Use
 from coview.recipes.resolve import GIVEN, Resolved
+from coview.recipes.run_settings import RunSettings
 from coview.training.device import autocasting
 from coview.training.directory import default_directory, new_directory
 from coview.training.request import Prepared, Request
@@ -57,7 +58,7 @@ def assemble(request: Request, prepared: Prepared, out: Path | None) -> Run:
     notices: list[str] = [*resolved.notices, *data.notes]
     plan = _plan(resolved, data, batches.steps_per_epoch, notices.append)
     settings = attrs.evolve(
-        settings, data=data.name, compile=decide(settings.compile, plan.total_steps)
+        settings, data=data.name, compile=decide(settings.compile, _length(settings, plan))
     )
     torch.manual_seed(settings.seed)
     resolved, objects = _objects(request, resolved, plan)
@@ -90,6 +91,12 @@ def assemble(request: Request, prepared: Prepared, out: Path | None) -> Run:
         peak=optimizer.settings.peak(plan.batch_size),
         card=card_of(resolved, plan, request.backbone is not None),
     )
+
+
+def _length(settings: RunSettings, plan: Plan) -> int:
+    """Return how many steps this run does: its schedule may be longer."""
+    most = settings.max_steps
+    return plan.total_steps if most is None else min(most, plan.total_steps)
 
 
 def _loaded(prepared: Prepared) -> ImageData:
