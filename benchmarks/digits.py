@@ -1,14 +1,4 @@
-"""Every method on scikit-learn's digits: raw pixels, the untrained network, the trained one.
-
-    python -m benchmarks digits demo       trains one method and prints the three
-    python -m benchmarks digits measure    five seeds of every method, or of those in --only;
-                                           writes results/digits.json and the README's table
-
-Each method's `small` preset at 32 pixels, changed only as design.toml says, and said
-there why. It is a check that methods learn, not a comparison of methods.
-"""
-
-from __future__ import annotations
+"""Every method on scikit-learn's digits: raw pixels, the untrained network, the trained one."""
 
 import json
 import os
@@ -40,29 +30,28 @@ def main(asked: runner.Asked) -> None:
         demo()
         return
     methods = runner.document("digits", asked.out).get("methods", {})
+    seeds, more = (SEEDS[:1], {"max_steps": 2}) if asked.quick else (SEEDS, {})
     for method in asked.only:
-        runs = [run(method, seed, **quick(asked)) for seed in SEEDS[: 1 if asked.quick else None]]
         used = {"settings": settings(method), "use": USE.get(method, {})}
-        methods[method] = {**used, "runs": runs}
-        runner.show(methods[method], method)
+        methods[method] = {**used, "runs": [run(method, seed, **more) for seed in seeds]}
         design = {"backbone": BACKBONE, "epochs": EPOCHS, "batch_size": BATCH_SIZE}
         document = {"methods": methods, **runner.facts(), **design}
         runner.write("digits", document, asked.out)
-        runner.publish(asked, runner.ROOT / "README.md", table(document))
+        runner.publish(asked, "README.md", table(document))
 
 
 def demo() -> None:
     """Train from the command line, as a user would, and show the command."""
     sets = [f"--set={key}={json.dumps(value)}" for key, value in settings(DEMO).items()]
     numbers = [f"--epochs={EPOCHS}", f"--batch-size={BATCH_SIZE}"]
-    command = ["train", DEMO, "--data=digits", f"--backbone={BACKBONE}", *numbers, *sets]
-    print("coview", " ".join(command), flush=True)
+    words = ["train", DEMO, "--data=digits", f"--backbone={BACKBONE}", *numbers, *sets]
+    print("coview", " ".join(words), flush=True)
     # The network is too small for more threads to help, and with one the run
     # does not suffer from whatever else the machine is doing.
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "coview", *command, f"--out={folder}/run"]
-        subprocess.run(command, check=True, env=one_thread)
+        words = [sys.executable, "-m", "coview", *words, f"--out={folder}/run"]
+        subprocess.run(words, check=True, env=one_thread)
 
 
 def settings(method: str) -> dict[str, Any]:
@@ -70,36 +59,36 @@ def settings(method: str) -> dict[str, Any]:
     return {**COMMON, **OWN[method]}
 
 
-def quick(asked: runner.Asked) -> dict[str, Any]:
-    """Return what makes a trial's run short."""
-    return {"max_steps": 2} if asked.quick else {}
+def arguments(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``coview.train`` that a table of design.toml stands for."""
+    common = settings(table["method"]) if table.get("as_on_digits") else {}
+    run = {key: value for key, value in table.items() if key != "as_on_digits"}
+    return {**run, "set": {**common, **runner.flat(table["set"])}}
 
 
 def run(method: str, seed: int, **more: Any) -> dict[str, Any]:
     """Train once; return the three accuracies and the seconds it took."""
     given = {"method": method, "set": settings(method), "use": USE.get(method, {}), **more}
-    trained, seconds = train(given, seed)
-    return {"seed": seed, "seconds": seconds, **accuracies(trained)}
+    _, found = train(given, seed)
+    return {"seed": seed, **{name: found[name] for name in ("seconds", *NUMBERS)}}
 
 
-def train(given: Mapping[str, Any], seed: int) -> tuple[Any, float]:
-    """Train on digits unless another set is given; return the run and its seconds."""
+def train(given: Mapping[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
+    """Train on digits unless another set is given; return the run and what was found.
+
+    That is the seconds it took, the accuracies where they were measured, and the signs of
+    collapse that were warned of, each with its step.
+    """
     common = {"data": "digits", "batch_size": BATCH_SIZE, "backbone": BACKBONE, "epochs": EPOCHS}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         more = {"out": Path(folder) / "run", "progress": False, "seed": seed}
         trained = coview.train(**{**common, **more, **given})
-    return trained, round(time.perf_counter() - started, 1)
-
-
-def accuracies(trained: Any) -> dict[str, float]:
-    """Return the three accuracies of a run."""
-    return {number: round(trained.value(number), 4) for number in NUMBERS}
-
-
-def warned(trained: Any) -> dict[str, int]:
-    """Return the signs of collapse that a run was warned of, with the step of each."""
-    return {row["collapse"]: row["step"] for row in trained.metrics if "collapse" in row}
+    found = {"seconds": round(time.perf_counter() - started, 1)}
+    values = {name: trained.value(name) for name in NUMBERS}
+    found |= {name: round(value, 4) for name, value in values.items() if value is not None}
+    told = {row["collapse"]: row["step"] for row in trained.metrics if "collapse" in row}
+    return trained, {**found, "warned": told}
 
 
 def table(document: Mapping[str, Any]) -> str:

@@ -3,45 +3,44 @@
 All else here uses what ``coview``, ``coview.views`` and ``coview.testing`` offer.
 """
 
-from __future__ import annotations
-
+# ruff: noqa: F401
+import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import coview
-from coview.data.base import DataSettings as DataSettings
-from coview.data.base import Split as Split
-from coview.data.decode import Files as Files
-from coview.data.loader import Batches as Batches
-from coview.data.sources.pack import Mapped as Mapped
-from coview.evaluation.neighbours import half_pays as half_pays
-from coview.evaluation.neighbours import nearest as nearest
-from coview.evaluation.rows import InMemory as InMemory
-from coview.nn.compile import has_compiler as has_compiler
+from benchmarks.runner import Once
+from coview.data.base import DataSettings, Split
+from coview.data.decode import Files
+from coview.data.loader import Batches
+from coview.data.sources.pack import Mapped
+from coview.evaluation.neighbours import half_pays, nearest
+from coview.evaluation.rows import InMemory
+from coview.nn.compile import has_compiler
 from coview.recipes.recipe import method_names
 from coview.testing import resolved
 from coview.training.loop import Metrics, _position, _step
-from coview.training.observers.collapse import CollapseObserver as CollapseObserver
-from coview.training.observers.collapse import measured as measured
-from coview_swav.sinkhorn import sinkhorn as sinkhorn
+from coview.training.observers.collapse import CollapseObserver, measured
+from coview_swav.sinkhorn import sinkhorn
 
 SIDE, IMAGES, QUEUE = 32, 4096, 65536
 # lightly's MoCo normalises the whole batch at once and does not shuffle: so does ours, here.
 OWN = {"moco": {"encoder.norm_groups": 1, "target.shuffle": False, "negatives.size": QUEUE}}
-STEP = Callable[[], Any]
 
 
 def methods() -> list[str]:
     """Return every installed method of images."""
+    views = {name: resolved(name).part("views").factory for name in method_names()}
+    return [name for name, made in views.items() if getattr(made, "takes", "images") == "images"]
 
-    def takes(name: str) -> str:
-        return getattr(resolved(name).part("views").factory, "takes", "images")
 
-    return [name for name in method_names() if takes(name) == "images"]
+def device() -> str:
+    """Return where a question is measured: on the GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def images(count: int = IMAGES, side: int = SIDE) -> torch.Tensor:
@@ -54,39 +53,26 @@ def started(
     method: str,
     batch_size: int,
     backbone: str | None,
-    *,
-    pixels: Any = None,
-    sets: dict[str, Any] | None = None,
+    pixels: torch.Tensor | None = None,
+    sets: Mapping[str, Any] | None = None,
     **asked: Any,
 ) -> Any:
-    """Return a run of the method's small preset at its first step.
+    """Return a run of the method's small preset at its first step; no backbone: the preset's.
 
-    Args:
-        method, batch_size, backbone: of the run; no backbone: the preset's.
-        pixels: uint8 images to train on, in place of :func:`images`.
-        sets: settings, in place of OWN's.
-        **asked: more of ``coview.train``. Without ``compile`` a run of so few epochs (20)
-            compiles nothing; views are compiled by default in long ones.
+    Settings are in place of OWN's; what is ``asked``, of ``coview.train``. Without ``compile`` a
+    run of so few epochs (20) compiles nothing; views are compiled by default in long ones.
     """
+    given = {"backbone": backbone, "batch_size": batch_size, "epochs": 20, "max_steps": 0}
+    given["set"] = OWN.get(method, {}) if sets is None else sets
+    given |= {"evaluate": False, "on_collapse": "ignore", "progress": False, **asked}
     with tempfile.TemporaryDirectory() as folder:  # a step writes nothing there
-        run = coview.train(
-            method,
-            images() if pixels is None else pixels,
-            backbone=backbone,
-            batch_size=batch_size,
-            set=OWN.get(method, {}) if sets is None else sets,
-            out=Path(folder) / "run",
-            evaluate=False,
-            on_collapse="ignore",
-            progress=False,
-            max_steps=0,
-            **{"epochs": 20, **asked},
-        )
+        data = images() if pixels is None else pixels
+        run = coview.train(method, data, out=Path(folder) / "run", **given)
     run.method.train()
     return run
 
 
-def whole(run: Any) -> STEP:
+def whole(run: Any) -> Once:
     """Return the engine's step, with its batch and its metrics."""
     batches, metrics = endless(run), Metrics()
 
@@ -99,14 +85,11 @@ def whole(run: Any) -> STEP:
 
 
 def endless(run: Any) -> Iterator[Any]:
-    """Yield batches, epoch after epoch."""
-    epoch = 0
-    while True:
-        yield from run.batches.epoch(epoch)
-        epoch += 1
+    """Return batches, epoch after epoch."""
+    return (batch for epoch in itertools.count() for batch in run.batches.epoch(epoch))
 
 
-def views(run: Any) -> STEP:
+def views(run: Any) -> Once:
     """Return what makes the views of one batch."""
     batch, hook = next(run.batches.epoch(0)), run.method.manager.hook
 
@@ -117,7 +100,7 @@ def views(run: Any) -> STEP:
     return once
 
 
-def bare(run: Any) -> STEP:
+def bare(run: Any) -> Once:
     """Return forward and backward of the method's own networks, and nothing else."""
     method, batch = run.method, next(run.batches.epoch(0))
     hook = method.manager.hook

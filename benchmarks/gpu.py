@@ -1,10 +1,4 @@
-"""Everything that is measured on a GPU, in one call of under nine minutes.
-
-python -m benchmarks gpu [--seconds 480] [--only PART ...] [--solo-learn WHEEL]
-                         [--device cpu --quick --out FOLDER]    writes results/DEVICE.json
-"""
-
-from __future__ import annotations
+"""Everything that is measured on a GPU, in one call of under nine minutes."""
 
 import functools
 import gc
@@ -20,33 +14,23 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import engine, knn, losses, memory, peers, roofline, runner, step, views
-from coview.testing import Synchronisations
 
-METHODS = peers.METHODS
 WHOLE, QUICK = runner.DESIGN["gpu"]["whole"], runner.DESIGN["gpu"]["quick"]
-Once = Callable[[], Any]
-Row = dict[str, Any]
+WAYS = {"eager": False} | ({"compiled": True} if engine.has_compiler() else {})
+Row = Mapping[str, Any]
 
 
 class MissingError(Exception):
-    """A row cannot be measured; the text is the reason."""
+    """Why a row cannot be measured."""
 
 
 @attrs.define
 class Table:
-    """What is measured, as it grows.
-
-    Attributes:
-        sizes: how large everything is, from design.toml.
-        document: as it is written.
-        ends: when the part in hand may begin no further row, in ``time.monotonic``'s seconds.
-        part: the part in hand: its ``rows``, ``ratios`` and what is ``missing``, with reasons.
-    """
+    """What is measured, as it grows; the part in hand begins no row after ``ends``."""
 
     name: str
     out: Path
@@ -57,73 +41,51 @@ class Table:
     ends: float = 0.0
     part: dict[str, Any] = attrs.field(factory=dict)
 
-    def begin(self, name: str, ends: float) -> None:
-        self.ends = ends
-        self.part = {"seconds": 0.0, "summary": {}, "ratios": [], "missing": {}}
-        self.document["parts"][name] = self.part
-
-    def row(self, name: str, measure: Callable[..., Mapping[str, Any]], *given: Any) -> None:
+    def row(self, name: str, measure: Callable[..., Row], *given: Any) -> None:
         """Keep a row's numbers, and its ``ratios``; note why there are none if it fails."""
         try:
             if time.monotonic() > self.ends:
                 raise MissingError("no time was left for it")
             found = dict(measure(*given))
-        except Exception as error:
-            self.part["missing"][name] = reason(error)
-        else:
             self.part["ratios"] += [{"row": name, **one} for one in found.pop("ratios", [])]
+            found.pop("raw_seconds", None)
+            for key, unit in (("median_s", "s"), ("peak_mib", "MiB")):
+                found |= {f"{who} {unit}": value for who, value in found.pop(key, {}).items()}
             self.part["summary"] |= {name: found} if found else {}
-        free()
-        self.write()
-
-    def write(self) -> None:
+        except Exception as error:
+            self.miss(name, error)
+        # A row that failed costs the next one no memory.
+        gc.collect()
+        torch.cuda.empty_cache()
         runner.write(self.name, self.document, self.out)
 
+    def miss(self, name: str, error: Exception) -> None:
+        """Note in one line why a row is missing, without a path of this machine."""
+        text = " ".join(str(error).split())
+        text = re.sub(r"(?:[A-Za-z]:)?(?:[/\\][\w.+@~-]+)+[/\\]", "", text)[:300]
+        known = isinstance(error, MissingError)
+        self.part["missing"][name] = text if known else f"{type(error).__name__}: {text}"
 
-def reason(error: Exception) -> str:
-    """Return in one line what failed, without a path of this machine."""
-    text = " ".join(str(error).split())
-    text = re.sub(r"(?:[A-Za-z]:)?(?:[/\\][\w.+@~-]+)+[/\\]", "", text)[:300]
-    return text if isinstance(error, MissingError) else f"{type(error).__name__}: {text}"
-
-
-def free() -> None:
-    """Give memory back, so that a row that failed costs the next one none."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-# -- Training steps -----------------------------------------------------------------------------
 
 pixels = functools.lru_cache(maxsize=2)(engine.images)
 
 
-def ways() -> dict[str, bool]:
-    """Return how a step can be run here: as it is, and compiled where a compiler is found.
-
-    Every view is compiled if, and only if, the run is.
-    """
-    return {"eager": False} | ({"compiled": True} if engine.has_compiler() else {})
-
-
 def time_steps(table: Table) -> None:
     """The step over the bare step, views in the step, images a second under the roof."""
-    for way, compiled in ways().items():
+    for way, compiled in WAYS.items():
         for size in table.sizes["steps"]:
-            for method in table.sizes["compiled"] if compiled else METHODS:
+            for method in table.sizes["compiled"] if compiled else peers.METHODS:
                 row = f"{method}, {size}"
                 table.row(f"{row}, {way}", step_row, table, method, size, compiled)
                 if not compiled:
-                    table.row(f"{row}, lightly", peer_row, table, method, size, lightly)
+                    table.row(f"{row}, lightly", peer_row, table, method, size)
                 if not compiled and method == "simclr":
-                    table.row(
-                        f"{row}, solo-learn's loss", peer_row, table, method, size, solo_learn
-                    )
+                    table.row(f"{row}, solo-learn's loss", peer_row, table, method, size, True)
 
 
 def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
     network, side, batch, count, times, _ = table.sizes["steps"][size]
+    # Every view is compiled if, and only if, the run is.
     more = {"pixels": pixels(count, side), "device": table.device, "compile": compiled}
     run = engine.started(method, batch, network, **more)
     bare = engine.bare(run)
@@ -131,20 +93,13 @@ def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
     seconds = alternated(entrants, times, table)
     rate = times * batch / statistics.median(seconds["step"])
     queue = [len(b) for n, b in run.method.named_buffers() if n.endswith("negatives.rows")]
-    found = {
-        "ratios": [
-            runner.compared(seconds, "step", "bare"),
-            runner.compared(seconds, "views", "step"),
-        ],
-        "batch": batch,
-        "precision": run.options.precision,
-        **({"queue": queue[0]} if queue else {}),
-        "images/s": round(rate),
-    }
+    ratios = runner.compared(seconds, "step", "bare") + runner.compared(seconds, "views", "step")
+    found = {"ratios": ratios, "batch": batch, "precision": run.settings.precision}
+    found |= {**({"queue": queue[0]} if queue else {}), "images/s": round(rate)}
     try:
         return found | roofline.under_the_roof(bare, batch, rate)
     except Exception as error:  # where bounds cannot be counted, times are kept all the same
-        table.part["missing"][f"{method}, {size}, roofline"] = reason(error)
+        table.miss(f"{method}, {size}, roofline", error)
         return found
 
 
@@ -154,106 +109,60 @@ def alternated(entrants: runner.Entrants, times: int, table: Table) -> runner.Ti
     return runner.alternate(many, table.sizes["rounds"])
 
 
-def peer_row(table: Table, method: str, size: str, make: Callable[..., Any]) -> Row:
-    """lightly's loop with its own bare step, or solo-learn's loss in a plain loop."""
-    _, _, batch, _, times, _ = table.sizes["steps"][size]
-    half = torch.autocast(table.device, torch.bfloat16, enabled=table.device == "cuda")
-    whole, bare = (half(once) for once in make(table, method, size))
-    seconds = alternated({"step": whole, "bare": bare}, times, table)
-    # Of all rounds: where views come late, a few rounds wait for all.
-    rate = times * batch / statistics.mean(seconds["step"])
-    return {
-        "ratios": [runner.compared(seconds, "step", "bare")],
-        "batch": batch,
-        "precision": "bf16" if table.device == "cuda" else "fp32",
-        "images/s": round(rate),
-    }
+def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
+    """lightly's loop with its own bare step, or a plain one with solo-learn's loss.
 
-
-def view_side(side: int) -> int:
-    return side if side <= 64 else 224
-
-
-def lightly(table: Table, method: str, size: str) -> tuple[Once, Once]:
-    """Return lightly's loop and its bare step; its views are made by as many workers as cores."""
-    _, side, batch, count, _, network = table.sizes["steps"][size]
-    workers = 0 if table.sizes is QUICK else os.cpu_count() or 1
-    return peers.lightly(
-        method,
-        batch,
-        backbone=network,
-        side=view_side(side),
-        pixels=pixels(count, side)[: 16 * batch],  # each becomes a Pillow image first
-        workers=workers,
-        device=table.device,
-        # The workers keep two batches each ready: of a short epoch that would be all.
-        length=100 * batch * max(workers, 1),
-    )
-
-
-def solo_learn(table: Table, method: str, size: str) -> tuple[Once, Once]:
-    """Return SimCLR's step with solo-learn's loss and head, on views made beforehand.
-
-    Its own loop is a LightningModule that imports a package which is no longer
-    released (pl_bolts), so that only the loss, which is a file of its own, can be run.
+    lightly's views are made by as many workers as cores, solo-learn's beforehand.
     """
-    if not table.wheel:
+    if solo and not table.wheel:
         raise MissingError("solo-learn was not given (--solo-learn WHEEL)")
-    _, side, batch, _, _, network = table.sizes["steps"][size]
-    loss = peers.solo_learn(table.wheel)
-    trunk, width = peers.resnet(network)
-    head = nn.Sequential(nn.Linear(width, 2048), nn.ReLU(), nn.Linear(2048, 128))
-    model = nn.Sequential(trunk, head).to(table.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
-    first, second = torch.randn(2, batch, 3, *[view_side(side)] * 2, device=table.device)
-
-    def whole() -> None:
-        loss(model(first), model(second), 0.5).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def bare() -> None:
-        optimizer.zero_grad()
-        (model(first).sum() + model(second).sum()).backward()
-
-    return whole, bare
-
-
-# -- What is counted ----------------------------------------------------------------------------
+    _, side, batch, count, times, network = table.sizes["steps"][size]
+    view, device, cuda = side if side <= 64 else 224, table.device, table.device == "cuda"
+    loop = peers.Loop(method, network, device, (solo and table.wheel) or "")
+    if solo:
+        made = peers.made_views(batch, view, device)
+        pair = (lambda: loop.step(*made)), (lambda: loop.bare(*made))
+    else:
+        workers = 0 if table.sizes is QUICK else os.cpu_count() or 1
+        few = pixels(count, side)[: 16 * batch]  # each becomes a Pillow image first
+        # The workers keep two batches each ready: of a short epoch that would be all.
+        more = {"workers": workers, "length": 100 * batch * max(workers, 1), "device": device}
+        pair = peers.lightly(loop, batch, side=view, pixels=few, **more)
+    half = torch.autocast(device, torch.bfloat16, enabled=cuda)
+    seconds = alternated({"step": half(pair[0]), "bare": half(pair[1])}, times, table)
+    # Of all rounds: where views come late, a few rounds wait for all.
+    rate = round(times * batch / statistics.mean(seconds["step"]))
+    found = {"batch": batch, "precision": "bf16" if cuda else "fp32", "images/s": rate}
+    return {"ratios": runner.compared(seconds, "step", "bare"), **found}
 
 
-def network_of(table: Table, method: str) -> str | None:
-    """Return the network of what is counted; CPC keeps the one that it is made for."""
-    return None if method.startswith("cpc") else table.sizes["small"][0]
+def small(table: Table, method: str, compiled: bool = False) -> Any:
+    """Return a run of the size that is counted; CPC keeps the network that it is made for."""
+    network, batch, count = table.sizes["small"]
+    more = {"pixels": pixels(count, engine.SIDE), "device": table.device, "compile": compiled}
+    return engine.started(method, batch, None if method.startswith("cpc") else network, **more)
 
 
 def counted(table: Table) -> Sequence[str]:
     """Return the methods whose kernels and memory are counted: all, but in a quick run."""
-    return METHODS if table.sizes is QUICK else engine.methods()
-
-
-def small(table: Table, method: str, compiled: bool = False) -> Any:
-    """Return a run of the size that is counted."""
-    _, batch, count = table.sizes["small"]
-    more = {"pixels": pixels(count, engine.SIDE), "device": table.device, "compile": compiled}
-    return engine.started(method, batch, network_of(table, method), **more)
+    return peers.METHODS if table.sizes is QUICK else engine.methods()
 
 
 def count_synchronisations(table: Table) -> None:
     """Where the host waits for the device within a step, for every method; none is wanted."""
+
+    def row(method: str) -> Row:
+        once = engine.whole(small(table, method))
+        runner.several(once, 2)()
+        found = waits_on_cuda(once) if table.device == "cuda" else step.waits(once)
+        print(method, len(found), *sorted(set(found)), flush=True)
+        return {"host waits": len(found), "where": "; ".join(sorted(set(found))) or "-"}
+
     for method in engine.methods():
-        table.row(method, waits_row, table, method)
+        table.row(method, row, method)
 
 
-def waits_row(table: Table, method: str) -> Row:
-    once = engine.whole(small(table, method))
-    runner.several(once, 2)()
-    found = waits_on_cuda(once) if table.device == "cuda" else waits_on_cpu(once)
-    print(method, len(found), *sorted(set(found)), flush=True)
-    return {"host waits": len(found), "where": "; ".join(sorted(set(found))) or "-"}
-
-
-def waits_on_cuda(once: Once) -> list[str]:
+def waits_on_cuda(once: runner.Once) -> list[str]:
     """Return a sentence for every synchronisation that CUDA's debug mode warns of."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -262,38 +171,32 @@ def waits_on_cuda(once: Once) -> list[str]:
             once()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    waits = [w for w in seen if "synchronizing CUDA operation" in str(w.message)]
-    lines = [linecache.getline(w.filename, w.lineno).strip() for w in waits]
-    places = [f"{Path(w.filename).name}:{w.lineno}" for w in waits]
-    return [f"{place} ({line})" for place, line in zip(places, lines, strict=True)]
-
-
-def waits_on_cpu(once: Once) -> list[str]:
-    """Return the operations that would make the host wait, were the tensors on a device."""
-    with Synchronisations() as seen:
-        once()
-    return seen.found
+    return [
+        f"{Path(w.filename).name}:{w.lineno} ({linecache.getline(w.filename, w.lineno).strip()})"
+        for w in seen
+        if "synchronizing CUDA operation" in str(w.message)
+    ]
 
 
 def count_kernels(table: Table) -> None:
     """Kernels launched a step beyond the bare step's: eager for all, compiled for some."""
-    for way, compiled in ways().items():
+
+    def row(method: str, compiled: bool) -> Row:
+        run = small(table, method, compiled)
+        whole, bare = engine.whole(run), engine.bare(run)
+        runner.several(whole, 3)(), runner.several(bare, 3)()
+        ours, least = kernels(table, whole), kernels(table, bare)
+        return {"step": ours, "bare": least, "beyond bare": ours - least}
+
+    for way, compiled in WAYS.items():
         for method in table.sizes["compiled"] if compiled else counted(table):
-            table.row(f"{method}, {way}", kernels_row, table, method, compiled)
+            table.row(f"{method}, {way}", row, method, compiled)
 
 
-def kernels_row(table: Table, method: str, compiled: bool) -> Row:
-    run = small(table, method, compiled)
-    whole, bare = engine.whole(run), engine.bare(run)
-    runner.several(whole, 3)(), runner.several(bare, 3)()
-    ours, least = kernels(table, whole), kernels(table, bare)
-    return {"step": ours, "bare": least, "beyond bare": ours - least}
-
-
-def kernels(table: Table, once: Once) -> int:
+def kernels(table: Table, once: runner.Once) -> int:
     """Return how many kernels the device is given; on a CPU, operations dispatched."""
     if table.device == "cpu":
-        return sum(step.operations(once).values())
+        return step.operations(once).total()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         once()
         torch.cuda.synchronize()
@@ -304,70 +207,47 @@ def kernels(table: Table, once: Once) -> int:
 
 def count_memory(table: Table) -> None:
     """Peak memory of a step beyond the bare one, for every method."""
-    _, batch, count = table.sizes["small"]
+    network, batch, count = table.sizes["small"]
     for method in counted(table):
-        own = {"backbone": network_of(table, method), "count": count, "device": table.device}
-        table.row(method, functools.partial(memory.ours, method, batch, **own))
-
-
-# -- Parts by themselves ------------------------------------------------------------------------
+        own = None if method.startswith("cpc") else network
+        table.row(method, memory.ours, method, batch, own, count, table.device)
 
 
 def time_views(table: Table) -> None:
-    """Images a second of one view of a batch, each way that is installed."""
+    """Images a second of one view of a batch, each way that is installed and runs."""
+
+    def row(name: str, size: int, batch: int) -> Row:
+        able = {}
+        for way, once in views.entrants(str(size), table.device, len(WAYS) > 1, batch).items():
+            try:
+                once()
+                able[way] = once
+            except Exception as error:
+                table.miss(f"{name}, {way}", error)
+        seconds = runner.alternate(able, table.sizes["rounds"])
+        table.part["summary"] |= views.rows(name, batch, seconds)
+        ours, others = (way for way in views.DEFAULT if way in able), able.keys() - views.DEFAULT
+        return {
+            "ratios": [r for way in ours for r in runner.compared(seconds, way, *sorted(others))]
+        }
+
     for size, batch in table.sizes["views"]:
         name = f"{size} pixels, {batch} images"
-        table.row(name, views_row, table, name, str(size), batch)
-
-
-def views_row(table: Table, row: str, size: str, batch: int) -> Row:
-    made = views.entrants(size, table.device, engine.has_compiler(), batch)
-    able = {name: once for name, once in made.items() if runs(table, f"{row}, {name}", once)}
-    seconds = runner.alternate(able, table.sizes["rounds"])
-    for name, median in runner.medians(seconds).items():
-        numbers = {
-            "resampling": views.MODES.get(name, "bilinear"),
-            "images/s": round(batch / median),
-        }
-        table.part["summary"][f"{row}, {name}"] = numbers
-    ours = [name for name in views.DEFAULT if name in able]
-    others = [name for name in able if name not in views.DEFAULT]
-    return {"ratios": [runner.compared(seconds, a, b) for a in ours for b in others]}
-
-
-def runs(table: Table, name: str, once: Once) -> bool:
-    try:
-        once()
-    except Exception as error:
-        table.part["missing"][name] = reason(error)
-        return False
-    return True
+        table.row(name, row, name, size, batch)
 
 
 def time_losses(table: Table) -> None:
     """Losses and codes beside the peers', with their memory."""
     for title in losses.ROWS:
-        table.row(title, loss_row, table, title)
-
-
-def loss_row(table: Table, title: str) -> Row:
-    found = losses.row(title, table.device, table.wheel, table.sizes["rounds"])
-    times = {f"{name} ms": round(value, 3) for name, value in found["median_ms"].items()}
-    sizes = {f"{name} MiB": value for name, value in found["peak_mib"].items()}
-    return {"ratios": found["ratios"], **times, **sizes}
+        table.row(title, losses.row, title, table.device, table.wheel, table.sizes["rounds"])
 
 
 def time_knn(table: Table) -> None:
     """kNN beside a float32 product."""
-    for width in table.sizes["knn"][2]:
-        table.row(f"{width} dimensions", knn_row, table, width)
-
-
-def knn_row(table: Table, width: int) -> Row:
-    rows, queries, _ = table.sizes["knn"]
-    found = knn.row(width, queries, table.sizes["rounds"], table.device, rows)
-    times = {f"{name} s": round(value, 4) for name, value in found["median_s"].items()}
-    return {"ratios": found["ratios"], **times}
+    rows, queries, widths = table.sizes["knn"]
+    for width in widths:
+        name, given = f"{width} dimensions", (queries, table.sizes["rounds"], table.device, rows)
+        table.row(name, knn.row, width, *given)
 
 
 # What is done in this order, with its share of the time.
@@ -390,13 +270,14 @@ def run(table: Table, names: Sequence[str], seconds: float) -> None:
     for name in names:
         function, own = PARTS[name]
         share += own
-        table.begin(name, started + seconds * share / total)
+        table.ends = started + seconds * share / total
+        table.part = {"seconds": 0.0, "summary": {}, "ratios": [], "missing": {}}
+        table.document["parts"][name] = table.part
         began = time.monotonic()
         table.row("all of it", lambda function=function: function(table) or {})
         table.part["seconds"] = round(time.monotonic() - began, 1)
-        table.write()
+        runner.write(table.name, table.document, table.out)
         print(name, table.part["seconds"], "s", table.part["missing"], flush=True)
-        free()
 
 
 def main(asked: runner.Asked) -> None:
@@ -407,15 +288,10 @@ def main(asked: runner.Asked) -> None:
     if asked.device == "cuda" and not torch.cuda.is_available():
         asked.error("There is no CUDA device here; --device cpu --quick tries the script.")
     facts = runner.facts()
-    peak = roofline.peak_of(facts["device"])
-    document = {
-        **facts,
-        "table": "gpu",
-        "data_sheet": None if peak is None else attrs.asdict(peak),
-        "reached": roofline.measured_peaks(asked.device),
-        "parts": {},
-    }
     name = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
+    sheet, reached = roofline.peak_of(facts["device"]), roofline.measured_peaks(asked.device)
+    document = {**facts, "table": "gpu", "data_sheet": sheet and vars(sheet)}
+    document |= {"reached": reached, "parts": {}}
     sizes, name = (QUICK, "cpu-quick") if asked.quick else (WHOLE, name)
     table = Table(name, asked.out, sizes, asked.device, asked.solo_learn, document)
     run(table, asked.only, asked.seconds)

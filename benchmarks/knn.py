@@ -1,9 +1,4 @@
-"""kNN of 50,000 rows: bfloat16 with float32 scores of the best, beside float32.
-
-Features are random with a common mean and a few strong directions, as networks' are.
-"""
-
-from __future__ import annotations
+"""kNN of 50,000 rows: bfloat16 with float32 scores of the best, beside float32."""
 
 from typing import Any
 
@@ -19,24 +14,15 @@ OPTIONS = {"rounds": 7, "threads": 2, "queries": 4096, "rows": (128, 512, 2048),
 def main(asked: runner.Asked) -> None:
     torch.manual_seed(0)
     queries, rows = (16, 400) if asked.quick else (asked.queries, GALLERY)
-    sizes = (queries, asked.rounds, runner.device(), rows)
-
-    def measure(width: str) -> dict[str, Any]:
-        return {"rows_by_width": {width: row(int(width), *sizes)}}
-
+    sizes = (queries, asked.rounds, engine.device(), rows)
     about = {"design": runner.DESIGN["knn"]["about"], "gallery": rows, "queries": queries, "k": K}
-    runner.rows(asked, about, measure)
-
-
-def features(count: int, width: int, device: str) -> torch.Tensor:
-    """Return (count, width) float32."""
-    strength = torch.linspace(1, 0.05, width, device=device) ** 2
-    return torch.randn(count, width, device=device) * strength + 0.1
+    runner.rows(asked, about, lambda width: {"rows_by_width": {width: row(int(width), *sizes)}})
 
 
 def row(width: int, queries: int, rounds: int, device: str, rows: int = GALLERY) -> dict[str, Any]:
     """Measure one width."""
-    train, asked = features(rows, width, device), features(queries, width, device)
+    strength = torch.linspace(1, 0.05, width, device=device) ** 2
+    train, asked = (torch.randn(n, width, device=device) * strength + 0.1 for n in (rows, queries))
     gallery, probes = normalize(train), normalize(asked)
     halves = gallery.bfloat16(), probes.bfloat16()
 
@@ -51,25 +37,21 @@ def row(width: int, queries: int, rounds: int, device: str, rows: int = GALLERY)
         return torch.cat([p for _, p in parts]), torch.cat([c for c, _ in parts])
 
     entrants = {
+        "coview bfloat16": lambda: ours(True),
         "product": lambda: product(gallery, probes),
         "product and top-k": lambda: product(gallery, probes, nearest=True),
         "bfloat16 product": lambda: product(*halves),
         "coview float32": lambda: ours(False),
-        "coview bfloat16": lambda: ours(True),
     }
-    seconds = runner.alternate(entrants, rounds, warm_up=1)
-    (full, cosines), (found, scores) = ours(False), ours(True)
-    same = (full.sort(1).values == found.sort(1).values).all(dim=1).double().mean().item()
+    found = runner.turns(entrants, rounds, warm_up=1)
+    for pair in (("bfloat16 product", "product"), ("coview float32", "product and top-k")):
+        found["ratios"] += runner.compared(found["raw_seconds"], *pair)
+    (full, cosines), (near, scores) = ours(False), ours(True)
+    same = (full.sort(1).values == near.sort(1).values).all(dim=1).double().mean().item()
     return {
-        "median_s": runner.medians(seconds),
-        "ratios": [
-            *runner.beside(seconds, "coview bfloat16"),
-            runner.compared(seconds, "bfloat16 product", "product"),
-            runner.compared(seconds, "coview float32", "product and top-k"),
-        ],
+        **found,
         "queries_with_the_same_neighbours": same,
         "largest_difference_of_a_cosine": (cosines - scores).abs().max().item(),
         "used_by_default": engine.half_pays(rows, asked, K),
         "peak_mib": {"coview bfloat16": runner.peak_mib(entrants["coview bfloat16"])},
-        "raw_seconds": seconds,
     }

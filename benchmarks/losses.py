@@ -1,13 +1,6 @@
-"""Contrastive losses and codes beside lightly's and solo-learn's: time and memory.
+"""Contrastive losses and codes beside lightly's and solo-learn's: time and memory."""
 
-Each row times forward and backward, with all that a step does for it (the queue
-takes in its keys, rows are normalised, identities compared). solo-learn's loss
-is one file, read out of its wheel (--solo-learn WHEEL): its package needs more.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,32 +9,24 @@ from torch import Tensor
 import coview
 from benchmarks import engine, peers, runner
 
-Row = dict[str, Callable[[], Any]]
+Row = dict[str, runner.Once]
 DIM, QUERIES = 128, 256
 
 
 def main(asked: runner.Asked) -> None:
     torch.manual_seed(0)
-    given = (runner.device(), asked.solo_learn, asked.rounds)
+    given = (engine.device(), asked.solo_learn, asked.rounds)
     runner.rows(asked, {"compiled": False}, lambda title: {"rows": {title: row(title, *given)}})
 
 
 def row(title: str, device: str, wheel: str, rounds: int) -> dict[str, Any]:
     """Measure one row."""
     entrants = ROWS[title](device, wheel)
-    seconds = runner.alternate(entrants, rounds)
-    memory = {name: runner.peak_mib(run) for name, run in entrants.items()}
-    others = [name for name in entrants if name != "coview"]
-    return {
-        "median_ms": {name: 1e3 * median for name, median in runner.medians(seconds).items()},
-        "ratios": runner.beside(seconds, "coview"),
-        "peak_mib": memory,
-        "memory_ratios": {o: memory["coview"] / max(memory[o], 0.01) for o in others},
-        "raw_seconds": seconds,
-    }
+    memory = {name: runner.peak_mib(once) for name, once in entrants.items()}
+    return {**runner.turns(entrants, rounds), "peak_mib": memory}
 
 
-def nt_xent(images: int, device: str) -> tuple[list[Tensor], Callable[[], Tensor]]:
+def nt_xent(images: int, device: str) -> tuple[list[Tensor], runner.Once]:
     """Return two views' rows, and SimCLR's loss of them, forward and backward."""
     rows = [torch.randn(images, DIM, device=device, requires_grad=True) for _ in range(2)]
     views, names = dict(enumerate(rows)), dict.fromkeys((0, 1), torch.arange(images, device=device))
@@ -71,10 +56,7 @@ def with_queue(size: int, device: str) -> tuple[Tensor, Tensor, Any, Row]:
         negatives = queue.draw_negatives(targets, step)
         return backward(loss.compute_loss(encoded, targets, (negatives,), step))
 
-    def enqueue() -> None:
-        with torch.no_grad():
-            queue.update_target(targets, step)
-
+    enqueue = torch.no_grad()(lambda: queue.update_target(targets, step))
     return query, key, queue, {"loss": compare, "enqueue": enqueue}
 
 
@@ -99,12 +81,7 @@ def moco(device: str, wheel: str) -> Row:
     theirs = NTXentLoss(0.2, memory_bank_size=(engine.QUEUE, DIM)).to(device)
     theirs(query, key)  # fills the bank at random
     theirs.memory_bank.bank = queue.rows.clone()
-
-    def ours() -> Tensor:
-        value = own["loss"]()
-        own["enqueue"]()
-        return value
-
+    ours = lambda: (own["loss"](), own["enqueue"]())[0]  # noqa: E731
     return agreeing({"coview": ours, "lightly": lambda: backward(theirs(query, key))}, (query,))
 
 
@@ -129,19 +106,17 @@ def backward(value: Tensor) -> Tensor:
     return value.detach()
 
 
-def agreeing(entrants: Row, trained: Iterable[Tensor]) -> Row:
+def agreeing(entrants: Row, trained: Sequence[Tensor]) -> Row:
     """Return entrants that compute the same loss and, relative to its size, gradient; else stop."""
-    losses, gradients = {}, {}
+    found: dict[str, tuple[float, Tensor]] = {}
     for name, run in entrants.items():
         for tensor in trained:
             tensor.grad = None
-        losses[name] = float(run())
-        gradients[name] = [tensor.grad.clone() for tensor in trained]
-    first = gradients["coview"]
-    errors = {
-        name: max(float((g - f).norm() / f.norm()) for g, f in zip(theirs, first, strict=True))
-        for name, theirs in gradients.items()
-    }
-    if max(losses.values()) - min(losses.values()) > 1e-5 or max(errors.values()) > 1e-3:
-        raise SystemExit(f"These differ, so their times mean nothing: {losses}, {errors}")
+        found[name] = float(run()), torch.cat([tensor.grad.flatten() for tensor in trained])
+        wrong = abs(found[name][0] - found["coview"][0])
+        bent = (found[name][1] - found["coview"][1]).norm() / found["coview"][1].norm()
+        if wrong > 1e-5 or bent > 1e-3:
+            raise SystemExit(
+                f"{name}'s loss differs by {wrong}, its gradient by {bent} of its size."
+            )
     return entrants

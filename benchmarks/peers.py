@@ -1,10 +1,9 @@
 """The peers that stand beside coview: lightly's loops, solo-learn's loss out of its wheel."""
 
-from __future__ import annotations
-
 import copy
+import itertools
 import zipimport
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import module_from_spec
 from typing import Any
 
@@ -14,127 +13,109 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from benchmarks.engine import QUEUE, SIDE, STEP, images
+from benchmarks.engine import QUEUE, SIDE, images
+from benchmarks.runner import Once
 
 METHODS = ("simclr", "moco", "byol")
 
 
-class Lightly:
-    """One of lightly's loops, from its documentation, and its own bare step.
+class Loop:
+    """A peer's loop, as its documentation has it, and its own bare step.
 
-    Args:
-        method: of METHODS.
-        backbone: torchvision's.
-        device: where it trains.
+    With solo-learn's wheel: its loss of SimCLR and head in place of lightly's. Its own loop
+    is a LightningModule that imports a package which is no longer released (pl_bolts).
     """
 
-    def __init__(self, method: str, backbone: str, device: str) -> None:
-        from lightly import loss
+    predictor: nn.Module = nn.Identity()
+
+    def __init__(self, method: str, backbone: str, device: str, wheel: str = "") -> None:
+        trunk, width = resnet(backbone)
+        self.method = method
+        head = self._solo(width, wheel) if wheel else self._lightly(width, device)
+        self.network = nn.Sequential(trunk, head).to(device)
+        if method != "simclr":
+            self.momentum = copy.deepcopy(self.network).requires_grad_(False)
+        trained = [*self.network.parameters(), *self.predictor.parameters()]
+        self.optimizer = torch.optim.SGD(trained, lr=0.06)
+
+    def _solo(self, width: int, wheel: str) -> nn.Module:
+        loss = solo_learn(wheel)
+        self.criterion: Any = lambda first, second: loss(first, second, 0.5)
+        return nn.Sequential(nn.Linear(width, 2048), nn.ReLU(), nn.Linear(2048, 128))
+
+    def _lightly(self, width: int, device: str) -> nn.Module:
+        from lightly.loss import NegativeCosineSimilarity, NTXentLoss
         from lightly.models import modules, utils
 
-        trunk, width = resnet(backbone)
-        head, sizes = {
-            "simclr": (modules.SimCLRProjectionHead, (width, width, 128)),
-            "moco": (modules.MoCoProjectionHead, (width, width, 128)),
-            "byol": (modules.BYOLProjectionHead, (width, 4096, 256)),
-        }[method]
-        self.network = nn.Sequential(trunk, head(*sizes)).to(device)
-        trained = list(self.network.parameters())
-        if method == "simclr":
-            self.criterion = loss.NTXentLoss(temperature=0.5)
-        else:
-            self.momentum = copy.deepcopy(self.network)
-            utils.deactivate_requires_grad(self.momentum)
-            self.update = utils.update_momentum
-        if method == "moco":
-            bank = (QUEUE, 128)
-            self.criterion = loss.NTXentLoss(temperature=0.1, memory_bank_size=bank).to(device)
-        if method == "byol":
-            self.criterion = loss.NegativeCosineSimilarity()
-            self.predictor = modules.BYOLPredictionHead(256, 4096, 256).to(device)
-            trained += self.predictor.parameters()
-        self.optimizer = torch.optim.SGD(trained, lr=0.06)
-        self.loss: Callable[[Tensor, Tensor], Tensor] = getattr(self, f"_{method}")
-        self.forward: Callable[[Tensor, Tensor], Tensor] = getattr(self, f"_{method}_bare")
+        self.update = utils.update_momentum
+        if self.method == "simclr":
+            self.criterion = NTXentLoss(temperature=0.5)
+            return modules.SimCLRProjectionHead(width, width, 128)
+        if self.method == "moco":
+            self.criterion = NTXentLoss(temperature=0.1, memory_bank_size=(QUEUE, 128)).to(device)
+            return modules.MoCoProjectionHead(width, width, 128)
+        self.criterion = NegativeCosineSimilarity()
+        self.predictor = modules.BYOLPredictionHead(256, 4096, 256).to(device)
+        return modules.BYOLProjectionHead(width, 4096, 256)
 
     def step(self, first: Tensor, second: Tensor) -> None:
-        """In the order of lightly's examples: no gradient is kept over the next forward."""
-        self.loss(first, second).backward()
+        if self.method != "simclr":
+            self.update(self.network, self.momentum, 0.99)
+        # In the order of the examples: no gradient is kept over the next forward.
+        self._loss(first, second).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def bare(self, first: Tensor, second: Tensor) -> None:
-        self.optimizer.zero_grad()
-        self.forward(first, second).backward()
-
-    def _simclr(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.criterion(self.network(first), self.network(second))
-
-    def _simclr_bare(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.network(first).sum() + self.network(second).sum()
-
-    def _moco(self, first: Tensor, second: Tensor) -> Tensor:
-        self.update(self.network, self.momentum, 0.99)
-        query = self.network(first)
-        return self.criterion(query, *self._keys(second))
-
-    def _moco_bare(self, first: Tensor, second: Tensor) -> Tensor:
-        self._keys(second)
-        return self.network(first).sum()
-
-    def _byol(self, *views: Tensor) -> Tensor:
-        self.update(self.network, self.momentum, 0.99)
-        queries = [self.predictor(self.network(view)) for view in views]
+    def _loss(self, *views: Tensor) -> Tensor:
+        if self.method == "simclr":
+            return self.criterion(*map(self.network, views))
+        if self.method == "moco":
+            return self.criterion(self.network(views[0]), *self._keys(views[1]))
+        first, second = (self.predictor(self.network(view)) for view in views)
         keys = self._keys(*views)
-        return 0.5 * (self.criterion(queries[0], keys[1]) + self.criterion(queries[1], keys[0]))
+        return 0.5 * (self.criterion(first, keys[1]) + self.criterion(second, keys[0]))
 
-    def _byol_bare(self, first: Tensor, second: Tensor) -> Tensor:
-        self._keys(first, second)
-        return (
-            self.predictor(self.network(first)).sum() + self.predictor(self.network(second)).sum()
-        )
+    def bare(self, *views: Tensor) -> None:
+        self.optimizer.zero_grad()
+        moco, simclr = self.method == "moco", self.method == "simclr"
+        self._keys(*(() if simclr else views[1:] if moco else views))
+        made = [self.predictor(self.network(view)) for view in (views[:1] if moco else views)]
+        torch.stack([rows.sum() for rows in made]).sum().backward()
 
     def _keys(self, *views: Tensor) -> list[Tensor]:
         with torch.no_grad():
             return [self.momentum(view) for view in views]
 
 
+def made_views(batch: int, side: int = SIDE, device: str = "cpu") -> list[Tensor]:
+    """Return two views made beforehand."""
+    return [torch.randn(batch, 3, side, side, device=device) for _ in range(2)]
+
+
 def lightly(
-    method: str,
-    batch_size: int,
+    loop: Loop,
+    batch: int,
     *,
-    backbone: str = "resnet18",
     side: int = SIDE,
     pixels: Any = None,
     workers: int = 2,
     device: str = "cpu",
     length: int | None = None,
-) -> tuple[STEP, STEP]:
+) -> tuple[Once, Once]:
     """Return lightly's loop, a step at a time, and its own bare step.
 
     With ``length`` an epoch has so many images, the same ones again and again: as many
     as the workers cannot have ready at its beginning.
     """
-    loop = Lightly(method, backbone, device)
-    loader = DataLoader(
-        Pictures(images() if pixels is None else pixels, side, length),
-        batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device != "cpu",
-    )
+    pictures = Pictures(images() if pixels is None else pixels, side, length)
+    more = {"persistent_workers": workers > 0, "pin_memory": device != "cpu", "drop_last": True}
+    loader = DataLoader(pictures, batch, shuffle=True, num_workers=workers, **more)
 
-    def forever() -> Iterator[Any]:
-        while True:
-            yield from loader
-
-    batches = forever()
-    made = [torch.randn(batch_size, 3, side, side, device=device) for _ in range(2)]
+    batches = (views for epoch in itertools.repeat(loader) for views, _ in epoch)
+    made = made_views(batch, side, device)
 
     def step() -> None:
-        loop.step(*(view.to(device, non_blocking=True) for view in next(batches)[0]))
+        loop.step(*(view.to(device, non_blocking=True) for view in next(batches)))
 
     return step, lambda: loop.bare(*made)
 
@@ -170,8 +151,8 @@ def resnet(name: str) -> tuple[nn.Module, int]:
 
 def solo_learn(wheel: str) -> Callable[..., Tensor]:
     """Return solo-learn's SimCLR loss: one file of its wheel, whose package needs more than it."""
-    spec = zipimport.zipimporter(f"{wheel}/solo/losses").find_spec("simclr")
-    if spec is None or spec.loader is None:
+    spec: Any = zipimport.zipimporter(f"{wheel}/solo/losses").find_spec("simclr")
+    if spec is None:
         raise SystemExit(f"{wheel} has no solo/losses/simclr.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,17 +1,8 @@
-"""How many images a second a device allows at most: operations and bytes of the bare step.
+"""How many images a second a device allows at most: operations and bytes of the bare step."""
 
-gpu.py puts these beside what was measured. Operations are counted by torch's
-counter, on the very model that is timed. Bytes are those that its operations read
-and write one by one, as if nothing stayed on the chip and nothing was fused: a
-compiled network moves fewer and may pass that bound; the first bound nothing can.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable
+from argparse import Namespace
 from typing import Any
 
-import attrs
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -20,51 +11,31 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import runner
 
 
-@attrs.frozen
-class Peak:
-    """What a device could do at most: operations a second, bytes a second, and who says so."""
-
-    flops: float
-    bandwidth: float
-    source: str
-
-
-def under_the_roof(bare: Callable[[], Any], batch: int, rate: float) -> dict[str, Any]:
+def under_the_roof(bare: runner.Once, batch: int, rate: float) -> dict[str, Any]:
     """Return what the bare step asks for an image, and the images a second that this allows.
 
-    Args:
-        bare: the step.
-        batch: its images.
-        rate: images a second that were measured, for their share of the lower bound.
+    ``rate``, the images a second that were measured, is put beside the lower bound.
     """
     with FlopCounterMode(display=False) as counter:
         bare()
-    flops, traffic = counter.get_total_flops(), traffic_of(bare)
+    flops, traffic = counter.get_total_flops() / batch, traffic_of(bare) / batch
     found = {
-        "GFLOP an image": round(flops / batch / 1e9, 3),
-        "MB an image, unfused": round(traffic / batch / 1e6, 1),
+        "GFLOP an image": round(flops / 1e9, 3),
+        "MB an image, unfused": round(traffic / 1e6, 1),
     }
     peak = peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     if peak is None:
         return found
-    compute, memory = batch * peak.flops / flops, batch * peak.bandwidth / traffic
+    compute, memory = peak.flops / flops, peak.bandwidth / traffic
     found |= {"compute bound images/s": round(compute), "traffic bound images/s": round(memory)}
     return {**found, "of the lower bound": f"{rate / min(compute, memory):.0%}"}
 
 
-def peak_of(name: str) -> Peak | None:
+def peak_of(name: str) -> Namespace | None:
     """Return the peak of a device, by its name; None if it is none of these (NVL is another)."""
-    for peak in [] if "NVL" in name else runner.DESIGN["roofline"]:
-        if all(word in name for word in peak["words"]):
-            return Peak(peak["flops"], peak["bandwidth"], peak["source"])
-    return None
-
-
-def traffic_of(function: Callable[[], Any]) -> int:
-    """Return the bytes that its operations read and write, one by one."""
-    with Traffic() as counting:
-        function()
-    return counting.total
+    known = ((words.split(), peak) for words, peak in runner.DESIGN["roofline"].items())
+    found = [Namespace(**peak) for words, peak in known if all(word in name for word in words)]
+    return found[0] if found and "NVL" not in name else None
 
 
 class Traffic(TorchDispatchMode):
@@ -80,6 +51,13 @@ class Traffic(TorchDispatchMode):
         return result
 
 
+def traffic_of(function: runner.Once) -> int:
+    """Return the bytes that its operations read and write, one by one."""
+    with Traffic() as counting:
+        function()
+    return counting.total
+
+
 def measured_peaks(device: str) -> dict[str, Any]:
     """Return what this very device reaches: a large product's rate, a copy's bandwidth."""
     if device != "cuda":
@@ -87,8 +65,6 @@ def measured_peaks(device: str) -> dict[str, Any]:
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
     b, c = torch.empty(2, 1 << 30, dtype=torch.uint8, device=device)
     seconds = runner.alternate({"product": lambda: a @ a, "copy": lambda: b.copy_(c)}, 15)
-    median = runner.medians(seconds)
-    return {
-        "bfloat16 product, TFLOP/s": round(2 * 8192**3 / median["product"] / 1e12),
-        "copy, TB/s": round(2 * (1 << 30) / median["copy"] / 1e12, 2),
-    }
+    product, copy = runner.medians(seconds).values()
+    reached = {"bfloat16 product, TFLOP/s": round(2 * 8192**3 / product / 1e12)}
+    return {**reached, "copy, TB/s": round(2 * (1 << 30) / copy / 1e12, 2)}

@@ -6,8 +6,6 @@ for each, so that none always follows the same one), each round gives a ratio, a
 what is reported is the median of the ratios with a 95 % interval of that median.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -18,9 +16,11 @@ import statistics
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from importlib import metadata
 from math import comb
 from pathlib import Path
@@ -29,59 +29,44 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 DESIGN: dict[str, Any] = tomllib.loads((RESULTS.parent / "design.toml").read_text("utf-8"))
-"""Sizes and settings, by question."""
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "lightly", "solo-learn")
 # glibc gives tensors above 32 MiB back to the system at every free and page-faults them in
 # again, up to four times the work's own cost on a CPU. Nothing is changed on a GPU.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
-
 Asked = argparse.Namespace
-"""The options, and a question's `name`."""
-Entrants = Mapping[str, Callable[[], Any]]
+Once = Callable[[], Any]
+Entrants = Mapping[str, Once]
 Times = dict[str, list[float]]
+Found = dict[str, Any]
 
 
-# -- Options ------------------------------------------------------------------------------------
+def asked(name: str, about: str, options: dict[str, Any], words: Sequence[str]) -> Asked:
+    """Return a question's options, of its defaults by name, with torch and the allocator so set.
 
-
-def asked(name: str, about: str, options: Mapping[str, Any], words: Sequence[str]) -> Asked:
-    """Return the options of a question, with torch and the allocator as they say.
-
-    Args:
-        name: of the question.
-        about: what `--help` says.
-        options: defaults by name, of the question's own options and of those that all have.
-            Of a tuple `what` the first is the default; `rows` are those that `--only` may
-            name; `steady` is set where the allocator would count for much.
-        words: as they are typed.
+    Of `what` the first is the default; `rows` may be named by `--only`; `steady` is set where
+    the allocator would count for much.
     """
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(f"python -m benchmarks {name}", None, about, "", [], plain)
-    rows, what = [str(row) for row in options.get("rows", ())], options.get("what")
+    parser = argparse.ArgumentParser(f"python -m benchmarks {name}", description=about)
+    rows, what = [str(row) for row in options.pop("rows", ())], options.pop("what", None)
+    only, steady = options.pop("only", rows), options.pop("steady", False)
     if what:
         parser.add_argument("what", nargs="?", default=what[0], choices=what)
     parser.add_argument("--only", "--methods", nargs="+", metavar="ROW", help=f"of {rows}; or all")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
-    own = {k: v for k, v in options.items() if k not in ("rows", "what", "only", "steady")}
-    for key, value in {"threads": 0, **own}.items():
-        kind = (
-            {"action": "store_true"} if value is False else {"type": type(value), "default": value}
-        )
-        parser.add_argument(f"--{key.replace('_', '-')}", **kind)
-    parser.set_defaults(name=name, error=parser.error, rounds=own.get("rounds"))
+    for key, value in {"threads": 0, "out": RESULTS, **options}.items():
+        kind = {"action": "store_true"} if value is False else {"type": type(value)}
+        parser.add_argument(f"--{key.replace('_', '-')}", default=value, **kind)
+    parser.set_defaults(name=name, error=parser.error, rounds=options.get("rounds"))
     found = parser.parse_args(words)
-    found.only = rows if found.only == ["all"] else found.only or options.get("only", rows)
-    wrong = [row for row in found.only if row not in rows]
-    if wrong:
+    found.only = rows if found.only == ["all"] else found.only or only
+    if wrong := [row for row in found.only if row not in rows]:
         parser.error(f"--only: there is no row {', '.join(wrong)}, but: {', '.join(rows)}")
     if found.quick and found.out.resolve() == RESULTS:
         parser.error("--quick measures nothing: give another folder, --out FOLDER")
-    if options.get("steady") and any(os.environ.get(k) != v for k, v in ALLOCATOR.items()):
+    if steady and any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
         again = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, again, {**os.environ, **ALLOCATOR})
-    if found.rounds and found.quick:
-        found.rounds = min(found.rounds, 2)
+    found.rounds = min(found.rounds, 2) if found.rounds and found.quick else found.rounds
     if found.threads:
         import torch
 
@@ -89,76 +74,49 @@ def asked(name: str, about: str, options: Mapping[str, Any], words: Sequence[str
     return found
 
 
-def device() -> str:
-    """Return where a question is measured: on the GPU where there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-# -- Times and memory ---------------------------------------------------------------------------
-
-
 def alternate(entrants: Entrants, rounds: int = 15, warm_up: int = 2) -> Times:
-    """Time entrants in turn.
+    """Time entrants in turn; return seconds by name, a value a round: equal positions are pairs.
 
-    Args:
-        entrants: by name, what one round of each does.
-        rounds: timed rounds.
-        warm_up: rounds before those: caches, compilation, the allocator.
-
-    Returns:
-        Seconds by name, a value for each round; equal positions are pairs.
+    The rounds to warm up are for caches, compilation, the allocator.
     """
-    names = list(entrants)
-    for _ in range(warm_up):
-        for name in names:
-            entrants[name]()
+    # What is timed without torch (a process) has nothing to wait for, and need not import it.
+    torch = sys.modules.get("torch")
+    wait = torch.cuda.synchronize if torch and torch.cuda.is_available() else lambda: None
+    names, order = list(entrants), random.Random(0)
+    for name in names * warm_up:
+        entrants[name]()
     seconds: Times = {name: [] for name in names}
-    order = random.Random(0)
     for _ in range(rounds):
         for name in order.sample(names, len(names)):
-            _wait()
+            wait()
             started = time.perf_counter()
             entrants[name]()
-            _wait()
+            wait()
             seconds[name].append(time.perf_counter() - started)
     return seconds
 
 
-def _wait() -> None:
-    # What is timed without torch (a process) has nothing to wait for, and need not import it.
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.synchronize()
+def several(once: Once, times: int) -> Once:
+    """Return so many calls as one, which holds no result."""
+    return lambda: deque((once() for _ in range(times)), maxlen=0)
 
 
-def compared(seconds: Times, name: str, baseline: str) -> dict[str, Any]:
-    """Return the paired ratios time(name) / time(baseline): median and its 95 % interval."""
-    ratios = [a / b for a, b in zip(seconds[name], seconds[baseline], strict=True)]
-    low, high = median_interval(ratios)
-    return {
-        "of": name,
-        "to": baseline,
-        "median": round(statistics.median(ratios), 4),
-        "interval_95": [round(low, 4), round(high, 4)],
-        "pairs": len(ratios),
-    }
+def compared(seconds: Times, name: str, *others: str) -> list[dict[str, Any]]:
+    """Return the paired ratios of an entrant's time to others': median and its 95 % interval."""
+    found = []
+    for other in others:
+        ratios = [a / b for a, b in zip(seconds[name], seconds[other], strict=True)]
+        median, interval = statistics.median(ratios), median_interval(ratios)
+        numbers = {"median": round(median, 4), "interval_95": [round(end, 4) for end in interval]}
+        found.append({"of": name, "to": other, **numbers, "pairs": len(ratios)})
+    return found
 
 
-def beside(seconds: Times, name: str) -> list[dict[str, Any]]:
-    """Return the paired ratios of one entrant to each of the others."""
-    return [compared(seconds, name, other) for other in seconds if other != name]
-
-
-def several(once: Callable[[], Any], times: int) -> Callable[[], None]:
-    """Return so many calls as one."""
-
-    def many() -> None:
-        for _ in range(times):
-            once()
-
-    return many
+def turns(entrants: Entrants, rounds: int, warm_up: int = 2) -> dict[str, Any]:
+    """Alternate entrants; return medians, the first one's ratios to the others, all times."""
+    seconds = alternate(entrants, rounds, warm_up)
+    ratios = compared(seconds, *entrants)
+    return {"median_s": medians(seconds), "ratios": ratios, "raw_seconds": seconds}
 
 
 def medians(seconds: Times) -> dict[str, float]:
@@ -169,22 +127,19 @@ def medians(seconds: Times) -> dict[str, float]:
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Return an interval for the median by order statistics, without assuming a distribution.
 
-    The k-th smallest and k-th largest of n values hold the median between them
-    with probability 1 - 2 P(Binomial(n, 1/2) < k); the largest k that is sure
-    enough is taken, or the extremes where n is too small to be.
+    The k-th smallest and k-th largest of n values hold the median between them with probability
+    1 - 2 P(Binomial(n, 1/2) < k); the largest k that is sure enough is taken, or the extremes.
     """
-    ordered, n = sorted(values), len(values)
-    k = 1
+    ordered, n, k = sorted(values), len(values), 1
     while k < n // 2 and 1 - 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n >= confidence:
         k += 1
     return ordered[k - 1], ordered[n - k]
 
 
-def peak_mib(function: Callable[[], Any]) -> float:
+def peak_mib(function: Once) -> float:
     """Return the high-water mark, in MiB, of what torch allocates while ``function`` runs.
 
-    On a CPU it is summed from the profiler's record of every allocation, so it
-    is exact and does not depend on the system's allocator.
+    On a CPU it is summed from the profiler's record of every allocation, so it is exact.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -200,13 +155,9 @@ def peak_mib(function: Callable[[], Any]) -> float:
         function()
     now = high = 0
     for event in profiled.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            high = max(high, now)
+        now += event.nbytes() if event.name() == "[memory]" else 0
+        high = max(high, now)
     return round(high / 2**20, 2)
-
-
-# -- Results ------------------------------------------------------------------------------------
 
 
 def facts(rounds: int | None = None) -> dict[str, Any]:
@@ -215,108 +166,78 @@ def facts(rounds: int | None = None) -> dict[str, Any]:
 
     # Not where a folder or a wheel lies on this machine.
     words = [re.sub(r"([^/=]*/)+", "", word) for word in sys.argv[1:]]
-    cuda = torch.cuda.is_available()
+    about, cuda = Path("/proc/cpuinfo"), torch.cuda.is_available()
+    models = re.findall(r"model name\s*: (.*)", about.read_text() if about.exists() else "")
+    processor = f"{[*models, platform.processor()][0]}, {os.cpu_count()} cores"
+    installed = {d.name: d.version for d in metadata.distributions() if d.name in LIBRARIES}
     return {
         "command": " ".join(["python -m benchmarks", *words]),
         "date": date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if cuda else _processor(),
+        "device": torch.cuda.get_device_name() if cuda else processor,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
+        "libraries": {name: installed[name] for name in LIBRARIES if name in installed},
         **({} if rounds is None else {"rounds": rounds}),
     }
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
-    return f"{model or platform.processor()}, {os.cpu_count()} cores"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def rows(
-    asked: Asked, about: dict[str, Any], measure: Callable[[str], Any], name: str = ""
-) -> None:
+def rows(asked: Asked, about: Found, measure: Callable[[str], Found], name: str = "") -> None:
     """Measure the rows that were asked for; show and keep each as soon as it is done.
 
-    Args:
-        asked: the options.
-        about: what the file says beside rows and facts.
-        measure: of a row's name, what is added to each field of the file.
-        name: of the file, in place of the question's.
+    ``measure`` returns what a row adds to each field of the file, which says ``about`` beside.
     """
     kept = {**facts(asked.rounds), **about}
     for row in asked.only:
         for field, found in measure(row).items():
             kept.setdefault(field, {}).update(found)
-            show(found, row)
+            show(found)
         write(name or asked.name, kept, asked.out)
 
 
 def runs(
     asked: Asked,
-    design: Mapping[str, Any],
+    design: Found,
     key: Sequence[str],
-    wanted: Iterable[tuple[Any, ...]],
-    train: Callable[..., Mapping[str, Any]],
-) -> list[dict[str, Any]]:
+    wanted: Iterable[Any],
+    train: Callable[..., Found],
+) -> list[Found]:
     """Do the runs that the file has not yet, and keep each as soon as it is done; return all.
 
-    With ``table`` for what was asked, none is done.
-
-    Args:
-        asked: the options; `processes` runs are done at once, a process each.
-        design: what the file says beside runs and facts.
-        key: the names of what tells runs apart.
-        wanted: what that is, a tuple a run.
-        train: of such a tuple, what was found.
+    ``key`` names what tells runs apart, which is what ``train`` is called with. With ``table``
+    for what was asked, none is done; where there is such an option, `processes` at once.
     """
     done = list(document(asked.name, asked.out).get("runs", []))
     known = [tuple(run[name] for name in key) for run in done]
     missing = [one for one in wanted if one not in known and one[0] in asked.only]
-    for one, found in _done(train, missing if asked.what == "measure" else [], asked):
-        done.append({**dict(zip(key, one, strict=True)), **found})
-        show(done[-1])
-        write(asked.name, {**facts(), **design, "runs": done}, asked.out)
+    missing = missing if asked.what == "measure" else []
+    with ThreadPoolExecutor(vars(asked).get("processes", 1)) as pool:
+        futures = [pool.submit(train, *one) for one in missing if "processes" in asked]
+        # Else in this thread: a run of coview's listens to signals.
+        calls = [future.result for future in futures] or [partial(train, *one) for one in missing]
+        try:
+            for one, call in zip(missing, calls, strict=True):
+                done.append({**dict(zip(key, one, strict=True)), **call()})
+                show(done[-1])
+                write(asked.name, {**facts(), **design, "runs": done}, asked.out)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error no other run begins
     return done
 
 
-def _done(train: Callable[..., Any], wanted: Sequence[Any], asked: Asked) -> Iterator[Any]:
-    if "processes" not in asked:  # in this thread: a run of coview's listens to signals
-        yield from ((one, train(*one)) for one in wanted)
-        return
-    with ThreadPoolExecutor(asked.processes) as pool:
-        running = {pool.submit(train, *one): one for one in wanted}
-        try:
-            yield from ((running[future], future.result()) for future in as_completed(running))
-        finally:
-            pool.shutdown(cancel_futures=True)  # after an error no other run begins
-
-
-def flat(table: Mapping[str, Any], *path: str) -> dict[str, Any]:
+def flat(table: Found, *path: str) -> Found:
     """Return the settings of a table of design.toml by their dotted names."""
-    found: dict[str, Any] = {}
+    found: Found = {}
     for key, value in table.items():
         whole = (*path, key)
         found |= flat(value, *whole) if isinstance(value, dict) else {".".join(whole): value}
     return found
 
 
-def write(name: str, document: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+def write(name: str, document: Found, folder: Path = RESULTS) -> None:
     """Write ``NAME.json``, to results/ unless told; floats of raw times keep six digits."""
-    path = folder / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(_rounded(document), separators=(",", ":")) + "\n", encoding="utf-8")
-    return path
+    folder.mkdir(exist_ok=True)
+    text = json.dumps(_rounded(document), separators=(",", ":"))
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _rounded(value: Any) -> Any:
@@ -327,40 +248,33 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def document(name: str, folder: Path = RESULTS) -> dict[str, Any]:
+def document(name: str, folder: Path = RESULTS) -> Found:
     """Return what ``NAME.json`` holds; nothing where there is no such file."""
     path = folder / f"{name}.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def show(found: Any, *path: object) -> None:
-    """Print ratios and plain numbers, a line each; lists of raw ones are left to the file."""
-    if isinstance(found, Mapping) and found.keys() >= {"of", "interval_95"}:
-        low, high = found["interval_95"]
-        said = f"{found['of']} / {found['to']}: {found['median']:.4f} ({low:.4f} to {high:.4f})"
-        print(*path, said, flush=True)
-    elif isinstance(found, Mapping):
-        plain = {k: v for k, v in found.items() if not isinstance(v, (Mapping, list, tuple))}
-        if plain:
-            print(*path, json.dumps(plain), flush=True)
-        for key, value in found.items():
-            show(value, *path, key)
-    elif isinstance(found, list) and found and isinstance(found[0], Mapping):
-        for one in found:
-            show(one, *path)
+    """Print plain numbers (a ratio's among them), a line each; raw ones are left to the file."""
+    items = found.items() if isinstance(found, Mapping) else [("", one) for one in found]
+    nested = [(key, item) for key, item in items if isinstance(item, (Mapping, list, tuple))]
+    plain = {k: v for k, v in items if k and ((k, v) not in nested or k == "interval_95")}
+    if plain:
+        print(*path, json.dumps(plain), flush=True)
+    for key, item in nested:
+        show(item, *path, key)
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Return a table."""
     first, *rest = (f"| {' | '.join(map(str, cells))} |" for cells in (head, *lines))
     return "\n".join([first, "|---" * len(head) + "|", *rest])
 
 
-def publish(asked: Asked, page: Path, table: str) -> None:
+def publish(asked: Asked, page: str, table: str) -> None:
     """Print a question's table, and put it between the page's markers unless it is a trial."""
     print(table)
     if asked.out.resolve() == RESULTS:
         begin, end = f"<!-- {asked.name}: begin -->\n", f"<!-- {asked.name}: end -->"
-        before, rest = page.read_text(encoding="utf-8").split(begin)
-        _, after = rest.split(end)
-        page.write_text(f"{before}{begin}{table}\n{end}{after}", encoding="utf-8")
+        before, rest = (ROOT / page).read_text(encoding="utf-8").split(begin)
+        text = f"{before}{begin}{table}\n{end}{rest.split(end)[1]}"
+        (ROOT / page).write_text(text, encoding="utf-8")

@@ -1,11 +1,10 @@
 """What a step costs when one size grows: fitted exponents beside what theory says."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -17,19 +16,15 @@ from benchmarks import engine, losses, memory, runner
 UPPER, SHORTEST = 3, 0.003
 SIDE, DIM, BACKBONE = 16, losses.DIM, "resnet10-quarter"
 Theory = float | list[float]
-Built = tuple[dict[str, Callable[[], Any]], dict[str, float]]
+Built = tuple[dict[str, runner.Once], dict[str, float]]
 
 
 @attrs.frozen
 class Law:
-    """One size, and what grows with it.
+    """One size, geometric, and what grows with it: exponents that theory gives, or their bounds.
 
-    Attributes:
-        sizes: geometric.
-        times, memory: by quantity, the exponent that theory gives, or its bounds.
-        build: of a size and a device, what to time by quantity, and how many MiB by quantity.
-        beyond: timed quantities that are fitted less the smallest size's time too, with the
-            exponent of what is left.
+    ``build`` returns, for a size and a device, what to time by quantity, and how many MiB by
+    quantity; ``beyond`` are timed quantities that are fitted less the smallest size's time too.
     """
 
     sizes: Sequence[int]
@@ -115,9 +110,7 @@ def prototypes(count: int, device: str) -> Built:
     """SwAV's codes of 256 rows."""
     scores = (0.1 * torch.randn(256, count, device=device)).clamp(-1, 1)
 
-    def once() -> Any:
-        return engine.sinkhorn(scores)
-
+    once = partial(engine.sinkhorn, scores)
     return {"Sinkhorn": once}, {"Sinkhorn": peak(once)}
 
 
@@ -125,10 +118,7 @@ def gallery(rows: int, device: str) -> Built:
     """kNN of 512 queries; what it keeps beside the rows themselves."""
     table, queries = torch.randn(rows, DIM, device=device), torch.randn(512, DIM, device=device)
 
-    def search() -> None:
-        for _ in engine.nearest(engine.InMemory(table), queries, 20):
-            pass
-
+    search = lambda: [*engine.nearest(engine.InMemory(table), queries, 20)]  # noqa: E731
     return {"search": search}, {"gallery": memory.mib([table]), "search": peak(search)}
 
 
@@ -145,19 +135,19 @@ def main(asked: runner.Asked) -> None:
         law = LAWS[name]
         if asked.quick:
             law = attrs.evolve(law, sizes=[64 * 2**power for power in range(UPPER + 1)])
-        result = measured(law, asked.rounds, runner.device())
+        result = measured(law, asked.rounds, engine.device())
         return {"figures": {name: result}, "summary": summary(name, law, result)}
 
     runner.rows(asked, {}, measure)
 
 
-def peak(function: Callable[[], Any]) -> float:
+def peak(function: runner.Once) -> float:
     """Return the most that it allocates, in MiB, after a first call."""
     function()
     return runner.peak_mib(function)
 
 
-def repeated(function: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
+def repeated(function: runner.Once) -> tuple[runner.Once, int]:
     """Return the function done often enough for a clock, and how often that is."""
     function()
     started = time.perf_counter()
@@ -168,16 +158,15 @@ def repeated(function: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
 
 def slope(sizes: Sequence[int], values: Sequence[float]) -> float:
     """Return the least-squares slope of log(value) against log(size)."""
-    x, y = [math.log(size) for size in sizes], [math.log(value) for value in values]
-    return statistics.linear_regression(x, y).slope
+    return statistics.linear_regression([*map(math.log, sizes)], [*map(math.log, values)]).slope
 
 
 def fitted(sizes: Sequence[int], by_size: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Return the median exponent of the rounds, and its interval; none where nothing grows."""
-    rounds = [values for values in zip(*by_size, strict=True) if min(values) > 0]
-    slopes = [slope(sizes, values) for values in rounds] or [math.nan]
-    low, high = runner.median_interval(slopes)
-    return {"exponent": statistics.median(slopes), "interval_95": [low, high], "rounds": slopes}
+    rounds = [v for v in zip(*by_size[-UPPER:], strict=True) if min(v) > 0]
+    slopes = [slope(sizes[-UPPER:], values) for values in rounds] or [math.nan]
+    interval = list(runner.median_interval(slopes))
+    return {"exponent": statistics.median(slopes), "interval_95": interval, "rounds": slopes}
 
 
 def measured(law: Law, rounds: int, device: str) -> dict[str, Any]:
@@ -193,33 +182,30 @@ def measured(law: Law, rounds: int, device: str) -> dict[str, Any]:
     seconds = runner.alternate(entrants, rounds, warm_up=1)
     per_call = {key: [s / counts[key] for s in values] for key, values in seconds.items()}
     by_size = {n: [per_call[f"{n} {size}"] for size in law.sizes] for n in law.times}
-    upper = law.sizes[-UPPER:]
-    times = {name: fitted(upper, values[-UPPER:]) for name, values in by_size.items()}
+    times = {name: fitted(law.sizes, values) for name, values in by_size.items()}
     for name in law.beyond:
-        first, *_ = by_size[name]
-        left = [[a - b for a, b in zip(v, first, strict=True)] for v in by_size[name][-UPPER:]]
-        times[f"{name} beyond {law.sizes[0]}"] = fitted(upper, left)
-    sized = {name: slope(upper, values[-UPPER:]) for name, values in memory.items()}
+        first, *others = by_size[name]
+        left = [[a - b for a, b in zip(values, first, strict=True)] for values in others]
+        times[f"{name} beyond {law.sizes[0]}"] = fitted(law.sizes[1:], left)
+    sized = {name: slope(law.sizes[-UPPER:], v[-UPPER:]) for name, v in memory.items()}
     found = {"sizes": law.sizes, "seconds": by_size, "memory_mib": memory}
     return {**found, "times": times, "memory": sized}
 
 
 def summary(name: str, law: Law, result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rows of the table: theory beside the measurement."""
-    over = f"{law.sizes[-UPPER]} to {law.sizes[-1]}"
     beyond = {f"{key} beyond {law.sizes[0]}": value for key, value in law.beyond.items()}
+    theory = {"time": {**law.times, **beyond}, "memory": law.memory}
     rows = {}
-    for what, theory in {**law.times, **beyond}.items():
-        fit = result["times"][what]
-        interval = "{:.2f} to {:.2f}".format(*fit["interval_95"])
-        rows[f"{name}: {what}, time"] = _row(theory, fit["exponent"], interval, over)
-    for what, theory in law.memory.items():
-        exponent = result["memory"][what]
-        rows[f"{name}: {what}, memory"] = _row(theory, exponent, "counted", over)
+    for kind, what, said in (
+        (k, w, s) for k, by_what in theory.items() for w, s in by_what.items()
+    ):
+        fit = result["times"][what] if kind == "time" else {"exponent": result["memory"][what]}
+        low, high = fit.get("interval_95", (0, 0))
+        rows[f"{name}: {what}, {kind}"] = {
+            "theory": " to ".join(map(str, said)) if isinstance(said, list) else str(said),
+            "exponent": f"{fit['exponent'] + 0.0:.2f}".replace("-0.00", "0.00"),
+            "95 % interval": f"{low:.2f} to {high:.2f}" if kind == "time" else "counted",
+            "fitted over": f"{law.sizes[-UPPER]} to {law.sizes[-1]}",
+        }
     return rows
-
-
-def _row(theory: Theory, value: float, interval: str, over: str) -> dict[str, Any]:
-    said = " to ".join(map(str, theory)) if isinstance(theory, list) else str(theory)
-    exponent = f"{value + 0.0:.2f}".replace("-0.00", "0.00")
-    return {"theory": said, "exponent": exponent, "95 % interval": interval, "fitted over": over}

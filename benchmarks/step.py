@@ -1,18 +1,4 @@
-"""A whole training step over the bare network's: time, and operations dispatched.
-
-    python -m benchmarks step time [--only METHOD ...]      results/step.json
-    python -m benchmarks step count                         results/step-operations.json
-
-The bare step is the speed of light of the same method: the online network's
-forward and backward and the target's forward, on views made beforehand, in the
-same layout and the same grouping of batch normalisation (it is the method's own
-encoder and target that run), of a loss that costs nothing. The whole step is
-the engine's own: batch, views, loss, backward, optimiser, target, queue,
-metrics. lightly's loop, from its documentation, stands beside its own bare step:
-its views are made by two worker processes, as users run it.
-"""
-
-from __future__ import annotations
+"""A whole training step over the bare network's: time, and operations dispatched."""
 
 import functools
 from collections import Counter
@@ -26,14 +12,8 @@ from benchmarks import engine, peers, runner
 from coview.testing import Synchronisations
 
 OPTIONS = {
-    "what": ("time", "count"),
-    "rows": engine.methods(),
-    "only": list(peers.METHODS),
-    "batch_size": 64,
-    "backbone": "resnet18",  # "preset": each method's own
-    "no_peers": False,
-    "rounds": 15,
-    "steady": True,
+    **{"what": ("time", "count"), "rows": engine.methods(), "only": list(peers.METHODS)},
+    **{"batch_size": 64, "backbone": "resnet18", "no_peers": False, "rounds": 15, "steady": True},
 }
 
 
@@ -62,10 +42,12 @@ def timed(method: str, asked: runner.Asked) -> dict[str, Any]:
     entrants = {"coview": engine.whole(run), "coview bare": engine.bare(run)}
     pairs = [("coview", "coview bare")]
     if method in peers.METHODS and not asked.no_peers:
-        entrants["lightly"], entrants["lightly bare"] = peers.lightly(method, asked.batch_size)
+        loop = peers.Loop(method, "resnet18", "cpu")
+        entrants["lightly"], entrants["lightly bare"] = peers.lightly(loop, asked.batch_size)
         pairs += [("lightly", "lightly bare"), ("coview", "lightly")]
     seconds = runner.alternate(entrants, asked.rounds)
-    return {"ratios": [runner.compared(seconds, *pair) for pair in pairs], "seconds": seconds}
+    ratios = [ratio for pair in pairs for ratio in runner.compared(seconds, *pair)]
+    return {"ratios": ratios, "seconds": seconds}
 
 
 def counted(method: str, batch_size: int, backbone: str | None) -> dict[str, Any]:
@@ -78,21 +60,26 @@ def counted(method: str, batch_size: int, backbone: str | None) -> dict[str, Any
         for _ in range(3):  # compilation and queues settle
             step(), least()
         ours, theirs = operations(step), operations(least)
-        with Synchronisations() as seen:
-            step()
         beyond = {name: ours[name] - theirs[name] for name in {*ours, *theirs}}
-        which = sorted(((n, count) for n, count in beyond.items() if count), key=lambda x: -x[1])
-        found["which"][f"{method}, {way}"] = dict(which)
-        found["summary"][f"{method}, {way}"] = {
-            "step": sum(ours.values()),
-            "bare": sum(theirs.values()),
+        which = {name: count for name, count in beyond.items() if count}
+        found["which"][f"{method}, {way}"] = dict(sorted(which.items(), key=lambda x: -x[1]))
+        numbers = {
+            "step": ours.total(),
+            "bare": theirs.total(),
             "beyond bare": sum(beyond.values()),
-            "host waits": len(seen.found),
         }
+        found["summary"][f"{method}, {way}"] = {**numbers, "host waits": len(waits(step))}
     return found
 
 
-def operations(step: engine.STEP) -> Counter[str]:
+def waits(step: runner.Once) -> list[str]:
+    """Return the operations that would make the host wait, were the tensors on a device."""
+    with Synchronisations() as seen:
+        step()
+    return seen.found
+
+
+def operations(step: runner.Once) -> Counter[str]:
     """Return how often each operation is dispatched, or each compiled loop run.
 
     Read from the profiler, since a dispatch mode would have compiled functions run

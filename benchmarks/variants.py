@@ -1,18 +1,8 @@
-"""What digits.py leaves out: transformers, multi-crop views, and Fashion-MNIST.
-
-    python -m benchmarks variants measure [--data DIR]    three seeds of each run in design.toml
-    python -m benchmarks variants table                   ... into docs/learning.md
-
-Networks small enough for a processor, for some hundred steps. It is a check that
-these parts of the recipes learn; a transformer of this size needs far more steps
-than these on images of 8 pixels, and raw pixels are better than either here.
-"""
-
-from __future__ import annotations
+"""What digits.py leaves out: transformers, multi-crop views, and Fashion-MNIST."""
 
 import functools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +12,31 @@ SEEDS = (0, 1, 2)
 FASHION = "Fashion-MNIST"
 
 
-def arguments(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``coview.train`` that a table of design.toml stands for."""
-    own = {key: value for key, value in table.items() if key != "as_on_digits"}
-    own["set"] = runner.flat(own["set"])
-    if "as_on_digits" in table:
-        own["set"] = {**digits.settings(own["method"]), **own["set"]}
-        own = {"backbone": digits.BACKBONE, "epochs": digits.EPOCHS, **own}
-    return own
-
-
-RUNS = {name: arguments(table) for name, table in runner.DESIGN["variants"].items()}
+RUNS = {name: digits.arguments(table) for name, table in runner.DESIGN["variants"].items()}
 OPTIONS = {"what": ("measure", "table"), "rows": RUNS, "data": accuracy.DATA}
 
 
 def main(asked: runner.Asked) -> None:
-    design = {"batch_size": digits.BATCH_SIZE, "settings": RUNS}
-    wanted = [(name, seed) for name in RUNS for seed in SEEDS[: 1 if asked.quick else None]]
-    once = functools.partial(train, data=asked.data, **digits.quick(asked))
+    design, seeds = {"batch_size": digits.BATCH_SIZE, "settings": RUNS}, SEEDS
+    once = functools.partial(train, data=asked.data)
+    if asked.quick:
+        seeds, once = SEEDS[:1], functools.partial(once, max_steps=2)
+    wanted = [(name, seed) for name in RUNS for seed in seeds]
     found = runner.runs(asked, design, ("name", "seed"), wanted, once)
-    runner.publish(asked, runner.ROOT / "docs" / "learning.md", table(found))
+    runner.publish(asked, "docs/learning.md", table(found))
 
 
 def train(name: str, seed: int, data: Path, **more: Any) -> dict[str, Any]:
-    """Train once; return the three accuracies, the seconds it took and any warning.
+    """Train one of RUNS; return the three accuracies, the seconds it took and any warning.
 
-    Args:
-        name: of RUNS.
-        seed: of the run.
-        data: Fashion-MNIST's four files, where that is trained on.
-        **more: of ``coview.train``.
+    Fashion-MNIST's four files are in ``data``.
     """
     given = {**RUNS[name], **more}
     with tempfile.TemporaryDirectory() as folder:
         if given.get("data") == FASHION:
             accuracy.first_images(data, Path(folder))
             given["data"] = f"idx:{folder}"
-        run, seconds = digits.train(given, seed)
-    return {"seconds": seconds, **digits.accuracies(run), "warned": digits.warned(run)}
+        return digits.train(given, seed)[1]
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
