@@ -20,7 +20,7 @@ from coview.data.loader import Batches
 from coview.data.sources.pack import Mapped
 from coview.evaluation.neighbours import half_pays, nearest
 from coview.evaluation.rows import InMemory
-from coview.nn.compile import compiled, has_compiler
+from coview.nn.compile import has_compiler
 from coview.recipes.recipe import method_names
 from coview.testing import resolved
 from coview.training.loop import Metrics, _position, _step
@@ -76,7 +76,7 @@ def whole(run: Any) -> Once:
 
     def step() -> None:
         _step(run, next(batches), metrics)
-        if run.step % run.options.log_every == 0:
+        if run.step % run.settings.log_every == 0:
             metrics.read()
 
     return step
@@ -91,7 +91,7 @@ def views(run: Any) -> Once:
     batch, hook = next(run.batches.epoch(0)), run.method.manager.hook
 
     def once() -> Any:
-        with torch.no_grad(), compiled(run.options.compile):
+        with torch.no_grad(), run.compiling():
             return hook.generate_views(batch=batch, step=_position(run))
 
     return once

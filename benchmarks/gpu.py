@@ -111,7 +111,7 @@ def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
     rate = times * batch / statistics.median(seconds["step"])
     queue = [len(b) for n, b in run.method.named_buffers() if n.endswith("negatives.rows")]
     ratios = runner.compared(seconds, "step", "bare") + runner.compared(seconds, "views", "step")
-    found = {"ratios": ratios, "batch": batch, "precision": run.options.precision}
+    found = {"ratios": ratios, "batch": batch, "precision": run.settings.precision}
     found |= {**({"queue": queue[0]} if queue else {}), "images/s": round(rate)}
     try:
         return found | roofline.under_the_roof(bare, batch, rate)

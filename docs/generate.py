@@ -18,6 +18,7 @@ from coview.cli import main
 from coview.cli.evaluate import command as evaluate
 from coview.cli.main import COMMANDS
 from coview.hookspecs import HOOK_NAMES, LifeHooks, StepHooks
+from coview.registry import entries
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
@@ -45,10 +46,21 @@ def cli() -> str:
         result = CliRunner().invoke(main, [*path, "--help"], prog_name="coview")
         text = "\n".join(line.rstrip() for line in result.output.splitlines())
         if not path:
-            # Commands that plugins bring depend on what is installed.
-            text = "\n".join(li for li in text.splitlines() if "(brought by" not in li)
+            text = _own_commands(text)
         parts.append(f"## {' '.join(['coview', *path])}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
+
+
+def _own_commands(text: str) -> str:
+    """Leave out the commands that plugins bring, which depend on what is installed."""
+    brought = {entry.name for entry in entries("commands")}
+    kept, leaving = [], False
+    for line in text.splitlines():
+        if line.startswith("  ") and line[2:3].strip():
+            leaving = line.split()[0] in brought
+        if not leaving:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def readme() -> str:

@@ -285,9 +285,7 @@ def test_a_support_vector_machine(run: Run, refused: Run, trained: Path) -> None
     assert refused(
         *("evaluate", "linear", trained, "--protocol", "instdisc"),
         *("--epochs", 2, "--head-batch-size", 8),
-    ) == [
-        "A support vector machine is not trained in steps: leave out --epochs, --head-batch-size."
-    ]
+    ) == ["This protocol is not trained in steps: leave out --epochs, --head-batch-size."]
     assert "cost" in run("evaluate", "table", trained, "--json").json[-1]
 
 

@@ -27,6 +27,11 @@ WORDS = {
     "observers": "observer",
     "commands": "command",
     "studies": "study",
+    "optimizers": "optimizer",
+    "schedules": "schedule",
+    "protocols": "protocol",
+    "view_backends": "view-backend",
+    "catalogues": "catalogue",
 }
 
 

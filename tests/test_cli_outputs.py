@@ -222,9 +222,7 @@ def test_load_backbone_gives_the_features_of_the_run_itself(idx: Path, evaluates
             set={"evaluates": evaluates, "target.decay": 0.5},
         ),
         out=Path("r"),
-        device="cpu",
-        max_steps=3,
-        evaluate=False,
+        settings={"device": "cpu", "max_steps": 3, "evaluate": False},
     )
     trained = start(request)
     fit(trained)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 import torch
 
@@ -73,7 +72,9 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     run(*common, "--out", "cut", "--log-every", 1, "--max-steps", 4)
     assert checkpoint("cut")["step"] == 4
     assert not same(checkpoint("cut")["method"], checkpoint("whole")["method"])
-    answer = run("train", "--resume", "cut", "--log-every", 1, "--device", "cpu")
+    answer = run(
+        "train", "--resume", "cut", "--max-steps", "none", "--log-every", 1, "--device", "cpu"
+    )
     assert answer.stdout.endswith("run: cut\n")
     resumed, whole = checkpoint("cut"), checkpoint("whole")
     assert resumed["step"] == whole["step"] == 9
@@ -97,7 +98,7 @@ def test_metrics_of_whole_epochs_are_those_of_a_run_that_never_stopped(
     common = ("train", "moco", "--data", photos, *tiny, "--epochs", 2)
     run(*common, "--out", "whole")
     run(*common, "--out", "cut", "--max-steps", 3)
-    run("train", "--resume", "cut", "--device", "cpu")
+    run("train", "--resume", "cut", "--max-steps", "none", "--device", "cpu")
     assert metrics("cut") == metrics("whole")
 
 
@@ -116,20 +117,19 @@ def test_metrics_beyond_the_checkpoint_are_cut(run: Run, idx: Path, tiny: tuple[
     run("train", "simclr", *options, "--out", "r", "--max-steps", 4)
     with Path("r/metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 5, "epoch": 1.6667, "loss": 1.0}\n{"step": 6, "epo')
-    run("train", "--resume", "r", "--no-evaluate", "--log-every", 1, "--device", "cpu")
+    run("train", "--resume", "r", "--max-steps", "none", "--log-every", 1, "--device", "cpu")
     assert [entry["step"] for entry in metrics("r")] == [1, 2, 3, 4, 5, 6]
     assert metrics("r")[4]["loss"] != 1.0
 
 
-def request(idx: Path, out: str) -> Request:
+def request(idx: Path, out: str, **settings: Any) -> Request:
     changes = Changes(epochs=3, batch_size=16, backbone="resnet10-quarter")
     return Request(
         method="moco",
         data=f"idx:{idx}",
         changes=changes,
         out=Path(out),
-        device="cpu",
-        evaluate=False,
+        settings={"device": "cpu", "evaluate": False, **settings},
     )
 
 
@@ -182,7 +182,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(run: Run, idx: Path, observer: object,
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         fit(start(request(idx, "whole")))
-        cut = start(attrs.evolve(request(idx, "cut"), save_every="3"))
+        cut = start(request(idx, "cut", save_every="3"))
         cut.method.observe(observer, "interrupt")
         with pytest.raises(KeyboardInterrupt):
             fit(cut)
@@ -244,8 +244,8 @@ def test_what_cannot_be_resumed_is_refused(
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace("batch_size = 16", "batch_size = 8"), encoding="utf-8")
     assert refused("train", "--resume", "r", "--device", "cpu") == [
-        "This is not the run that was saved: batch_size was 16 and is now 8 "
-        "(--allow-change batch_size lets it change)."
+        "batch_size differs from the saved run (16, now 8). To change it, add: "
+        "--allow-change batch_size"
     ]
     file.write_text(text, encoding="utf-8")
     Path("r/checkpoints/last.pt").unlink()
@@ -268,4 +268,4 @@ def test_changed_data_are_noticed(
     run("train", "simclr", "--data", copy, *tiny, "--out", "r", "--max-steps", 1)
     next(copy.rglob("*.png")).unlink()
     (problem,) = refused("train", "--resume", "r", "--device", "cpu")
-    assert problem.startswith("This is not the run that was saved: data was ")
+    assert problem.startswith("data differs from the saved run (")

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from coview.recipes.run_settings import RunSettings
+
 Run = Callable[..., Any]
 METHODS = ("byol", "instdisc", "moco", "moco-v2", "simclr")
 SMALL_HEADS = {
@@ -84,12 +86,13 @@ def test_a_run_directory_holds_what_the_contract_says(
         "checkpoints/epoch-0002.pt",
     }
     written = recipe(path)
+    asked = {"seed": 5, "precision": "fp32", "workers": 0, "preset": "small", "device": "cpu"}
     assert written["run"] == {
+        **RunSettings().repeated(),
+        **asked,
         "data": f"idx:{idx}",
-        "seed": 5,
-        "precision": "fp32",
-        "workers": 0,
-        "preset": "small",
+        "compile": "off",
+        "observe": ["collapse"],
     }
     assert "presets" not in written and written["batch_size"] == 16
     assert written["data"]["size"] == 16 and written["negatives"]["use"] == "queue"
@@ -170,7 +173,7 @@ def test_the_recipe_that_a_run_leaves_repeats_it(
     data = ("--data", f"idx:{idx}", "--seed", 3, "--max-steps", 4)
     run("train", "moco-v2", *data, "--out", "a", *tiny, *changes, *SMALL_HEADS["moco-v2"])
     run("train", "a/recipe.toml", "--out", "b", "--device", "cpu")
-    assert recipe("b")["run"] == {**recipe("a")["run"], "preset": "none"}
+    assert recipe("b")["run"] == recipe("a")["run"]
     assert {**recipe("a"), "run": None} == {**recipe("b"), "run": None}
     first, second = weights("a"), weights("b")
     assert first.keys() == second.keys()

@@ -153,7 +153,7 @@ ONE_PROBLEM = {
     "nothing to train": (("train",), "Name a METHOD or recipe file to train, or a run to"),
     "a path where the data have none": (
         ("train", "moco", "--data", "digits:here"),
-        "The data set digits takes no path",
+        "The data set digits comes with scikit-learn and takes no path",
     ),
     "no path where the data need one": (
         ("train", "moco", "--data", "folder"),
@@ -173,7 +173,7 @@ ONE_PROBLEM = {
     ),
     "a data set that is not there": (
         ("train", "moco", "--data", "cifar10:nothing"),
-        "There is no cifar10 in nothing",
+        "The data set cifar10 is not in nothing",
     ),
     "a missing recipe file": (("train", "mine.toml"), "There is no recipe file mine.toml."),
     "a run that is not there": (
@@ -252,7 +252,7 @@ def test_an_empty_folder_and_one_without_images(refused: Refused) -> None:
 def test_a_batch_larger_than_the_data_set(refused: Refused, idx: Path) -> None:
     options = ("--data", f"idx:{idx}", "--backbone", "resnet10-quarter", *LIMIT)
     assert refused("train", "simclr", "--batch-size", 49, *options) == [
-        "The batch size must be 1 to 48, the number of training images: 49."
+        "The batch size must be between 1 and 48 (the number of training images), not 49."
     ]
 
 

@@ -180,7 +180,7 @@ def test_a_good_plugin_keeps_every_promise(plugin: Run, run: Run) -> None:
     assert tried == [promise.name for promise in PROMISES if not promise.slow]
     assert found["ok"] == len(tried) + 3 * 5 and found["failed"] == 0
     (accumulated,) = (r for r in found["results"] if r["promise"] == "accumulates")
-    assert accumulated["sentence"] == "a step equals the whole batch's"
+    assert accumulated["sentence"] == "a step in micro-batches equals one on the whole batch"
 
 
 LOSS = "return loss"
@@ -375,7 +375,7 @@ def test_promises_of_a_recipe_object_skip_what_is_of_packages() -> None:
     recipe = coview.recipe("simclr")
     by_name = {str(p): p for p in promises(recipe, only=["imports-no-torch", "builds"])}
     by_name["builds"]()
-    with pytest.raises(NotTried, match="not one that a package registers"):
+    with pytest.raises(NotTried, match="not registered by a package"):
         by_name["imports-no-torch"]()
     assert Subject(recipe).name == "simclr"
 

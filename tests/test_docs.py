@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -40,12 +42,60 @@ def test_the_readmes_table_is_the_measurement(
     assert digits.table(document) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_links_lead_somewhere() -> None:
-    import re
+PAGES = (
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *ROOT.glob("docs/*.md"),
+)
 
+
+def test_links_lead_somewhere() -> None:
     broken = []
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+    for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if "://" not in link and not (page.parent / link).exists():
                 broken.append(f"{page.name}: {link}")
     assert broken == []
+
+
+def defined(file: Path) -> set[str]:
+    """Return the names that a file defines: ``name``, and ``Class.name``."""
+    found = set()
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            targets = node.targets if isinstance(node, ast.Assign) else ()
+            found.update(prefix + t.id for t in targets if isinstance(t, ast.Name))
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(prefix + node.target.id)
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                found.add(prefix + node.name)
+            if isinstance(node, ast.ClassDef):
+                visit(node.body, f"{prefix}{node.name}.")
+
+    visit(ast.parse(file.read_text(encoding="utf-8")).body, "")
+    return found
+
+
+def not_there(text: str) -> Iterator[str]:
+    """Yield each ``folder/file.py:Name`` of a page that does not exist, as ``docs/`` writes it."""
+    for path, name in re.findall(r"`([\w./-]+\.py)(?::([\w.]+))?`", text):
+        places = (ROOT / "core/src/coview" / path, ROOT / path)
+        file = next((place for place in places if place.is_file()), None)
+        if file is None or (name and name not in defined(file)):
+            yield f"{path}:{name}"
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert sorted(set(not_there(text))) == []
+    assert len(re.findall(r"`[\w./-]+\.py", text)) > 80
+    wrong = "`hookspecs.py:ROLES` `hookspecs.py:RULES` `gone.py` `records.py:Step.read`"
+    assert list(not_there(wrong)) == ["hookspecs.py:RULES", "gone.py:"]
+
+
+def test_the_architecture_draws_the_floors() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"^ ?(\d+)  (\w.*?)  ", text, re.MULTILINE)
+    floors = load(ROOT / "tests" / "test_arrows.py").FLOORS
+    expected = [(str(number), " ".join(rooms)) for number, rooms in enumerate(floors)]
+    assert drawn == expected[::-1]

@@ -43,7 +43,9 @@ wanted = json.loads(sys.argv[1])
 changes = Changes(backbone="resnet10-quarter", **wanted["changes"])
 request = Request(
     method=wanted["method"], data="digits", changes=changes, out=pathlib.Path(wanted["out"]),
-    max_steps=wanted["steps"], save_every="2", log_every=1, evaluate=False,
+    settings={
+        "max_steps": wanted["steps"], "save_every": "2", "log_every": 1, "evaluate": False
+    },
 )
 run = start(request)
 run.method.observe(Killer(wanted["kill"]), "killer")

@@ -73,7 +73,7 @@ def test_what_differs_is_named() -> None:
     halved = {**whole, key: whole[key] / 2}
     with pytest.raises(ConformanceError, match=f"{key} on process 1 of 2 differs .* by 0.5 of"):
         compare(whole, [whole, halved], groups=False)
-    with pytest.raises(ConformanceError, match=f"{key} is not on one and on 2 processes alike"):
+    with pytest.raises(ConformanceError, match=f"{key} does not exist on both one and 2 processes"):
         compare(whole, [{k: v for k, v in whole.items() if k != key}, whole], groups=False)
     failed = RuntimeError("no")
     failed.add_note("in loss 'x'")

@@ -13,27 +13,28 @@ import pytest
 import coview
 from coview import Use
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.published import find_finetuning, find_probe
-from coview.recipes.protocols import GENERIC, Protocol, SupportVectors
+from coview.evaluation.published import SGD, SVM, find_finetuning, find_probe
+from coview.optim.protocols import GENERIC, Protocol, SupportVectors
+from coview.weights.card import WeightCard
 from coview.weights.exported import load_backbone
 
 Run = Callable[..., Any]
 MINE = {"source": "arXiv:0000.00000, table 9", "lr": 0.7, "epochs": 3, "drops": (0.5,)}
 
 
-def of(method: str) -> dict[str, Any]:
-    return {"method": method}
+def of(method: str) -> WeightCard:
+    return WeightCard(method=method, backbone="resnet50")
 
 
 def test_paper_is_the_probe_of_the_weights_method() -> None:
-    moco = find_probe("paper", of("moco"))
-    assert isinstance(moco, Protocol)
+    way, moco = find_probe("paper", of("moco"))
+    assert way is SGD and isinstance(moco, Protocol)
     assert (moco.lr, moco.epochs, moco.drops) == (30.0, 100, (0.6, 0.8))
-    byol = find_probe("byol", of("moco"))
+    byol = find_probe("byol", of("moco"))[1]
     assert isinstance(byol, Protocol) and byol.nesterov
-    assert find_probe("coview-byol:byol", of("moco")) == byol
-    machine = find_probe("paper", of("instdisc"))
-    assert isinstance(machine, SupportVectors) and machine.cost == 1.0
+    assert find_probe("coview-byol:byol", of("moco")) == (SGD, byol)
+    way, machine = find_probe("paper", of("instdisc"))
+    assert way is SVM and isinstance(machine, SupportVectors) and machine.cost == 1.0
 
 
 def test_what_nobody_published() -> None:
@@ -53,11 +54,11 @@ def test_what_nobody_published() -> None:
 
 
 def test_fine_tuning_as_published_or_by_the_cores_own_choice() -> None:
-    swav = find_finetuning(None, of("swav"), "10%")
+    swav = find_finetuning(None, of("swav"), "10%")[1]
     assert (swav.lr, swav.head_lr, swav.epochs) == (0.01, 0.2, 20)
-    few = find_finetuning("swav", of("moco"), "1%")
+    few = find_finetuning("swav", of("moco"), "1%")[1]
     assert (few.lr, few.head_lr) == (0.02, 5.0)
-    own = find_finetuning(None, of("moco"), "1%")
+    own = find_finetuning(None, of("moco"), "1%")[1]
     assert own.source == "coview's own choice: none is published for 'moco'"
     assert (own.lr, own.epochs) == (GENERIC.lr, 60)
 
@@ -102,7 +103,7 @@ def test_a_probe_is_a_setting_like_any_other(run: Run, refused: Run) -> None:
         "probe has no setting 'rate'. Its keys: "
         + ", ".join(field.name for field in attrs.fields(Protocol))
         + ".",
-        "There is no way to finetune called 'svm'. Choose from: none, sgd.",
+        "Evaluation protocol 'svm' (package coview) cannot be used for finetune.",
     ]
     assert "must be > 0" in refused("show", "moco", "--set", "probe.lr=0")[0]
 
@@ -134,7 +135,8 @@ def test_a_probe_follows_the_preset(run: Run) -> None:
 
 
 def test_weights_that_say_something_else_than_this_version_knows() -> None:
-    with pytest.raises(CoviewError, match="no way to probe called 'forest'"):
-        find_probe("paper", {"method": "x", "published": {"probe": {"use": "forest"}}})
+    with pytest.raises(CoviewError, match="no evaluation protocol called 'forest'"):
+        find_probe("paper", attrs.evolve(of("x"), published={"probe": {"use": "forest"}}))
     with pytest.raises(CoviewError, match="probe has no setting 'rate'"):
-        find_probe("paper", {"method": "x", "published": {"probe": {"use": "sgd", "rate": 1}}})
+        kept = {"probe": {"use": "sgd", "rate": 1}}
+        find_probe("paper", attrs.evolve(of("x"), published=kept))

@@ -163,11 +163,11 @@ REFUSED = {
     ),
     "InfoNCE without negatives": (
         ("moco", "--use", "negatives=none"),
-        "loss 'info-nce' needs negatives: the positive is told from them.",
+        "loss 'info-nce' needs negatives: it compares the positive with them.",
     ),
     "a queue of another width": (
         ("moco", "--set", "negatives.dim=64"),
-        "negatives 'queue' keeps vectors of width 64, but the encoder gives 128",
+        "negatives 'queue' keeps vectors of width 64, but the encoder's have width 128",
     ),
     "a shared target with views of which one is the query": (
         ("moco", "--use", "target=shared"),

@@ -87,12 +87,9 @@ def test_the_readmes_example_is_listed_trained_and_recomposed(
     refused = ("without negatives", "out of range")
     for name in (name for name in commands if name not in (*refused, "doctor")):
         assert answers[name][0] == 0, answers[name]
-    assert {
-        "kind": "losses",
-        "name": "triplet",
-        "package": "coview-triplet",
-        "version": "0.1.0",
-    } in (json.loads(answers["list"][1]))
+    (listed,) = (each for each in json.loads(answers["list"][1]) if each["name"] == "triplet")
+    assert (listed["package"], listed["version"]) == ("coview-triplet", "0.1.0")
+    assert listed["description"]
     roles = json.loads(answers["lineage"][1])[0]["roles"]
     assert roles["loss"] == [{"name": "triplet", "package": "coview-triplet"}]
     assert roles["negatives"] == [{"name": "in-batch", "package": "coview-cpc"}]
@@ -394,4 +391,177 @@ def test_a_command_that_a_package_brings(run: Run, package: Run) -> None:
     assert "greet" in run("--help").stdout
     assert failed(run, "gret", "you", status=2).startswith(
         "There is no command called 'gret'. Did you mean 'greet'?"
+    )
+
+
+ENGINE = """
+    import attrs
+    import torch
+    from torch import nn
+
+    from coview.components import EvaluationProtocol
+    from coview.optim.optimizers import OptimizerMaker, OptimizerSettings
+    from coview.optim.schedules import LearningRateSchedule
+    from coview.settings import setting
+    from coview.views import Chain
+    from coview.views.operations import ViewBackend
+
+    class Signs(OptimizerMaker):
+        "Steps of one size, whatever the gradient's."
+
+        @attrs.frozen
+        class Settings(OptimizerSettings):
+            twist: float = setting(0.5, "of nothing")
+
+        @staticmethod
+        def make(groups, settings, device):
+            return torch.optim.Rprop(groups, lr=settings.lr)
+
+    class Half(LearningRateSchedule):
+        "Half the rate, always."
+
+        @attrs.frozen
+        class Settings:
+            share: float = setting(0.5, "of the peak")
+
+        def __init__(self, settings, plan):
+            self.share = settings.share
+
+        def rate(self, peak, number):
+            return peak * self.share
+
+    @attrs.frozen
+    class Guess:
+        classes: int = setting(3, "to guess from")
+
+    @attrs.frozen
+    class Guessed:
+        top1: float
+        top5: float
+        mean_per_class: float
+        train_images: int
+        test_images: int
+
+        def as_dict(self):
+            return {"protocol": "a guess", **attrs.asdict(self)}
+
+    class Guessing(EvaluationProtocol):
+        "Guess."
+
+        probe_settings = Guess
+
+        @staticmethod
+        def probe(network, data, settings, *, seed, batch_size, device, workers, save):
+            share = 1 / settings.classes
+            return Guessed(share, 1.0, share, len(data.train), len(data.test))
+
+    class Plain(ViewBackend):
+        "The whole image, as it is."
+
+        @staticmethod
+        def chain(descriptions, last, compile, dtype):
+            size = descriptions[0].size
+            return Chain([lambda image: image[:, :size, :size], last])
+
+    class Few:
+        title = "few"
+
+        @staticmethod
+        def find(name):
+            return few if name == "few-features" else None
+
+        @staticmethod
+        def names():
+            return ["few-features"]
+
+    def few(channels, image_size, settings):
+        net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, 8))
+        net.num_features = 8
+        return net
+"""
+ENGINE_POINTS = {
+    "optimizers:signs": "Signs",
+    "schedules:half": "Half",
+    "protocols:guess": "Guessing",
+    "view_backends:plain": "Plain",
+    "catalogues:backbones": "Few",
+}
+
+
+def test_a_stranger_brings_what_the_core_brings(
+    run: Run, refused: Run, package: Run, idx: Path, tiny: tuple[str, ...]
+) -> None:
+    """Optimisers, schedules, protocols, view backends, catalogues: registered in the same way."""
+    package("coview-engine", ENGINE_POINTS, ENGINE)
+    listed = run("list", "optimizers", "--json").json
+    owners = {e["name"]: e["package"] for e in listed}
+    assert (owners["sgd"], owners["signs"]) == ("coview", "coview-engine")
+    assert "Steps of one size" in run("list", "optimizers").stdout
+    parts = ("--use", "optimizer=signs", "--set", "optimizer.lr=0.25", "--use", "schedule=half")
+    parts += ("--set", "views.backend=plain", "--use", "probe=guess", "--set", "probe.classes=4")
+    options = ("--data", f"idx:{idx}", *tiny, "--max-steps", 2, "--no-evaluate")
+    run("train", "simclr", *options, *parts, "--backbone", "few-features", "--out", "r")
+    lines = Path("r/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[-1])["lr"] == 0.125
+    recipe = tomllib.loads(Path("r/recipe.toml").read_text(encoding="utf-8"))
+    assert recipe["optimizer"]["twist"] == 0.5 and recipe["schedule"]["share"] == 0.5
+    facts = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
+    assert facts["packages"]["coview-engine"] == "1.0"
+    said = run("evaluate", "linear", "r", "--protocol", "paper", "--json").json
+    assert (said["protocol"], said["top1"]) == ("a guess", 0.25)
+    assert refused("show", "simclr", "--use", "optimizer=sings", "--set", "schedule.shar=1") == [
+        "There is no optimizer called 'sings'. Did you mean 'signs'? Choose from: adamw, larc, "
+        "lars, sgd, signs.",
+        "schedule has no setting 'shar'. Its keys: warmup_epochs, warmup_start, warmup_count, "
+        "warmup_closed, final, per, first_epoch.",
+    ]
+    (problem,) = refused("show", "simclr", "--set", "views.backend=plane")
+    assert "Did you mean 'plain'?" in problem
+    (problem,) = refused("show", "simclr", "--backbone", "few-feature")
+    assert problem == (
+        "There is no backbone called 'few-feature', neither registered nor in timm or few. Did "
+        "you mean 'few-features'?"
+    )
+    (problem,) = refused("show", "simclr", "--use", "finetune=guess")
+    assert problem == (
+        "Evaluation protocol 'guess' (package coview-engine) cannot be used for finetune."
+    )
+
+
+SLIPS = {
+    "passes_gradients = True": "'passes_gradients' that coview does not know. Did you mean "
+    "'passes_gradient'?",
+    "needs = {'negative': 'told from'}": "needs must name roles",
+    "def gaurds(self): return ()": "'gaurds', which coview does not know. Did you mean 'guards'?",
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_in_an_attribute_is_found_before_anything_is_built(
+    run: Run, package: Run, slip: str
+) -> None:
+    source = LOSS.replace("        @attrs.frozen\n", f"        {slip}\n\n        @attrs.frozen\n")
+    package("coview-x", POINT, source)
+    problem = failed(run, "train", "simclr", "--use", "loss=x", "--dry-run")
+    assert problem.startswith("loss 'x' of package coview-x") and SLIPS[slip] in problem
+
+
+def test_a_group_of_parameters_that_there_are_none_of(
+    run: Run, package: Run, idx: Path, tiny: tuple[str, ...]
+) -> None:
+    """A slip in a pattern would leave the parameters that were meant as they are."""
+    source = LOSS.replace(
+        "        @hookimpl\n",
+        "            self.scale = torch.nn.Parameter(torch.ones(()))\n\n"
+        "        def parameter_groups(self):\n"
+        "            from coview.components import ParameterGroup\n"
+        "            return {'scales': ParameterGroup(fixed_rate=True)}\n\n"
+        "        @hookimpl\n",
+    )
+    package("coview-x", POINT, source)
+    options = ("--data", f"idx:{idx}", *tiny, "--max-steps", 1, "--no-evaluate")
+    problem = failed(run, "train", "simclr", *options, "--use", "loss=x")
+    assert problem == (
+        "Loss.parameter_groups() names 'scales', which no parameter matches. Its parameters start "
+        "with: scale."
     )

@@ -34,7 +34,7 @@ def test_trains_and_resumes(
     arguments = ["train", method, "--data", data, "--epochs", 2, *tiny, *sets]
     run(*arguments, "--out", whole)
     run(*arguments, "--out", halves, "--max-steps", 2)
-    run("train", "--resume", halves)
+    run("train", "--resume", halves, "--max-steps", "none")
     ends = [coview.load_backbone(path).backbone.state_dict() for path in (whole, halves)]
     assert all((ends[0][name] == ends[1][name]).all() for name in ends[0])
     text = (whole / "metrics.jsonl").read_text()

@@ -31,8 +31,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
             data="digits",
             changes=changes,
             out=tmp_path / "run",
-            evaluate=False,
-            device=device,
+            settings={"evaluate": False, "device": device},
         )
     )
     begun.method.train()

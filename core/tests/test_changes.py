@@ -12,7 +12,7 @@ import torch
 import coview
 from coview.errors import RequestError
 from coview.testing import same
-from coview.training.changes import differences, refuse_others
+from coview.training.resume import differences, refuse_others
 
 BEFORE = {
     "recipe": 'epochs = 3\n[loss]\nuse = "info-nce"\ntemperature = 0.1\n[data]\nsize = 32\n',
@@ -61,7 +61,8 @@ def test_only_what_is_named_may_change(allowed: tuple[str, ...], refused: list[s
     assert len(problems) == len(refused)
     for key, problem in zip(refused, problems, strict=True):
         old, new = ALL[key]
-        assert f"{key} was {old!r} and is now {new!r} (--allow-change {key} " in problem
+        assert f"{key} differs from the saved run ({old!r}, now {new!r})." in problem
+        assert problem.endswith(f"--allow-change {key}")
 
 
 def test_a_name_that_allows_nothing_is_refused_with_the_nearest() -> None:
@@ -80,7 +81,12 @@ OPTIONS: dict[str, Any] = {
     "evaluate": False,
     "progress": False,
 }
-GO_ON: dict[str, Any] = {"device": "cpu", "evaluate": False, "progress": False}
+GO_ON: dict[str, Any] = {
+    "device": "cpu",
+    "evaluate": False,
+    "progress": False,
+    "max_steps": "none",
+}
 
 
 def images(count: int) -> torch.Tensor:
@@ -126,11 +132,12 @@ def test_a_change_that_changes_nothing_is_the_same_run(cut: Path, tmp_path: Path
     whole = coview.train("simclr", data=images(60), out=tmp_path / "w", epochs=2, **OPTIONS)
     coview.train(resume=cut, data=images(60), epochs=2, batch_size=16, **GO_ON)
     assert same(state(cut)["method"], state(whole.path)["method"])
-    assert "changes" not in json.loads((cut / "run.json").read_text())
+    (change,) = json.loads((cut / "run.json").read_text())["changes"]
+    assert set(change["changed"]) == {"max_steps"}, "which is asked for, and changes no number"
 
 
 def test_changed_data_are_counted_by_the_new_epochs(cut: Path) -> None:
-    with pytest.raises(RequestError, match=r"data was .* and is now .*--allow-change data "):
+    with pytest.raises(RequestError, match=r"data differs .*: --allow-change data"):
         coview.train(resume=cut, data=images(80), **GO_ON)
     run = coview.train(resume=cut, data=images(80), allow_change="data", **GO_ON)
     assert run.step == 8 and run.plan.steps_per_epoch == 4

@@ -13,13 +13,12 @@ import torch
 import coview
 from coview import Batch, Encoded, Plan, Step, Targets
 from coview.errors import CoviewError, RequestError
-from coview.guards import guards_of
 from coview.method.module import Method, build_method
 from coview.recipes.configure import Changes, configure
 from coview.testing import Synchronisations
 from coview.training.checkpoints import read
 from coview.training.observers.collapse import CollapseObserver, measured, watched
-from coview.training.observers.collapse_signs import cause
+from coview.training.observers.collapse_signs import cause, guards_of
 
 SIZE: dict[str, Any] = {
     "epochs": 1,
@@ -244,7 +243,12 @@ def test_a_resumed_run_reads_what_the_whole_one_does(tmp_path: Path) -> None:
     whole = coview.train("byol", images(), out=tmp_path / "whole", log_every=1, **watch, **SIZE)
     coview.train("byol", images(), out=tmp_path / "half", log_every=1, max_steps=3, **watch, **SIZE)
     half = coview.train(
-        resume=tmp_path / "half", data=images(), log_every=1, evaluate=False, progress=False
+        resume=tmp_path / "half",
+        data=images(),
+        max_steps="none",
+        log_every=1,
+        evaluate=False,
+        progress=False,
     )
     read_rows = [[row for row in run.metrics if "collapse/std" in row] for run in (whole, half)]
     assert len(read_rows[0]) == whole.step // 2 == 4

@@ -276,7 +276,7 @@ def test_identities_of_any_size_and_layout() -> None:
 def test_a_second_derivative_is_refused_in_words() -> None:
     made, records = step(0)
     loss = softmax_loss(*records, cosine=True, temperature=0.1)
-    with pytest.raises(CoviewError, match=r"cannot be differentiated twice.*comparison.candidates"):
+    with pytest.raises(CoviewError, match=r"cannot be differentiated twice.*similarity.candidates"):
         torch.autograd.grad(loss, made[0], create_graph=True)
 
 

@@ -173,7 +173,7 @@ def generator() -> Iterator[int]:
 
 
 BAD: list[tuple[Any, str]] = [
-    (3, r"Data can be an array .*; not int\."),
+    (3, r"Data can be an array .*, not int\."),
     ({"images": COLOUR}, "not dict"),
     ("text", "not str"),
     (generator(), "not generator"),
@@ -182,22 +182,22 @@ BAD: list[tuple[Any, str]] = [
     (attrs.make_class("Endless", [], bases=(torch.utils.data.Dataset,))(), "has no length"),
     (COLOUR[:0], "hold no images"),
     ([], "hold no images"),
-    (COLOUR.int(), "must be uint8, or float in .*: these are int32"),
-    (COLOUR.numpy().astype(object), "must be uint8 or float: these are object"),
-    (COLOUR > 3, "these are bool"),
-    (COLOUR.float(), r"must be in \[0, 1\]: these run from 0 to 250"),
-    (COLOUR / 255 - 1, "these run from -1"),
+    (COLOUR.int(), "must be uint8, or float in .*, not int32"),
+    (COLOUR.numpy().astype(object), "must be uint8 or float, not object"),
+    (COLOUR > 3, "not bool"),
+    (COLOUR.float(), r"must be in \[0, 1\], but run from 0 to 250"),
+    (COLOUR / 255 - 1, "but run from -1"),
     (COLOUR / torch.zeros(()), r"must be in \[0, 1\]"),
-    (torch.zeros(4, 5, 6, 7), r"1 or 3 channels: \(4, 5, 6, 7\)"),
-    (torch.zeros(4, 5), r"must be of shape .*: \(4, 5\)"),
-    (torch.zeros(4, 3, 0, 7), "must be of shape"),
-    ((COLOUR, LABELS[:5]), r"one label an image, 20: \(5,\)"),
-    ((COLOUR, LABELS[:, None]), r"one label an image, 20: \(20, 1\)"),
+    (torch.zeros(4, 5, 6, 7), r"1 or 3 channels, not \(4, 5, 6, 7\)"),
+    (torch.zeros(4, 5), r"must have the shape .*, not \(4, 5\)"),
+    (torch.zeros(4, 3, 0, 7), "must have the shape"),
+    ((COLOUR, LABELS[:5]), r"one label per image, so shape \(20,\), not \(5,\)"),
+    ((COLOUR, LABELS[:, None]), r"one label per image, so shape \(20,\), not \(20, 1\)"),
     ((COLOUR, LABELS - 1), "whole numbers from 0"),
     ((COLOUR, LABELS / 2), "whole numbers from 0"),
-    (Records(["a", "b"]), "image is str"),
-    (Records([{"image": COLOUR[0]}]), "image is dict"),
-    (Records([()]), "image is tuple"),
+    (Records(["a", "b"]), "image is of type str"),
+    (Records([{"image": COLOUR[0]}]), "image is of type dict"),
+    (Records([()]), "image is of type tuple"),
     (Records([(COLOUR[0], 1), (COLOUR[1], None)]), "1 of 2 images have no label"),
     (Records([Image.fromarray(np.full((8, 8), -1, np.int32))]), "An image cannot be used: its va"),
 ]
@@ -211,5 +211,5 @@ def test_what_cannot_be_used(thing: Any, sentence: str) -> None:
 
 def test_a_bad_item_in_a_worker_is_one_sentence() -> None:
     items = Records([*COLOUR[:10], "text", *COLOUR[10:]])
-    with pytest.raises(RequestError, match=r"^An item must be .*: the image is str\.$"):
+    with pytest.raises(RequestError, match=r"^An item must be .*, but its image is of type str\.$"):
         from_object(items, DEFAULT, workers=1)

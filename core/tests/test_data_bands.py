@@ -85,7 +85,7 @@ def test_values_of_other_types(values: np.ndarray, expected: list[int]) -> None:
     [
         (np.array([[np.nan, 0.0]]), "run from nan"),
         (np.array([[-1, 0]], np.int16), "from -1 to 0, not within 0 to 65535"),
-        (np.array([["a"]]), "no numbers that a pixel can have"),
+        (np.array([["a"]]), "not numbers that a pixel can have"),
     ],
 )
 def test_values_that_are_no_pixels(values: np.ndarray, message: str) -> None:
@@ -118,7 +118,7 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
 def test_channels_are_repeated_weighed_or_refused() -> None:
     grey, five = torch.full((1, 4, 4), 7, dtype=torch.uint8), torch.zeros(5, 4, 4)
     assert torch.equal(fit(grey, 4, 6), grey.expand(6, 4, 4))
-    with pytest.raises(RequestError, match="5 channels, and data.channels = 3 asks for others"):
+    with pytest.raises(RequestError, match="5 channels, which cannot become data.channels = 3"):
         fit(five, 4, 3)
 
 

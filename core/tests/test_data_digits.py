@@ -61,5 +61,5 @@ def test_digits_in_colour() -> None:
 
 
 def test_digits_take_no_path() -> None:
-    with pytest.raises(RequestError, match=r"digits takes no path.*'/data/digits'"):
+    with pytest.raises(RequestError, match=r"digits .* takes no path.*'/data/digits'"):
         Digits("/data/digits")

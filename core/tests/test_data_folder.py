@@ -96,7 +96,7 @@ def test_one_class_folder_counts_as_unlabelled(tmp_path: Path) -> None:
     write(tmp_path, *many("all"))
     data = Folder(str(tmp_path)).load(DataSettings())
     assert data.train.labels is None and data.classes == ()
-    assert any("one class folder only" in note for note in data.notes)
+    assert any("only one class folder" in note for note in data.notes)
 
 
 def test_only_images_count(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_size_and_channels_can_be_chosen(tmp_path: Path) -> None:
     write(tmp_path, *many("a", 5), *many("b", 5), size=(20, 30))
     data = Folder(str(tmp_path)).load(DataSettings(size=12, channels=1))
     assert data.train.resident.shape == (8, 1, 12, 12)
-    assert "Images are resized to 12 pixels a side." in data.notes
+    assert "Images are resized to 12 pixels per side." in data.notes
 
 
 def test_mean_and_std(tmp_path: Path) -> None:

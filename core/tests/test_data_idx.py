@@ -71,7 +71,7 @@ def test_other_dimensions_are_refused(tmp_path: Path, dims: int) -> None:
 
 def test_other_types_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "floats", struct.pack(">BBBB3I", 0, 0, 0x0D, 3, 1, 1, 1) + bytes(4))
-    with pytest.raises(RequestError, match="no IDX file of unsigned bytes in 3 dimensions"):
+    with pytest.raises(RequestError, match="not an IDX file of unsigned bytes in 3 dimensions"):
         read_idx(tmp_path / "floats", 3)
 
 
@@ -80,9 +80,7 @@ def test_a_file_of_the_wrong_length(tmp_path: Path, change: int) -> None:
     content = idx(images(2, 3, 4))
     content = content[:change] if change < 0 else content + bytes(change)
     write(tmp_path / "train-images-idx3-ubyte", content)
-    with pytest.raises(
-        CoviewError, match=rf"promises 24 bytes of data, and there are {24 + change}"
-    ):
+    with pytest.raises(CoviewError, match=rf"promises 24 bytes of data, but it has {24 + change}"):
         Idx(str(tmp_path)).load(DataSettings())
 
 
@@ -105,7 +103,7 @@ def test_damaged_gzip(tmp_path: Path, damage: str) -> None:
 def test_labels_that_do_not_match(tmp_path: Path) -> None:
     write(tmp_path / "train-images-idx3-ubyte", idx(images(4)))
     write(tmp_path / "train-labels-idx1-ubyte", idx(torch.zeros(3)))
-    with pytest.raises(CoviewError, match=r"holds 4 images, but .*labels-idx1-ubyte 3 labels"):
+    with pytest.raises(CoviewError, match=r"has 4 images, but .*labels-idx1-ubyte has 3 labels"):
         Idx(str(tmp_path)).load(DataSettings())
 
 

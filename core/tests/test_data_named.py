@@ -179,21 +179,21 @@ SETS = [named.CIFAR10, named.CIFAR100, named.STL10, named.SVHN, named.MNIST, nam
 
 @pytest.mark.parametrize("cls", SETS)
 def test_a_missing_set_says_where_and_how(tmp_path: Path, cls: type[named.Named]) -> None:
-    sentence = rf"no {cls.kind} in {tmp_path} \(no .*{cls.holds}\).*{cls.kind}:PATH.*--download"
+    sentence = rf"{cls.kind} is not in {tmp_path} \(no .*{cls.holds}\).*{cls.kind}:PATH.*--download"
     with pytest.raises(RequestError, match=sentence):
         cls(str(tmp_path))
     assert cls(str(tmp_path), download=True).download
 
 
 def test_a_missing_imagenet_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"no ImageNet in .*ILSVRC2012_img_train\.tar"):
+    with pytest.raises(RequestError, match=r"ImageNet is not in .*ILSVRC2012_img_train\.tar"):
         named.ImageNet(str(tmp_path), download=True)
 
 
 def test_a_damaged_set(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     # Here torchvision's own check is at work: these are not the published files.
-    with pytest.raises(CoviewError, match=r"cifar10 in .* cannot be read: .*delete them and fetch"):
+    with pytest.raises(CoviewError, match=r"cifar10 in .* cannot be read: .*delete them and down"):
         named.CIFAR10(str(tmp_path)).load(DataSettings())
 
 

@@ -154,10 +154,10 @@ def test_places_that_are_taken(tmp_path: Path) -> None:
     (tmp_path / "full" / "thing").write_text("mine")
     (tmp_path / "empty").mkdir()
     for name in ("file", "full"):
-        with pytest.raises(RequestError, match=f"{name} is there already"):
+        with pytest.raises(RequestError, match=f"{name} already exists"):
             pack(data, tmp_path / name)
     packed(data, tmp_path / "empty")
-    with pytest.raises(RequestError, match="there already"):
+    with pytest.raises(RequestError, match="already exists"):
         pack(data, tmp_path / "empty")
 
 
@@ -173,7 +173,7 @@ def test_signals_are_not_packed(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = open_source(str(photos(tmp_path / "photos"))).load(LAZILY)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("", (), {"free": 1 << 20})())
-    with pytest.raises(CoviewError, match=r"needs 0\.0 GiB, and 0\.0 GiB are free"):
+    with pytest.raises(CoviewError, match=r"needs 0\.0 GiB, but only 0\.0 GiB are free"):
         pack(data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -212,7 +212,7 @@ def damage(path: Path, **changes: Any) -> None:
 def test_damaged_packs(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="needs a path"):
         Packed(None)
-    with pytest.raises(RequestError, match=r"is no pack: .* coview pack DATA --out"):
+    with pytest.raises(RequestError, match=r"is not a pack: .* coview pack DATA --out"):
         Packed(str(tmp_path))
     data = open_source(str(photos(tmp_path / "photos"))).load(LAZILY)
     out = tmp_path / "out"

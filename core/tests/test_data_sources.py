@@ -75,7 +75,7 @@ def test_a_path_alone_is_a_folder() -> None:
         ("digit:/p", "Did you mean 'digits'"),
         ("", "no data set called ''"),
         ("/no/such", r"^There is no folder /no/such\.$"),
-        ("birds", "There is no such folder either"),
+        ("birds", "There is no folder of that name either"),
     ],
 )
 def test_what_is_neither(text: str, sentence: str) -> None:
@@ -103,7 +103,7 @@ def test_open_source(tmp_path: Path) -> None:
 
 def test_open_source_passes_download_on() -> None:
     assert open_source("cifar10:/nowhere", download=True).download  # type: ignore[attr-defined]
-    with pytest.raises(RequestError, match="fetch it with --download"):
+    with pytest.raises(RequestError, match="or add --download"):
         open_source("cifar10:/nowhere")
 
 

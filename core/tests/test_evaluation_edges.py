@@ -19,7 +19,7 @@ from coview.evaluation.knn import evaluate_knn
 from coview.evaluation.linear import evaluate_linear
 from coview.evaluation.retrieval import identities, retrieve
 from coview.evaluation.svm import evaluate_svm
-from coview.recipes.protocols import FineTuning, Protocol, SupportVectors
+from coview.optim.protocols import FineTuning, Protocol, SupportVectors
 from coview.weights.exported import ExportedBackbone
 
 

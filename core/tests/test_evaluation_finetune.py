@@ -16,7 +16,7 @@ from coview.errors import RequestError
 from coview.evaluation.features import state_hash
 from coview.evaluation.finetune import finetune
 from coview.nn.backbones import BackboneSettings, find_backbone
-from coview.recipes.protocols import FineTuning
+from coview.optim.protocols import FineTuning
 from coview.weights.checkpoint import cut
 from coview.weights.exported import ExportedBackbone
 

@@ -28,7 +28,7 @@ from coview.evaluation.classifier import (
 from coview.evaluation.features import features, state_hash
 from coview.evaluation.linear import Setting, best_head, evaluate_linear, train_heads
 from coview.evaluation.metrics import accuracies
-from coview.recipes.protocols import Protocol
+from coview.optim.protocols import Protocol
 from coview.weights.exported import ExportedBackbone
 
 

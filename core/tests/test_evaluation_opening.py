@@ -24,7 +24,7 @@ from coview.evaluation.classifier import evaluate_probe, scores_of
 from coview.evaluation.linear import evaluate_linear
 from coview.evaluation.svm import evaluate_svm
 from coview.nn.backbones import BackboneSettings, find_backbone
-from coview.recipes.protocols import Protocol, SupportVectors
+from coview.optim.protocols import Protocol, SupportVectors
 from coview.testing import same
 from coview.weights import open as opening
 from coview.weights.classifier import Classifier, load_classifier, save_classifier

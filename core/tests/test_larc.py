@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from coview.optim.groups import make_optimizer, set_weight_decay
 from coview.optim.lars import LARC, LARS
-from coview.optim.optimizers import OPTIMIZERS, make_optimizer, set_weight_decay
 from coview.plan import Plan
 from coview.records import Step
+from coview.registry import entries, find
 from coview.schedules import cosine
 
 
@@ -86,12 +87,12 @@ class Two(nn.Module):
         self.components = nn.ModuleDict({"encoder": part})
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", [entry.name for entry in entries("optimizers")])
 def test_a_parameter_without_gradient_rests_and_then_starts_as_if_new(name: str) -> None:
     """Freezing means no gradient at all; decay and momentum must not move it, nor stumble."""
     torch.manual_seed(0)
     method = Two()
-    maker = OPTIMIZERS[name]
+    maker = find("optimizers", name).load()
     plan, cpu = Plan(), torch.device("cpu")
     made = make_optimizer(maker, maker.Settings(lr=0.1, weight_decay=0.1), method, plan, cpu)
     part: Any = method.components["encoder"]
@@ -115,7 +116,7 @@ def test_a_parameter_without_gradient_rests_and_then_starts_as_if_new(name: str)
 
 
 def test_weight_decay_may_be_a_schedule() -> None:
-    maker = OPTIMIZERS["adamw"]
+    maker = find("optimizers", "adamw").load()
     settings = maker.Settings(weight_decay=cosine(0.04, 0.4), exclude_norm_and_bias=True)
     made = make_optimizer(maker, settings, Two(), Plan(), torch.device("cpu"))
     decays = {group["scheduled_decay"]: group for group in made.param_groups}

@@ -13,7 +13,7 @@ from coview.errors import CoviewError, PluginError
 from coview.hookspecs import hookimpl
 from coview.method.module import Method
 from coview.method.neutral import NoNegatives, Shared
-from coview.method.relay import Component
+from coview.method.relay import BuiltComponent
 from coview.nn.encoder import Encoder, EncoderSettings
 from coview.plan import Layout, Plan
 from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
@@ -52,7 +52,9 @@ class Flat(nn.Module):
 class Distance(nn.Module):
     """Mean squared distance; records what it was given."""
 
-    negatives: tuple[Negatives, ...] = ()
+    def __init__(self) -> None:
+        super().__init__()
+        self.negatives: tuple[Negatives, ...] = ()
 
     @hookimpl
     def compute_loss(
@@ -92,11 +94,11 @@ class Memory(nn.Module):
         self.calls.append(f"update_target {batch.indices.tolist()}")
 
 
-def component(role: str, module: nn.Module, *more: str, name: str = "") -> Component:
-    return Component(name or role, module, (role, *more), f"my-{role}", "coview-test")
+def component(role: str, module: nn.Module, *more: str, name: str = "") -> BuiltComponent:
+    return BuiltComponent(name or role, module, (role, *more), f"my-{role}", "coview-test")
 
 
-def a_method(*extra: Component, **replaced: nn.Module) -> Method:
+def a_method(*extra: BuiltComponent, **replaced: nn.Module) -> Method:
     parts = {
         "views": TwoViews(),
         "encoder": Flat(),
@@ -356,5 +358,5 @@ def test_the_copy_without_predictor() -> None:
 
 
 def test_too_many_groups_are_refused() -> None:
-    with pytest.raises(Exception, match="norm_groups = 8 leaves batch normalisation 1 image"):
+    with pytest.raises(Exception, match="norm_groups = 8 leaves 1 image"):
         an_encoder(norm_groups=8)

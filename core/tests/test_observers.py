@@ -82,7 +82,12 @@ def test_an_object_observes_and_its_state_goes_through_the_checkpoint(tmp_path):
 
     again = Counter()
     coview.train(
-        resume=tmp_path / "r", data=images, evaluate=False, observe=[again], progress=False
+        resume=tmp_path / "r",
+        data=images,
+        max_steps="none",
+        evaluate=False,
+        observe=[again],
+        progress=False,
     )
     assert (again.steps, again.started) == (3, 1)
     facts = json.loads((tmp_path / "r" / "run.json").read_text())

@@ -69,8 +69,8 @@ def test_a_step_is_softmax_regression_on_standardised_features() -> None:
                 bias_slope[label] += wrong
         velocity, drift = 0.9 * velocity + slope, 0.9 * drift + bias_slope
         weights, biases = weights - 0.25 * velocity, biases - 0.25 * drift
-    np.testing.assert_allclose(own.state["weights"].numpy(), weights, atol=1e-5)
-    np.testing.assert_allclose(own.state["biases"].numpy(), biases, atol=1e-5)
+    np.testing.assert_allclose(own.state_dict()["weights"].numpy(), weights, atol=1e-5)
+    np.testing.assert_allclose(own.state_dict()["biases"].numpy(), biases, atol=1e-5)
     np.testing.assert_allclose(own.state["mean"].numpy(), mean, atol=1e-6)
     np.testing.assert_allclose(own.state["variance"].numpy(), variance, atol=1e-6)
 
@@ -127,7 +127,9 @@ def test_it_learns_beside_the_network_and_goes_on_where_it_was(tmp_path: Path) -
         "online_probe_mean_per_class",
     }
     train(tmp_path / "halves", steps=9)
-    coview.train(resume=tmp_path / "halves", data=bars(), evaluate=False, progress=False)
+    coview.train(
+        resume=tmp_path / "halves", data=bars(), max_steps="none", evaluate=False, progress=False
+    )
     halves = [line for line in logged(tmp_path / "halves") if line["step"] % 6 == 0]
     assert halves == whole
     ends = [

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from coview.optim import optimizers
+from coview.components import ParameterGroup
+from coview.optim import groups
+from coview.optim.groups import make_optimizer, set_rate
 from coview.optim.lars import LARS
-from coview.optim.optimizers import MakeLARS, MakeSGD, ParameterGroup, make_optimizer, set_rate
+from coview.optim.optimizers import MakeLARS, MakeSGD
 from coview.optim.schedules import Cosine, Steps
 from coview.plan import Plan
 
@@ -180,7 +182,7 @@ def test_norms_and_biases_are_excluded_whatever_their_names() -> None:
     )
     method = nn.Module()
     method.components = components
-    excluded = optimizers._norm_and_bias(method)
+    excluded = groups._norm_and_bias(method)
     names = {name for name, one in components.encoder.named_parameters() if one in excluded}
     assert names == {
         *("0.bias_ih_l0", "0.bias_hh_l0", "1.in_proj_bias", "1.out_proj.bias"),

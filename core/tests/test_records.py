@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from coview.records import Batch, Encoded, Step, Targets, Views, detached, joined
+from coview.method.joining import detached, joined
+from coview.records import Batch, Encoded, Step, Targets, Views
 
 
 def test_joining_by_rows() -> None:

@@ -16,9 +16,9 @@ from coview.testing import Synchronisations
         (lambda x: x.new_tensor([1, 2]), "new_tensor"),
         (lambda x: torch.tensor([1, 2], device=x.device), "tensor"),
         (lambda x: torch.as_tensor([1, 2], device=x.device), "as_tensor"),
-        (lambda x: x[[0, 2]], "an index that is a list,"),
-        (lambda x: x.view(2, 2)[:, [0]], "an index that is a list,"),
-        (lambda x: x.__setitem__([0, 2], 1), "an index that is a list,"),
+        (lambda x: x[[0, 2]], "indexing with a list"),
+        (lambda x: x.view(2, 2)[:, [0]], "indexing with a list"),
+        (lambda x: x.__setitem__([0, 2], 1), "indexing with a list"),
     ],
 )
 def test_a_reading_is_noticed_with_its_place(read, name):

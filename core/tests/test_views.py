@@ -263,4 +263,4 @@ def test_a_users_transform(images: Tensor, transform: Any) -> None:
 def test_one_channel_is_said_so() -> None:
     said: list[str] = []
     CropViews([Augmentation()], Plan(channels=1, mean=(0.5,), std=(0.5,), notice=said.append))
-    assert said == ["images have 1 channel(s): no saturation, hue or grey-scale is drawn"]
+    assert said == ["images have 1 channel(s), so saturation, hue and grey-scale are left out"]

@@ -478,14 +478,43 @@ def test_what_a_backend_cannot_do_is_refused(chosen: dict[str, Any], sentence: s
 
 def test_when_views_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "has_compiler", lambda: True)
-    assert fusing.whether_compiled("off", 10**6) is False
-    assert fusing.whether_compiled("auto", 10**3) is None  # as the run does
-    assert fusing.whether_compiled("auto", 10**6) is True
-    assert fusing.whether_compiled("on", 1) is True
+    assert fusing.whether_compiled("off") is False
+    assert fusing.whether_compiled("auto") is None  # as the run does
+    assert fusing.whether_compiled("on") is True
+    assert [compiling.decide("auto", steps) for steps in (10**3, 10**6)] == ["off", "views"]
+    assert [compiling.decide(a, 10**6) for a in ("on", "views", "off")] == ["on", "views", "off"]
     monkeypatch.setattr(compiling, "has_compiler", lambda: False)
-    assert fusing.whether_compiled("auto", 10**6) is None
+    assert compiling.decide("auto", 10**6) == compiling.decide("off", 10**6) == "off"
+    for asked in ("on", "views"):
+        with pytest.raises(RequestError, match=r"C\+\+ compiler"):
+            compiling.decide(asked, 1)
     with pytest.raises(RequestError, match=r"C\+\+ compiler"):
-        fusing.whether_compiled("on", 1)
+        fusing.whether_compiled("on")
+
+
+@pytest.mark.parametrize(
+    ("on", "views", "own", "expected"),
+    [
+        (True, True, None, True),
+        (False, True, None, True),
+        (False, False, None, False),
+        (True, None, None, True),
+        (False, False, True, True),
+        (True, True, False, False),
+    ],
+)
+def test_what_a_run_decides_of_its_views(
+    monkeypatch: pytest.MonkeyPatch, on: bool, views: bool | None, own: bool | None, expected: bool
+) -> None:
+    """``--no-compile`` compiles no views; what the recipe says of its own goes before."""
+    seen: list[bool] = []
+    monkeypatch.setattr(Fused, "_paint", lambda *_: seen.append(compiling.compiling()))
+    monkeypatch.setattr(fused_module, "prepared_from", lambda *_: None)
+    chain = fusing.fuse([Flip(0.5)], own)[0]
+    assert isinstance(chain, Fused)
+    with compiling.compiled(on, views):
+        chain(torch.zeros(2, 3, 8, 8), torch.Generator(), 0, 0, 1)
+    assert seen == [expected]
 
 
 @pytest.mark.slow

@@ -116,61 +116,67 @@ def train(
     init: str | Path | None = None,
     resume: str | Path | None = None,
     allow_change: Sequence[str] = (),
-    device: str = "auto",
+    device: str | None = None,
     precision: str | None = None,
-    compile: bool = False,
+    compile: bool | str | None = None,
     workers: int | None = None,
     on_bad_image: str | None = None,
     seed: int | None = None,
-    max_steps: int | None = None,
-    save_every: str = "10m",
-    evaluate_every: int = 0,
-    evaluate: bool = True,
-    log_every: int = 50,
+    max_steps: int | str | None = None,
+    save_every: str | int | None = None,
+    evaluate_every: int | None = None,
+    evaluate: bool | None = None,
+    log_every: int | None = None,
     observe: Sequence[Any] = (),
     on_collapse: str | None = None,
-    timeout: float = 600.0,
+    timeout: float | None = None,
     download: bool = False,
     progress: bool = True,
 ) -> Run:
     """Train, and return the finished run.
+
+    What is None is not given: a resumed run keeps what it had, and a new one takes the
+    default (:class:`coview.recipes.run_settings.RunSettings` lists them).
 
     Args:
         method: a method's name, a TOML file (also a run's ``recipe.toml``), or a recipe.
         data: ``SOURCE[:PATH]`` (default ``digits``), a torch data set, a tensor
             or array of images, or ``(images, labels)``.
         out: the run's directory; default ``runs/METHOD-DATA-TIME``.
-        epochs, batch_size, accumulate: in place of the recipe's.
+        epochs, batch_size, accumulate: replace the recipe's.
         backbone: a registered or timm name, or a module (B, C, H, W) -> (B, D).
         image_size: pixels a side that the loader delivers.
-        preset: by name, ``"none"`` for none; chosen by image size if not given.
+        preset: a preset's name, or ``"none"``; chosen by image size if not given.
         use: components by role, ``{"negatives": "queue"}``.
         set: settings, ``{"negatives.size": 512}``.
         views: a kornia or torchvision transform, called on images in [0, 1],
             that makes each of two views.
-        init: weights to start the backbone from: a run or a file of coview's.
-        resume: a run's directory to go on with; recipe, data and seed come from it
+        init: weights to start the backbone from: a run or a file.
+        resume: the directory of a run to continue; recipe, data and settings come from it
             (data, backbone and views that were Python objects are given again).
-        allow_change: what may differ from the run that is resumed, by name: a setting
+        allow_change: what may differ from the run that is resumed: a setting
             (``"optimizer.lr"``), a table, ``"recipe"``, ``"data"``, ``"seed"``,
             ``"precision"``, ``"world-size"``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        compile: compile networks, views and losses, for a minute or two at the start.
+        device: ``auto`` (default), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto`` (default), ``fp32``, ``bf16`` or ``fp16``.
+        compile: True or ``"on"``: networks, views and losses, which takes a minute or two
+            at the start; False or ``"off"``: nothing; default ``"auto"``: views, in runs of
+            20,000 steps or more.
         workers: processes that decode images, for sets too large for memory.
-        on_bad_image: of an image that cannot be read: ``"skip"`` (another takes its place,
+        on_bad_image: for an image that cannot be read: ``"skip"`` (another takes its place,
             up to 1 %) or ``"stop"``.
-        seed: of everything random (default 0).
-        max_steps: stop after so many steps; schedules keep their full length.
-        save_every: steps, or minutes (``"10m"``), between checkpoints.
-        evaluate_every: epochs between kNN evaluations during training.
-        evaluate: measure kNN accuracy before and after, where labels exist.
-        log_every: steps between logged metrics.
+        seed: random seed (default 0).
+        max_steps: stop after this many steps, or ``"none"``; schedules keep their full length.
+        save_every: steps, or minutes (``"10m"``, the default), between checkpoints.
+        evaluate_every: epochs between kNN evaluations during training (default 0: none).
+        evaluate: measure kNN accuracy before and after, where labels exist (default True).
+        log_every: steps between logged metrics (default 50).
         observe: observers: ``"NAME"``, ``"NAME:key=value,key=value"`` or objects with hooks.
         on_collapse: ``"warn"`` (default), ``"stop"`` or ``"ignore"``: what to do when
             embeddings no longer tell images apart.
-        timeout: seconds until a process of several that hears nothing of another ends the run.
-        download: fetch a named data set that is missing.
+        timeout: seconds until a process that hears nothing from the others ends the run
+            (default 600).
+        download: download a named data set if it is missing.
         progress: show progress on stderr.
 
     Raises:
@@ -178,45 +184,50 @@ def train(
         CoviewError: the work failed.
     """
     from coview.recipes.configure import Changes
-    from coview.training.start import Request, start
+    from coview.training.request import Request
+    from coview.training.start import start
 
+    named = isinstance(data, (str, Path)) or data is None
+    settings = {
+        "data": str(data) if named and data is not None else None,
+        "preset": preset,
+        "init": str(init) if init else None,
+        "device": device,
+        "precision": precision,
+        "compile": ("on" if compile else "off") if isinstance(compile, bool) else compile,
+        "workers": workers,
+        "seed": seed,
+        "max_steps": max_steps,
+        "save_every": None if save_every is None else str(save_every),
+        "evaluate_every": evaluate_every,
+        "evaluate": evaluate,
+        "log_every": log_every,
+        "timeout": timeout,
+        "download": download or None,
+    }
     asked = (observe,) if isinstance(observe, str) else tuple(observe)
-    name, module = (
-        (backbone, None) if isinstance(backbone, str) or backbone is None else (None, backbone)
-    )
+    is_name = isinstance(backbone, str) or backbone is None
     changes = Changes(
         use=use or {},
         set=set or {},
         epochs=epochs,
         batch_size=batch_size,
         accumulate=accumulate,
-        backbone=name,
+        backbone=backbone if is_name else None,  # type: ignore[arg-type]
         image_size=image_size,
         on_bad_image=on_bad_image,
         preset=preset,
     )
     request = Request(
         method=method,
-        data=data,
+        data=None if named else data,
         changes=changes,
+        settings={name: value for name, value in settings.items() if value is not None},
         out=Path(out) if out else None,
-        backbone=module,
-        views=views,
-        init=Path(init) if init else None,
         resume=Path(resume) if resume else None,
         allow_change=(allow_change,) if isinstance(allow_change, str) else tuple(allow_change),
-        device=device,
-        precision=precision,
-        compile=compile,
-        workers=workers,
-        seed=seed,
-        max_steps=max_steps,
-        save_every=save_every,
-        evaluate_every=evaluate_every,
-        evaluate=evaluate,
-        log_every=log_every,
-        timeout=timeout,
-        download=download,
+        backbone=None if is_name else backbone,  # type: ignore[arg-type]
+        views=views,
         observe=(*(("progress",) if progress else ()), *asked),
         on_collapse=on_collapse,
         command=tuple(sys.argv),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from coview.records import Pairs
 
 if TYPE_CHECKING:
-    from coview.nn.backbones import BackboneSpec
-    from coview.nn.encoder import Encoder
+    from torch import nn
 
 Notice = Callable[[str], None]
 
@@ -45,6 +44,29 @@ class Layout:
     def count(self) -> int:
         """The number of views."""
         return len(self.sizes)
+
+
+Factory = Callable[[int, int, Any], "nn.Module"]
+"""(channels, image size, settings) -> module with an attribute ``num_features``."""
+
+
+@attrs.frozen(eq=False)
+class BackboneSpec:
+    """A backbone that can be built, as often as an encoder needs one.
+
+    Attributes:
+        name: registered, timm's, or the class of a module that was given.
+        factory: what builds it.
+        settings: a :class:`coview.recipes.tables.BackboneSettings`.
+    """
+
+    name: str
+    factory: Factory
+    settings: Any = None
+
+    def build(self, channels: int, image_size: int) -> nn.Module:
+        """Return a new backbone with fresh weights; ``num_features`` is its width D."""
+        return self.factory(channels, image_size, self.settings)
 
 
 @attrs.frozen(eq=False)
@@ -82,7 +104,7 @@ class Plan:
     backbone: BackboneSpec | None = None
     layout: Layout | None = None
     dim: int = 0
-    encoder: Encoder | None = None
+    encoder: nn.Module | None = None
     notice: Notice = _silent
 
     @property

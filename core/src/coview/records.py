@@ -11,13 +11,13 @@ that compare whole images), d the width compared, D the backbone's width.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
 from coview.schedules import Schedule
+from coview.seeds import derived_seed
 
 if TYPE_CHECKING:
     import torch
@@ -176,8 +176,7 @@ class Step:
 
     def seed_for(self, what: str) -> int:
         """Return a 63-bit seed that depends on (seed, step, micro-batch, ``what``)."""
-        text = f"{self.seed}/{self.number}/{self.micro}/{what}".encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+        return derived_seed(self.seed, self.number, self.micro, what)
 
     def read(self, value: float | Schedule) -> float | Tensor:
         """Return a setting's value now.
@@ -197,41 +196,3 @@ class Step:
     def log(self, name: str, value: Tensor) -> None:
         """Keep a 0-dim tensor as a metric; it stays on the device until read."""
         self.sink(name, value.detach())
-
-
-R = TypeVar("R", Batch, Views, Encoded, Targets)
-
-
-def detached(record: R) -> R:
-    """Return the record with every tensor cut from the graph."""
-    cut: R = _map(record, lambda tensors: tensors[0].detach(), [record])
-    return cut
-
-
-def joined(records: Sequence[R]) -> R:
-    """Join the records of several micro-batches by rows."""
-    import torch
-
-    whole: R = records[0] if len(records) == 1 else _map(records[0], torch.cat, records)
-    return whole
-
-
-def _map(first: Any, function: Callable[[list[Any]], Any], records: Sequence[Any]) -> Any:
-    """Apply ``function`` to the list of equally placed tensors of the records."""
-    import torch
-
-    if isinstance(first, torch.Tensor):
-        return function(list(records))
-    if isinstance(first, Mapping):
-        return {k: _map(v, function, [r[k] for r in records]) for k, v in first.items()}
-    if isinstance(first, tuple):
-        return tuple(_map(v, function, [r[i] for r in records]) for i, v in enumerate(first))
-    if attrs.has(type(first)):
-        names = [field.name for field in attrs.fields(type(first))]
-        return type(first)(
-            **{
-                n: _map(getattr(first, n), function, [getattr(r, n) for r in records])
-                for n in names
-            }
-        )
-    return first

@@ -8,27 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
-from coview.errors import PluginError, RequestError, unknown
+from coview.errors import PluginError, RequestError, nearest, unknown
 from coview.hookspecs import ROLES
-
-KINDS = (
-    "methods",
-    "views",
-    "encoders",
-    "targets",
-    "negatives",
-    "losses",
-    "datasets",
-    "backbones",
-    "observers",
-    "commands",
-    "studies",
-)
-"""Kinds of things plugins bring; the entry-point group of each is ``coview.KIND``."""
 
 _SINGULAR = {
     "methods": "method",
@@ -42,20 +27,44 @@ _SINGULAR = {
     "observers": "observer",
     "commands": "command",
     "studies": "study",
+    "optimizers": "optimizer",
+    "schedules": "schedule",
+    "protocols": "evaluation protocol",
+    "view_backends": "view backend",
+    "catalogues": "catalogue",
 }
+KINDS = tuple(_SINGULAR)
+"""Kinds of things plugins bring; the entry-point group of each is ``coview.KIND``."""
+
 _ROLE_KINDS = dict(zip(ROLES, ("views", "encoders", "targets", "negatives", "losses"), strict=True))
 _ALIASES = {
-    **{kind: kind for kind in KINDS},
+    **{word: kind for kind, word in _SINGULAR.items()},
+    **{word: kind for kind in KINDS for word in (kind, kind.replace("_", "-"))},
     **_ROLE_KINDS,
     "view": "views",
     "negative": "negatives",
-    "method": "methods",
     "dataset": "datasets",
-    "backbone": "backbones",
-    "observer": "observers",
-    "command": "commands",
-    "study": "studies",
+    "protocol": "protocols",
+    "view-backend": "view_backends",
 }
+
+
+class Point(Protocol):
+    """What an entry is loaded by: an entry point, or a catalogue's find."""
+
+    def load(self) -> Any:
+        """Import it."""
+        ...
+
+
+@attrs.frozen
+class _Found:
+    """What a catalogue found."""
+
+    thing: Any
+
+    def load(self) -> Any:
+        return self.thing
 
 
 @attrs.frozen(order=True)
@@ -67,7 +76,12 @@ class Entry:
     package: str
     version: str
     value: str = attrs.field(order=False)
-    _point: metadata.EntryPoint = attrs.field(eq=False, repr=False)
+    _point: Point = attrs.field(eq=False, repr=False)
+
+    @property
+    def from_catalogue(self) -> bool:
+        """Whether it was found in a catalogue, and not registered by itself."""
+        return isinstance(self._point, _Found)
 
     def load(self) -> Any:
         """Import it.
@@ -128,13 +142,35 @@ def find(kind: str, name: str) -> Entry:
             packages claim the name (naming them all).
     """
     package, _, short = name.rpartition(":")
-    installed = entries(kind)
-    found = [e for e in installed if e.name == short and package in ("", e.package)]
-    if not found:
-        raise RequestError(unknown(_SINGULAR[kind], name, {e.name for e in installed}))
+    there = entries(kind)
+    found = [e for e in there if e.name == short and package in ("", e.package)]
     if len(found) > 1:
         raise RequestError(_clash(found))
-    return found[0]
+    return found[0] if found else _in_catalogues(kind, name, {e.name for e in there})
+
+
+def _in_catalogues(kind: str, name: str, there: set[str]) -> Entry:
+    """Ask the catalogues of a kind: packages of many things that are not registered one by one.
+
+    An entry point of the group ``coview.catalogues`` has the kind's name, and names an object
+    with ``title``, ``find(name)`` (None: it has no such thing) and ``names()``.
+    """
+    titles, known = [], set(there)
+    for entry in entries("catalogues"):
+        if entry.name == kind:
+            catalogue = entry.load()
+            thing = catalogue.find(name)
+            if thing is not None:
+                value = f"{entry.value}, {name}"
+                return Entry(kind, name, entry.package, entry.version, value, _Found(thing))
+            titles.append(catalogue.title)
+            known |= set(catalogue.names())
+    if not titles:
+        raise RequestError(unknown(_SINGULAR[kind], name, there))
+    raise RequestError(
+        f"There is no {_SINGULAR[kind]} called {name!r}, neither registered nor in "
+        f"{' or '.join(titles)}.{nearest(name, known)}"
+    )
 
 
 def clashes() -> list[str]:

@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import ast
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:
-    from coview.records import Step
+RATE_RULES = ("none", "linear", "sqrt")
+"""How a learning rate grows with the batch: not at all, x batch / 256, x root of the batch."""
+
+
+def rate_scale(rule: str, batch_size: int) -> float:
+    """Return what a learning rate is multiplied with at a batch size, by one of the rules."""
+    return {"none": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}[rule]
+
+
+def half_cosine(fraction: float) -> float:
+    """Return half a cosine wave: 1 at fraction 0, 0 at 1 (arXiv:1608.03983)."""
+    return (1.0 + math.cos(math.pi * fraction)) / 2.0
 
 
 @attrs.frozen
@@ -41,8 +51,8 @@ class Schedule:
     per: str = attrs.field(default="step", validator=attrs.validators.in_(("step", "epoch")))
     endpoint: bool = False
 
-    def at(self, step: Step) -> float:
-        """Return the value at ``step``, from its number alone."""
+    def at(self, step: Any) -> float:
+        """Return the value at ``step`` (a :class:`coview.Step`), from its number alone."""
         return self.value(*self._position(step))
 
     def value(self, index: float, length: float) -> float:
@@ -51,9 +61,9 @@ class Schedule:
         fraction = 1.0 if last <= 0 else min(max(index / last, 0.0), 1.0)
         if self.kind == "linear":
             return self.start + (self.end - self.start) * fraction
-        return self.end + (self.start - self.end) * (1.0 + math.cos(math.pi * fraction)) / 2.0
+        return self.end + (self.start - self.end) * half_cosine(fraction)
 
-    def _position(self, step: Step) -> tuple[float, float]:
+    def _position(self, step: Any) -> tuple[float, float]:
         epochs = float(step.total_epochs) if self.epochs is None else self.epochs
         if self.per == "epoch":
             return float(step.epoch), epochs

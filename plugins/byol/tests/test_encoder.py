@@ -9,7 +9,8 @@ from torch import Tensor, nn
 import coview
 from coview import Batch, Layout, Plan, Views
 from coview.nn.backbones import BackboneSpec
-from coview.optim.optimizers import MakeSGD, make_optimizer, set_rate
+from coview.optim.groups import make_optimizer, set_rate
+from coview.optim.optimizers import MakeSGD
 
 LAYOUT = Layout(((2, 2),) * 2, (3, 3), (0, 1), (0, 1), ((0, 1), (1, 0)))
 

@@ -154,16 +154,16 @@ def test_full_graph_and_core_view(views_: int, full: int, core: int) -> None:
 @pytest.mark.parametrize(
     "channels, settings, message",
     [
-        (5, {}, r"space = lab needs RGB images; these have 5 channels: use views.space = raw"),
+        (5, {}, r"space = lab needs RGB images, but these have 5 channels: use views.space = raw"),
         (3, {"groups": ((0,), (3,))}, "names channel 3, but views.space = lab has the channels 0"),
         (3, {"groups": ((0,), (-1,))}, "names channel -1"),
-        (3, {"groups": ((0, 1, 2),)}, "two groups of channels or more"),
-        (3, {"groups": ((0,), ())}, "none empty"),
-        (1, {"space": "raw"}, "two groups of channels or more"),
+        (3, {"groups": ((0, 1, 2),)}, "two or more groups of channels"),
+        (3, {"groups": ((0,), ())}, "none of them empty"),
+        (1, {"space": "raw"}, "two or more groups of channels"),
         (
             3,
             {"grey_p": 0.2, "order": ("crop", "grey")},
-            "grey_p = 0.2 would take the colours away",
+            "grey_p = 0.2 would remove the colours",
         ),
     ],
 )

@@ -193,15 +193,15 @@ def test_grey_images_keep_what_colours_they_have() -> None:
     said: list[str] = []
     plan = Plan(channels=1, image_size=32, mean=(0.0,), std=(1.0,), notice=said.append)
     views(plan, grey=False, drop_colours_p=1.0)
-    assert said == ["images have 1 channel(s): patches keep their colours"]
+    assert said == ["images have 1 channel(s), so patches keep their colours"]
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
         ({"size": 64}, "size = 64 is more than the loader's 32 pixels"),
-        ({"size": 40, "padding": 2}, "32 pixels and 2 of padding a side"),
-        ({"patch": 32}, "leaves one patch of an image of 32 pixels: use less, a quarter"),
+        ({"size": 40, "padding": 2}, "32 pixels and 2 of padding on each side"),
+        ({"patch": 32}, "leaves only one patch of an image of 32 pixels: use less, .* a quarter"),
     ],
 )
 def test_grids_that_cannot_be(settings: dict[str, int], message: str) -> None:

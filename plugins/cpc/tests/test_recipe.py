@@ -180,7 +180,12 @@ def test_weights_start_another_run(tmp_path: Path) -> None:
 
     changes = Changes(backbone="resnet10-quarter", image_size=16, batch_size=32, set=TINY, epochs=1)
     second = start(
-        Request(method="cpc", changes=changes, out=tmp_path / "b", init=first.path, seed=1)
+        Request(
+            method="cpc",
+            changes=changes,
+            out=tmp_path / "b",
+            settings={"init": str(first.path), "seed": 1},
+        )
     )
     pairs = zip(
         first.method.encoder.trunk.parameters(),

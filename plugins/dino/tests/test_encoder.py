@@ -12,7 +12,7 @@ import coview
 from coview import Batch, Plan, RequestError, Step
 from coview.method.module import build_method
 from coview.nn.backbones import BackboneSettings, BackboneSpec, find_backbone
-from coview.optim.optimizers import make_optimizer, set_weight_decay
+from coview.optim.groups import make_optimizer, set_weight_decay
 from coview.recipes.configure import Changes, configure
 from coview_dino.encoder import clip_each
 from coview_dino.head import DINOHead, UnitRows
@@ -105,10 +105,10 @@ def test_dino_toy_3_clipping_is_by_tensor() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_the_last_layer_rests_for_an_epoch_and_is_not_even_decayed(optimizer: str) -> None:
-    from coview.optim.optimizers import OPTIMIZERS
+    from coview.registry import find
 
     _, plan, built = method()
-    maker = OPTIMIZERS[optimizer]
+    maker = find("optimizers", optimizer).load()
     moves = make_optimizer(
         maker, maker.Settings(lr=0.1, weight_decay=0.1), built, plan, torch.device("cpu")
     )
@@ -248,5 +248,5 @@ def test_a_short_run_evaluates_the_teacher(tmp_path: Any, backbone: str) -> None
 
 
 def test_views_that_are_no_whole_patches_are_refused_when_the_method_is_built() -> None:
-    with pytest.raises(RequestError, match=r"patches of 8 pixels, and there are views of \[12\]"):
+    with pytest.raises(RequestError, match=r"patches of 8 pixels, but there are views of \[12\]"):
         method(**{"views.size": [32, 32, 12]})

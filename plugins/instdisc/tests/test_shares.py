@@ -54,7 +54,7 @@ def work(rank: int, processes: int, where: str) -> None:
     made.load_state_dict({"rows": torch.load(f"{where}/single.pt")})
     result["loaded"] = made.state_dict()["rows"]
     torch.save(result, f"{where}/{rank}.pt")
-    with pytest.raises(coview.RequestError, match="cannot give every row as a negative"):
+    with pytest.raises(coview.RequestError, match="cannot use every row as a negative"):
         plan = Plan(dataset_size=IMAGES, dim=DIM)
         coview.component("targets", "memory-bank", plan=plan, draws=0, shard="always")
     assert bank().share is None  # 224 bytes are no reason to share

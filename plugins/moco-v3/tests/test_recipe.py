@@ -13,7 +13,7 @@ import coview
 from coview import Batch, Encoded, Plan, Step, Targets
 from coview.method.module import build_method
 from coview.nn.backbones import BackboneSpec
-from coview.optim.optimizers import make_optimizer
+from coview.optim.groups import make_optimizer
 from coview.recipes.configure import Changes, configure
 
 DOUBLE = torch.float64

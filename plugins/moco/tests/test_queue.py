@@ -235,5 +235,5 @@ def test_it_holds_no_more_than_the_data_set(images: int, batch: int, asked: int,
 
 
 def test_a_width_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(coview.RequestError, match="width 3, but the encoder gives 2"):
+    with pytest.raises(coview.RequestError, match="width 3, but the encoder's have width 2"):
         queue(8, 2, dim=3)

@@ -18,7 +18,7 @@ from coview.data.base import ImageData, Split
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.features import state_hash
 from coview.nn.backbones import BackboneSettings, find_backbone
-from coview.recipes.protocols import Protocol
+from coview.optim.protocols import Protocol
 from coview.weights.classifier import (
     Classifier,
     load_classifier,
@@ -194,4 +194,4 @@ def test_three_stages_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (other["distill_weight"], other["labelled_images"]) == (0.5, tuned["train_images"])
     assert other["teacher_top1"] == pytest.approx(own["top1"])
     refused = coview("distill", "own.safetensors", *short, "--distill-weight", 1, status=2)
-    assert "give --labels too" in refused.stderr
+    assert "add --labels" in refused.stderr

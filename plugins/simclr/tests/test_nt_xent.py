@@ -121,5 +121,5 @@ def test_length_and_batch_order_do_not_count() -> None:
 
 def test_without_negatives_the_loss_is_refused() -> None:
     recipe = attrs.evolve(coview.recipe("simclr"), negatives="none")
-    with pytest.raises(coview.RequestError, match="needs negatives: the positive is told"):
+    with pytest.raises(coview.RequestError, match="needs negatives: it compares the positive"):
         coview.build(recipe, coview.Plan())

@@ -13,7 +13,7 @@ import coview
 from coview import Encoded, Layout, Plan, RequestError, Step, Targets
 from coview.method.module import build_method
 from coview.nn.backbones import BackboneSpec
-from coview.optim.optimizers import make_optimizer, set_rate
+from coview.optim.groups import make_optimizer, set_rate
 from coview.recipes.configure import Changes, configure
 
 DOUBLE = torch.float64

@@ -10,7 +10,8 @@ import torch
 import coview
 from coview import Batch, Layout, Plan, Step, Views
 from coview.nn.backbones import from_module
-from coview.optim.optimizers import OPTIMIZERS, make_optimizer
+from coview.optim.groups import make_optimizer
+from coview.registry import find
 
 
 class Pixels(torch.nn.Module):
@@ -102,7 +103,7 @@ def test_prototypes_rest_for_the_first_steps(chosen: dict[str, Any], optimizer: 
     made = encoder(**chosen)
     holder = torch.nn.Module()
     holder.components = torch.nn.ModuleDict({"encoder": made})
-    maker = OPTIMIZERS[optimizer]
+    maker = find("optimizers", optimizer).load()
     moves = make_optimizer(
         maker, maker.Settings(lr=0.1, weight_decay=0.1), holder, plan(), torch.device("cpu")
     )

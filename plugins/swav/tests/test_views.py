@@ -105,7 +105,7 @@ def test_the_area_of_a_crop_is_in_its_group_s_range() -> None:
         ({"blur_p": [0.5, 1.5]}, "blur_p"),
         ({"size": "large"}, "size"),
         ({"size": [None, 1.5]}, "share between 0 and 1"),
-        ({"size": [0, 8]}, "whole pixels above 0"),
+        ({"size": [0, 8]}, "whole number of pixels above 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(chosen: dict[str, Any], sentence: str) -> None:

@@ -173,9 +173,12 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     assert parse_source(pattern)[0] == "wds"
     for path, message in (
         (None, "needs shards"),
-        (f"{tmp_path}/shards-{{000..009}}.tar", r"no shard .*003\.tar \(7 of 10 are missing\)"),
-        ("https://example.org/a.tar", "not in a file system"),
-        ("pipe:cat a.tar", "not in a file system"),
+        (
+            f"{tmp_path}/shards-{{000..009}}.tar",
+            r"no shard .*003\.tar \(7 of 10 shards are missing\)",
+        ),
+        ("https://example.org/a.tar", "not a local file"),
+        ("pipe:cat a.tar", "not a local file"),
     ):
         with pytest.raises(RequestError, match=message):
             Shards(path)
@@ -184,7 +187,7 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
         Shards(str(tmp_path / "empty"))
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as file:
         file.add(tmp_path / "shards-000.tar", "a.png")
-    with pytest.raises(RequestError, match="no uncompressed tar file"):
+    with pytest.raises(RequestError, match="not an uncompressed tar file"):
         Shards(str(tmp_path / "packed.tar"))
     with tarfile.open(tmp_path / "texts.tar", "w"):
         pass
@@ -196,7 +199,7 @@ def test_a_shard_that_is_cut_off(tmp_path: Path) -> None:
     write(tmp_path)
     shard = tmp_path / "shards-000.tar"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-    with pytest.raises(CoviewError, match=r"shards-000\.tar is cut off after 000\d\d\.png"):
+    with pytest.raises(CoviewError, match=r"shards-000\.tar ends early, after 000\d\d\.png"):
         Shards(str(shard))
 
 

@@ -71,7 +71,7 @@ def command(
 
     place = pick_device(device)
     found = found_weights(weights, backbone, pretrained)
-    loaded = load_like(data or data_of(weights), found.network.meta, workers)
+    loaded = load_like(data or data_of(weights), found.network.card, workers)
     say(found.notes)
     table: dict[str, np.ndarray[Any, Any]] = embed(
         found.network.to(place), loaded, split, batch_size=batch_size, device=place, workers=workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,8 +11,14 @@ from coview.commands.options import json_option, print_json
 from coview.commands.weights import found_weights, say, weights_argument
 from coview.errors import RequestError
 
+EXAMPLE = """\b
+To load the tensors:
+  net = timm.create_model("resnet50", num_classes=0)
+  net.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))
+"""
 
-@click.command("export")
+
+@click.command("export", epilog=EXAMPLE)
 @weights_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write.")
 @click.option(
@@ -42,12 +49,7 @@ def command(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    r"""Write a run's backbone for other programs; it is read again and compared.
-
-    \b
-    net = timm.create_model("resnet50", num_classes=0)
-    net.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))
-    """
+    """Write a run's backbone for other programs; it is read again and compared."""
     given = ctx.get_parameter_source("keys") is not click.core.ParameterSource.DEFAULT
     if format != "safetensors" and given:
         raise RequestError("--keys names tensors, which only --format safetensors has.")
@@ -57,9 +59,9 @@ def command(
     say(found.notes)
     exported = found.network
     difference = ship(exported, out, format, keys)
-    meta = exported.meta
+    card = exported.card
     if as_json:
-        facts = {key: meta[key] for key in ("backbone", "channels", "size", "mean", "std")}
+        facts = {key: exported.meta[key] for key in ("backbone", "channels", "size", "mean", "std")}
         print_json(
             {
                 "out": str(out),
@@ -71,14 +73,14 @@ def command(
             }
         )
         return
-    click.echo(f"{out}: {meta['backbone']}, {exported.width} features, as {format}")
+    click.echo(f"{out}: {card.backbone}, {exported.width} features, as {format}")
     if format == "safetensors":
         click.echo(
-            f"It takes images of {meta['size']} pixels, {meta['channels']} channels in [0, 1], "
-            f"less {_short(meta['mean'])}, divided by {_short(meta['std'])}."
+            f"It takes images of {card.size} pixels, {card.channels} channels in [0, 1], "
+            f"less {_short(card.mean)}, divided by {_short(card.std)}."
         )
     click.echo(f"Read again, its features differ by {difference:.1e}.")
 
 
-def _short(values: list[float]) -> str:
+def _short(values: Sequence[float]) -> str:
     return f"({', '.join(f'{value:.4g}' for value in values)})"

@@ -86,14 +86,14 @@ def finetune(
     pretrained: bool,
 ) -> None:
     """Top-1 of the whole network, trained on with a part of the labels."""
-    from coview.evaluation.finetune import finetune as fit
     from coview.evaluation.finetune import starting_network
     from coview.evaluation.published import find_finetuning
-    from coview.recipes.protocols import changed
+    from coview.optim.protocols import changed
 
     found = opened(weights, data, device, workers, backbone, pretrained)
+    way, published = find_finetuning(protocol, found.backbone.card, labels)
     chosen = changed(
-        find_finetuning(protocol, found.backbone.meta, labels),
+        published,
         lr=lr,
         head_lr=head_lr,
         weight_decay=weight_decay,
@@ -101,7 +101,7 @@ def finetune(
         batch_size=train_batch_size,
     )
     head, width = starting_network(weights, found.backbone, start)
-    result = fit(
+    result = way.finetune(
         found.backbone,
         head,
         width,

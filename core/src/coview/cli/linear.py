@@ -122,19 +122,18 @@ def _grid(
 def _published(
     found: Opened, name: str, changes: dict[str, Any], common: dict[str, Any]
 ) -> dict[str, Any]:
-    from coview.evaluation.classifier import evaluate_probe
     from coview.evaluation.published import find_probe
-    from coview.evaluation.svm import evaluate_svm
-    from coview.recipes.protocols import Protocol, changed
+    from coview.optim.protocols import Protocol, changed
 
-    probe = find_probe(name, found.backbone.meta)
-    if isinstance(probe, Protocol):
-        probe = changed(probe, **changes)
-        return evaluate_probe(found.backbone, found.data, probe, **common).as_dict()
-    if given := [key for key, value in changes.items() if value is not None]:
+    way, settings = find_probe(name, found.backbone.card)
+    given = {key: value for key, value in changes.items() if value is not None}
+    if isinstance(settings, Protocol):
+        settings = changed(settings, **given)
+    elif given:
         listed = ", ".join(f"--{OPTIONS.get(key, key).replace('_', '-')}" for key in given)
-        raise RequestError(f"A support vector machine is not trained in steps: leave out {listed}.")
-    return evaluate_svm(found.backbone, found.data, probe, **common).as_dict()
+        raise RequestError(f"This protocol is not trained in steps: leave out {listed}.")
+    result: dict[str, Any] = way.probe(found.backbone, found.data, settings, **common).as_dict()
+    return result
 
 
 def sentence(what: str, result: dict[str, Any], data: str) -> str:
@@ -149,6 +148,8 @@ def sentence(what: str, result: dict[str, Any], data: str) -> str:
 
 
 def _training(result: dict[str, Any]) -> str:
+    if "lr" not in result:
+        return "not trained in steps"
     return (
         f"lr {result['lr']:g}, weight decay {result['weight_decay']:g}, "
         f"{result['epochs']} epochs, batch {result['batch_size']}"

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from coview.cli.describe import description
 from coview.errors import CoviewError, RequestError, unknown
 from coview.registry import entries, find
 
@@ -63,7 +64,9 @@ class Commands(click.Group):
             rows.append((name, command.get_short_help_str(70) if command else ""))
         for entry in entries("commands"):
             if entry.name not in COMMANDS:
-                rows.append((entry.name, f"(brought by {entry.package})"))
+                about = description(entry)
+                origin = f"({entry.package})" if about else f"(brought by {entry.package})"
+                rows.append((entry.name, f"{about} {origin}".strip()))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

@@ -61,7 +61,7 @@ def retrieval(
     found = opened(weights, query or data, device, workers, backbone, pretrained)
     other = found.data
     if gallery is not None and gallery != query:
-        other = load_like(gallery, found.backbone.meta, workers)
+        other = load_like(gallery, found.backbone.card, workers)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "device": found.device,

@@ -9,86 +9,51 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coview.commands.options import (
+    asked_settings,
     bad_images_help,
     changes_from,
-    data_help,
-    device_option,
     json_option,
     percent,
     print_json,
     print_table,
     recipe_options,
+    run_options,
 )
 from coview.errors import RequestError
 
 if TYPE_CHECKING:
     from coview.training.run import Run
 
-OF_THE_START = ("out", "preset", "init")
-"""Options that have no meaning for a run that has started."""
+
+EXAMPLES = """\b
+Examples:
+  coview train simclr --data digits --epochs 20
+  coview train moco-v2 --data photos/ --use negatives=in-batch
+  coview train byol --set target.decay="cosine(0.99, 1.0)"
+  coview train --resume runs/simclr-digits-...
+  coview train --resume runs/... --epochs 400 --allow-change epochs
+"""
 
 
-@click.command("train")
+@click.command("train", epilog=EXAMPLES)
 @click.argument("method", metavar="METHOD_OR_FILE", required=False)
-@click.option("--data", help=f"{data_help} Default: digits.")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: runs/METHOD-DATA-TIME.")
 @recipe_options
-@click.option("--init", type=click.Path(path_type=Path), help="Weights to start from.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@run_options
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue a run.")
 @click.option(
     "--allow-change",
     multiple=True,
     metavar="NAME",
-    help="Of a run to resume: a setting (optimizer.lr, epochs), a table, recipe, data, seed, "
-    "precision or world-size that may differ; repeatable.",
+    help="With --resume: a setting (optimizer.lr, epochs), a table, recipe, data, seed, "
+    "precision or world-size that may differ from the saved run; repeatable.",
 )
-@device_option
-@click.option("--precision", help="auto, fp32, bf16 or fp16.  [default: auto]")
-@click.option(
-    "--compile/--no-compile", "compiled", default=False, help="Compile networks, views, losses."
-)
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images.")
 @click.option("--on-bad-image", type=click.Choice(["skip", "stop"]), help=bad_images_help)
-@click.option("--seed", type=int, help="Of everything random.  [default: 0]")
-@click.option(
-    "--max-steps",
-    type=click.IntRange(min=1),
-    help="Stop after so many steps; schedules keep their full length.",
-)
-@click.option("--save-every", default="10m", show_default=True, help="Steps, or minutes (10m).")
-@click.option(
-    "--evaluate-every",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Epochs between kNN evaluations.",
-)
-@click.option(
-    "--log-every",
-    type=click.IntRange(min=1),
-    default=50,
-    show_default=True,
-    help="Steps between logged metrics; the end of an epoch is logged too.",
-)
-@click.option("--no-evaluate", is_flag=True, help="No kNN accuracy before and after.")
-@click.option(
-    "--observe",
-    multiple=True,
-    metavar="NAME[:KEY=VALUE,...]",
-    help="An observer and its settings; repeatable.",
-)
 @click.option(
     "--on-collapse",
     type=click.Choice(["warn", "stop", "ignore"]),
     help="What to do when embeddings no longer tell images apart.  [default: warn]",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=1),
-    default=600,
-    show_default=True,
-    help="Seconds until a process of several that hears nothing of another ends the run.",
-)
-@click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
 @click.option("--dry-run", is_flag=True, help="Resolve, validate and print; build nothing.")
 @json_option
 @click.pass_context
@@ -96,67 +61,35 @@ def command(
     ctx: click.Context,
     /,
     method: str | None,
-    data: str | None,
     uses: tuple[str, ...],
     settings: tuple[str, ...],
     out: Path | None,
-    init: Path | None,
     resume: Path | None,
     allow_change: tuple[str, ...],
-    device: str,
-    precision: str | None,
-    compiled: bool,
-    workers: int | None,
     on_bad_image: str | None,
-    seed: int | None,
-    max_steps: int | None,
-    save_every: str,
-    evaluate_every: int,
-    log_every: int,
-    no_evaluate: bool,
-    observe: tuple[str, ...],
     on_collapse: str | None,
-    timeout: float,
-    download: bool,
     dry_run: bool,
     as_json: bool,
-    **shortcuts: Any,
+    **given: Any,
 ) -> None:
-    r"""Train a method (or a recipe file) on images without labels.
-
-    \b
-    coview train simclr --data digits --epochs 20
-    coview train moco-v2 --data photos/ --use negatives=in-batch
-    coview train byol --set target.decay="cosine(0.99, 1.0)"
-    coview train --resume runs/simclr-digits-...
-    coview train --resume runs/... --epochs 400 --allow-change epochs
-    """
+    """Train a method (or a recipe file) on images without labels."""
     if (method is None) == (resume is None):
         raise RequestError("Name a METHOD or recipe file to train, or a run to --resume.")
+    asked = asked_settings(given)
+    observe = tuple(asked.pop("observe", ()))
     if resume is not None:
-        _refuse_changes(ctx, dry_run)
-    from coview.training.start import Request
+        _refuse_changes(out, asked, dry_run)
+    from coview.training.request import Request
 
     request = Request(
         method=method or "",
-        data=data,
-        changes=changes_from(uses, settings, on_bad_image=on_bad_image, **shortcuts),
+        changes=changes_from(
+            uses, settings, on_bad_image=on_bad_image, preset=asked.get("preset"), **given
+        ),
+        settings=asked,
         out=out,
-        init=init,
         resume=resume,
         allow_change=allow_change,
-        device=device,
-        precision=precision,
-        compile=compiled,
-        workers=workers,
-        seed=seed,
-        max_steps=max_steps,
-        save_every=save_every,
-        evaluate_every=evaluate_every,
-        log_every=log_every,
-        evaluate=not no_evaluate,
-        timeout=timeout,
-        download=download,
         observe=("progress", *observe),
         on_collapse=on_collapse,
         command=tuple(sys.argv),
@@ -168,9 +101,11 @@ def command(
         _train(ctx, request, as_json)
 
 
-def _refuse_changes(ctx: click.Context, dry_run: bool) -> None:
-    names = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
-    given = [names[key] for key in OF_THE_START if _is_given(ctx, key)]
+def _refuse_changes(out: Path | None, asked: dict[str, Any], dry_run: bool) -> None:
+    from coview.recipes.run_settings import names
+
+    given = ["--out"] if out is not None else []
+    given += [f"--{name}" for name in names(at_start=True) if name in asked]
     if given:
         raise RequestError(
             f"--resume goes on with the run as it was: leave out {', '.join(given)}."
@@ -179,15 +114,11 @@ def _refuse_changes(ctx: click.Context, dry_run: bool) -> None:
         raise RequestError("--resume has nothing to resolve: leave out --dry-run.")
 
 
-def _is_given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-
-
 def _dry_run(request: Any, as_json: bool) -> None:
     from coview.cli.show import as_document, show
-    from coview.training.start import prepare
+    from coview.training.request import prepare
 
-    resolved, _, _ = prepare(request)
+    resolved = prepare(request).resolved
     if as_json:
         print_json(as_document(resolved))
     else:
@@ -222,8 +153,11 @@ def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
 
 def _interrupted(run: Run) -> str:
     if run.saved_at is None:
-        return f"Interrupted; no checkpoint was saved. {run.path} may be deleted."
-    return f"Interrupted. Step {run.saved_at} is saved; go on by: coview train --resume {run.path}"
+        return f"Interrupted before a checkpoint was saved. {run.path} may be deleted."
+    return (
+        f"Interrupted. Stopped after step {run.saved_at}, checkpoint saved. "
+        f"To continue: coview train --resume {run.path}"
+    )
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def command(
 
     source = open_source(data)
     changes = changes_from(uses, settings, **shortcuts)
-    resolved = configure(method, source, changes, "command line")
+    resolved = configure(method, source.native_size(), changes, "command line")
     images, columns = draw_views(resolved, source.load(resolved.data), out, images, draws, seed)
     if as_json:
         print_json({"out": str(out), "images": images, "columns": columns})

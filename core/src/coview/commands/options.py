@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from coview.errors import RequestError
+from coview.settings import fields_of, literal
+
 AnyCommand = Callable[..., Any]
 
 json_option = click.option(
@@ -60,13 +63,101 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
     return function
 
 
+def run_options(function: AnyCommand) -> AnyCommand:
+    """Add an option for each run setting, in the order in which they are declared."""
+    from coview.recipes.run_settings import RunSettings
+
+    for field in reversed(fields_of(RunSettings)):
+        if field.name != "preset":  # one of the recipe's options too
+            function = _run_option(field)(function)
+    return function
+
+
+def _run_option(field: Any) -> AnyCommand:
+    facts = field.metadata["option"]
+    text = field.metadata["help"]
+    more: dict[str, Any] = {}
+    default = facts.get("shown", field.default)
+    if field.name == "observe":
+        return click.option("--observe", multiple=True, metavar="NAME[:KEY=VALUE,...]", help=text)
+    written: tuple[str, ...]
+    if field.name == "compile":
+        written = ("--compile/--no-compile", "compiled")
+    elif field.name == "evaluate":
+        return click.option("--no-evaluate", is_flag=True, help=text)
+    else:
+        written = (f"--{field.name.replace('_', '-')}",)
+        more = {"type": _type_of(field, facts)}
+    if field.name == "download":
+        return click.option("--download", is_flag=True, help=text)
+    shown = "" if default in (None, "") else f"  [default: {default}]"
+    return click.option(*written, default=None, help=f"{text}{shown}", **more)
+
+
+def _type_of(field: Any, facts: dict[str, Any]) -> Any:
+    if field.type is int:
+        return click.IntRange(min=facts["least"]) if "least" in facts else int
+    if field.type is float:
+        return click.FloatRange(min=facts["least"])
+    return _StepsOrNone() if field.name == "max_steps" else str
+
+
+class _StepsOrNone(click.IntRange):
+    """A number of steps, or none."""
+
+    name = "steps or none"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Let the word through."""
+        return value if value == "none" else super().convert(value, param, ctx)
+
+
+def asked_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the run settings that were given out of a command's arguments."""
+    from coview.recipes.run_settings import RunSettings
+
+    compiled, no_evaluate = given.pop("compiled"), given.pop("no_evaluate")
+    found = {
+        "compile": None if compiled is None else "on" if compiled else "off",
+        "evaluate": False if no_evaluate else None,
+        "download": given.pop("download") or None,
+    }
+    for field in fields_of(RunSettings):
+        if field.name not in found:
+            found[field.name] = given.pop(field.name)
+    return {name: value for name, value in found.items() if value not in (None, ())}
+
+
+def parse_use(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Read ``ROLE=NAME[,NAME]`` from the command line."""
+    pairs = _pairs("--use", "ROLE=COMPONENT", texts)
+    return {role: [name.strip() for name in names.split(",")] for role, names in pairs.items()}
+
+
+def parse_set(texts: Sequence[str]) -> dict[str, Any]:
+    """Read ``ROLE.KEY=VALUE`` from the command line; values are TOML, or text."""
+    pairs = _pairs("--set", "ROLE.KEY=VALUE", texts)
+    return {path: literal(value) for path, value in pairs.items()}
+
+
+def _pairs(option: str, form: str, texts: Sequence[str]) -> dict[str, str]:
+    problems = [f"{option} takes {form}, not {text!r}." for text in texts if "=" not in text]
+    if problems:
+        raise RequestError(*problems)
+    split = (text.split("=", 1) for text in texts)
+    return {key.strip(): value.strip() for key, value in split}
+
+
 def changes_from(
     uses: Sequence[str],
     settings: Sequence[str],
     **shortcuts: Any,
 ) -> Any:
     """Return the changes that the recipe options stand for."""
-    from coview.recipes.configure import Changes, parse_set, parse_use
+    from coview.recipes.configure import Changes
 
     return Changes(use=parse_use(uses), set=parse_set(settings), **shortcuts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from coview.data.base import ImageData
+    from coview.weights.card import WeightCard
     from coview.weights.exported import ExportedBackbone
     from coview.weights.open import Weights
 
@@ -123,7 +124,7 @@ def opened(
 
     place = pick_device(device)
     found = found_weights(weights, backbone, pretrained)
-    loaded = load_like(data or data_of(weights), found.network.meta, workers)
+    loaded = load_like(data or data_of(weights), found.network.card, workers)
     say(found.notes)
     return Opened(weights, found.network.to(place), loaded, place, found.origin)
 
@@ -167,12 +168,14 @@ def tell_bad_images(data: ImageData, fate: str = "are left out") -> dict[str, An
     return {"bad_images": found} if found else {}
 
 
-def load_like(data: str, meta: dict[str, Any], workers: int) -> ImageData:
+def load_like(data: str, meta: WeightCard | Mapping[str, Any], workers: int) -> ImageData:
     """Load data at the size and with the channels that a backbone was trained with."""
     from coview.data.base import DataSettings
     from coview.data.sources import open_source
+    from coview.weights.card import WeightCard
 
+    card = WeightCard.of(meta)
     settings = DataSettings(
-        size=meta["image_size"], channels=meta["channels"], on_bad_image=on_bad_image()
+        size=card.image_size, channels=card.channels, on_bad_image=on_bad_image()
     )
     return open_source(data).load(settings, workers)

@@ -1,4 +1,4 @@
-"""From what a source read to what the rest of coview sees: one size, splits, statistics."""
+"""Turning what a source read into :class:`ImageData`: one size, splits, channel statistics."""
 
 from __future__ import annotations
 
@@ -11,29 +11,26 @@ from coview.data.bad_images import BadImages
 from coview.data.base import SMALL_IMAGE, DataSettings, ImageData, Split
 from coview.data.decode import Fitted, decode_all, fit_all
 from coview.data.splits import hold_out, part, statistics
-
-DEFAULT_SIZE = 256
+from coview.recipes.tables import DEFAULT_SIZE
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, in [0, 1]."""
 
 
 def common_size(sides: Iterable[int]) -> int:
-    """Return the side that all images share if it is small, else the default size."""
+    """Return the side length that all images share if it is small, else the default size."""
     found = set(sides)
     side = found.pop() if len(found) == 1 else DEFAULT_SIZE
     return side if side <= SMALL_IMAGE else DEFAULT_SIZE
 
 
 def delivered_size(settings: DataSettings, native: int) -> int:
-    """Return the pixels a side that the loader delivers for images of ``native`` pixels."""
-    if settings.size is not None:
-        return settings.size
-    return min(native, DEFAULT_SIZE)
+    """Return the size in pixels that the loader delivers for images of ``native`` pixels."""
+    return settings.delivered_size(native)
 
 
 def fits(settings: DataSettings, count: int, channels: int, size: int) -> bool:
-    """Whether so many images are few enough to be kept in memory."""
+    """Return whether ``count`` images are small enough to be kept in memory."""
     return count * channels * size**2 <= settings.resident_mib << 20
 
 
@@ -55,26 +52,26 @@ def assemble(
     """Bring a data set to one size, hold out a test split if it has none, and describe it.
 
     Args:
-        name: as users wrote it.
-        train: to train on; images (N, C, H, W) uint8 of any size, or a data
+        name: the data set's name as users wrote it.
+        train: the training split; images (N, C, H, W) uint8 of any size, or a data
             set that gives images of the delivered size and channels.
-        test: likewise, or None.
-        settings: the user's.
-        native: pixels a side as stored.
-        channels: as stored.
-        classes: names by label.
-        fingerprint: of the data.
-        reference: if it is not the training split.
-        published: known statistics, used where the number of channels agrees.
-        notes: what the source decided.
-        workers: threads that decode.
+        test: the test split, likewise; None to hold one out.
+        settings: the user's settings.
+        native: the stored images' pixels per side.
+        channels: the stored images' number of channels.
+        classes: names of the classes, by label.
+        fingerprint: hash of the data.
+        reference: the reference split, if it is not the training split.
+        published: known statistics, used if their number of channels agrees.
+        notes: sentences on what the source decided.
+        workers: number of decoding threads.
     """
     size, channels = delivered_size(settings, native), settings.channels or channels
     if test is None:
         train, test, note = _held_out(train, settings.holdout)
         notes = (*notes, note)
     if size != native:
-        notes = (*notes, f"Images are resized to {size} pixels a side.")
+        notes = (*notes, f"Images are resized to {size} pixels per side.")
     parts = [split for split in (train, test, reference) if split is not None]
     resident = fits(settings, sum(map(len, parts)), channels, size)
 
@@ -108,19 +105,19 @@ def assemble(
 
 
 def bad_notes(splits: Iterable[tuple[str, Split | None]]) -> Iterator[str]:
-    """Yield a sentence for each split in which bad images are known."""
+    """Yield a sentence for each split that is known to have unreadable images."""
     for kind, split in splits:
         if split is not None and len(split.bad):
             yield (
-                f"{len(split.bad)} of {len(split)} {kind} images cannot be read; others stand in "
-                f"their places. {split.bad.named()}"
+                f"{len(split.bad)} of {len(split)} {kind} images cannot be read; other images "
+                f"take their place. {split.bad.named()}"
             )
 
 
 def _held_out(split: Split, share: float) -> tuple[Split, Split | None, str]:
     kept, held = hold_out(len(split), split.labels, share)
     if not len(held):
-        return split, None, "Nothing is held out for testing: there are too few images."
+        return split, None, "No images are held out for testing: there are too few."
     how = "fixed" if split.labels is None else "fixed, stratified"
     note = f"{len(held)} of {len(split)} images are held out for testing ({how})."
     return part(split, kept), part(split, held), note

@@ -1,15 +1,14 @@
-"""Images that cannot be read: what takes their place, and when it is too many.
+"""Unreadable images: what takes their place, and when there are too many.
 
-A run must not end at night because one file of a million is cut off. So a
-damaged image's place is taken by another of the same split, drawn from the
-damaged one's number alone: whatever the batch, epoch or process, and after a
-run is resumed, it is the same one. Which images those are is kept, so that a
-run can name them and an evaluation can leave them out.
+A run must not stop overnight because one file in a million is truncated. So
+another image of the same split stands in for a damaged one. It is chosen by the
+damaged image's index alone, so it is the same one in every batch, epoch and
+process, and after a resume. The damaged images are recorded, so that a run can
+name them and an evaluation can leave them out.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from threading import Lock
@@ -21,36 +20,36 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coview.errors import CoviewError
+from coview.seeds import hashed
 
-POLICIES = ("skip", "stop")
 SHARE = 0.01
-"""Of a split's images; where more are bad, something else is wrong."""
+"""Largest share of a split that may be bad; if more are, something else is wrong."""
 NAMED = 10
 TRIES = 32
-"""Bad images in a row after which the storage is taken to be gone: 1 % bad make 1e-64 of it."""
+"""Bad images in a row that mean the storage is gone: at 1 % bad, the chance of it is 1e-64."""
 
 Fault = tuple[int, str]
-"""An image's number and a sentence that names it and says what is wrong."""
+"""An image's index, and a sentence that names the image and says what is wrong."""
 
 
 class DataError(CoviewError):
-    """The data cannot be trained on, or measured on, any further."""
+    """The data can no longer be used for training or evaluation."""
 
 
 class BadImageError(DataError):
-    """An image that cannot be read; the sentence names it."""
+    """An image cannot be read; the message names it."""
 
 
 class BadImages:
-    """The images of one split that were found to be bad."""
+    """The images of one split that turned out to be unreadable."""
 
     def __init__(self, policy: str = "skip", known: Iterable[Fault] = ()) -> None:
-        """Start with the faults that are known.
+        """Start with the faults that are already known.
 
         Args:
-            policy: ``"skip"``: let others take their place, up to a share of
-                :data:`SHARE`; ``"stop"``: the first is an error.
-            known: faults that are no news.
+            policy: ``"skip"``: other images stand in, up to a share of
+                :data:`SHARE`; ``"stop"``: the first bad image is an error.
+            known: faults found earlier, which are not an error here.
         """
         self.policy = policy
         self.faults: dict[int, str] = dict(known)
@@ -61,45 +60,45 @@ class BadImages:
         return len(self.faults)
 
     def add(self, faults: Iterable[Fault], count: int) -> None:
-        """Take in faults, known ones too.
+        """Record faults; those already known are allowed.
 
         Args:
-            faults: as :func:`read` gives them.
-            count: of the split's images.
+            faults: as :func:`read` returns them.
+            count: number of images in the split.
 
         Raises:
-            DataError: the policy is to stop, or they are too many.
+            DataError: the policy is to stop, or there are too many.
         """
         for row, sentence in faults:
             with self._lock:
                 self.faults.setdefault(row, sentence)
             if self._above is not None:
-                # A part has no share of its own: few images may happen to be the bad ones.
+                # The limit is the whole split's: a small part may happen to hold most bad images.
                 whole, rows, of = self._above
                 whole.add([(rows[row], sentence)], of)
             elif self.policy == "stop":
                 raise BadImageError(
-                    f"{sentence} (--on-bad-image skip lets another take its place.)"
+                    f"{sentence} (To use another image in its place: --on-bad-image skip)"
                 )
             elif len(self.faults) > allowed(count):
                 raise DataError(
-                    f"{len(self.faults)} of {count} images cannot be read, which is more than "
-                    f"{SHARE:.0%}: {self.named()}"
+                    f"{len(self.faults)} of {count} images cannot be read, more than the "
+                    f"{SHARE:.0%} allowed: {self.named()}"
                 )
 
     def named(self, most: int = NAMED) -> str:
-        """Return the sentences of the first images, and how many more there are."""
+        """Return the sentences on the first bad images, and how many more there are."""
         first = [self.faults[row] for row in sorted(self.faults)[:most]]
         more = len(self.faults) - len(first)
         return " ".join([*first, *([f"And {more} more."] if more else [])])
 
     def facts(self) -> dict[str, Any]:
-        """Return how many there are and the first of them, for JSON."""
+        """Return the number of bad images and the sentences on the first, for JSON."""
         first = [self.faults[row] for row in sorted(self.faults)[:NAMED]]
         return {"count": len(self.faults), "first": first}
 
     def part(self, rows: Sequence[int], count: int) -> BadImages:
-        """Return those of a part of a split of ``count``; what is found there is known here too."""
+        """Return the bad images among ``rows`` of a split of ``count``; new finds reach both."""
         made = BadImages(self.policy)
         if self.faults:
             places = {row: place for place, row in enumerate(rows)}
@@ -116,18 +115,18 @@ class BadImages:
 
 
 def allowed(count: int) -> int:
-    """Return how many of ``count`` images may be bad: 1 %, and one of a set below a hundred."""
+    """Return how many of ``count`` images may be bad: 1 %, but at least one."""
     return max(1, int(count * SHARE))
 
 
 def stand_ins(row: int, count: int, labels: Tensor | None = None) -> Iterator[int]:
-    """Yield the images that may take the place of image ``row``, in their order of preference.
+    """Yield the indices of images that may replace image ``row``, in order of preference.
 
     Args:
-        row: of the bad image.
-        count: of all images.
-        labels: (count,) int64: take images of the same class, if there are any. Only
-            for learning with labels, which would otherwise be wrong.
+        row: index of the bad image.
+        count: number of images.
+        labels: (count,) int64: choose among images of the same class, if there are
+            any. Only for learning with labels, which would otherwise be wrong.
     """
     pool: Sequence[int] = range(count)
     if labels is not None:
@@ -137,18 +136,17 @@ def stand_ins(row: int, count: int, labels: Tensor | None = None) -> Iterator[in
         return
     attempt = 0
     while True:
-        digest = hashlib.blake2b(f"{row}/{attempt}".encode(), digest_size=8).digest()
-        other = pool[int.from_bytes(digest, "big") % len(pool)]
+        other = pool[hashed(f"{row}/{attempt}") % len(pool)]
         if other != row:
             yield other
         attempt += 1
 
 
 def read(images: Any, row: int, labels: Tensor | None = None) -> tuple[Tensor, list[Fault]]:
-    """Return an image, or the one that takes its place, and what was wrong on the way.
+    """Return an image or its stand-in, and the faults that were met.
 
     Raises:
-        DataError: neither it nor many others can be read.
+        DataError: neither the image nor many others can be read.
     """
     faults: list[Fault] = []
     try:
@@ -163,14 +161,14 @@ def read(images: Any, row: int, labels: Tensor | None = None) -> tuple[Tensor, l
     if len(faults) == 1:
         raise BadImageError(faults[0][1])
     raise DataError(
-        f"{faults[0][1]} Nor can {len(faults) - 1} others that were tried in its place: are the "
-        "data still there?"
+        f"{faults[0][1]} {len(faults) - 1} other images that were tried in its place cannot be "
+        "read either. Are the data still there?"
     )
 
 
 @attrs.frozen(eq=False)
 class Readable(Dataset[Any]):
-    """Images with their faults: :func:`read` for each index."""
+    """Images with their faults: indexing calls :func:`read`."""
 
     images: Any
     labels: Tensor | None = None
@@ -183,5 +181,5 @@ class Readable(Dataset[Any]):
 
 
 def stacked(items: list[tuple[Tensor, list[Fault]]]) -> tuple[Tensor, list[Fault]]:
-    """Return a batch of what :class:`Readable` gives, and the faults of all."""
+    """Return items of :class:`Readable` as one batch, and all their faults."""
     return torch.stack([image for image, _ in items]), [f for _, faults in items for f in faults]

@@ -1,4 +1,4 @@
-"""Files whose images have any number of channels: arrays, and TIFF stacks."""
+"""Image files with any number of channels: NumPy arrays and TIFF stacks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ARRAYS = frozenset({".npy", ".npz"})
 STACKS = frozenset({".tif", ".tiff"})
 MOST_PAGES = 4096
 MOST_BYTES = 1 << 30
-"""Of an unpacked ``.npz``: a few kilobytes can be made to unpack to more than a machine has."""
+"""Limit on an unpacked ``.npz``: a crafted file of a few kilobytes could fill all memory."""
 
 
 def check_pixels(width: int, height: int, pages: int = 1) -> None:
-    """Refuse what PIL thinks unsafe; PIL itself only warns up to twice as many pixels.
+    """Refuse images larger than PIL's limit; PIL itself only warns up to twice the limit.
 
     Raises:
         ValueError: there are more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
@@ -34,10 +34,10 @@ def check_pixels(width: int, height: int, pages: int = 1) -> None:
 
 
 def shape_of(path: str) -> tuple[int, int, int] | None:
-    """Return channels, height and width of an array or stack; None of an ordinary image.
+    """Return channels, height and width of an array or stack; None for an ordinary image.
 
     Raises:
-        ValueError: it is no image; the sentence says what it is.
+        ValueError: the file is not an image; the message says what it is.
     """
     suffix = Path(path).suffix.lower()
     if suffix in ARRAYS:
@@ -58,12 +58,12 @@ def read(path: str) -> Tensor:
     """Return an array or stack as (C, H, W) uint8.
 
     The channels of an array are its first or last dimension, whichever is
-    smaller; an ``.npz`` gives those of all its arrays, in the file's order, a
-    TIFF file of several grey pages a channel a page. Values are read as
-    :func:`eight_bits` says.
+    smaller. An ``.npz`` has the channels of all its arrays, in the file's order;
+    a TIFF file of several grey pages has one channel per page. For values see
+    :func:`eight_bits`.
 
     Raises:
-        ValueError: it is no image; the sentence says what it is.
+        ValueError: the file is not an image; the message says what it is.
     """
     if Path(path).suffix.lower() in ARRAYS:
         layers = _layers(path)
@@ -78,8 +78,8 @@ def read(path: str) -> Tensor:
 def eight_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return values as uint8.
 
-    Integers of more than 8 bits are taken to run to 65535; floats to 1, or to
-    255 where one is above 1.
+    Integers of more than 8 bits are scaled from 0 to 65535; floats from 0 to 1,
+    or from 0 to 255 if any is above 1.
 
     Raises:
         ValueError: values outside that range.
@@ -87,7 +87,7 @@ def eight_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind not in "biuf":
-        raise ValueError(f"its values are {values.dtype}, no numbers that a pixel can have")
+        raise ValueError(f"its values are {values.dtype}, not numbers that a pixel can have")
     floating = values.dtype.kind == "f"
     low, high = float(values.min()), float(values.max())
     top = (1 if high <= 1 else 255) if floating or values.dtype.kind == "b" else 65535
@@ -123,7 +123,7 @@ def _channels_first(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _grey_pages(image: Image.Image) -> int:
-    """Return how many pages there are, if all are grey and of one size; else 1."""
+    """Return the number of pages if all are grey and of one size, else 1."""
     pages, size = getattr(image, "n_frames", 1), image.size
     if pages > MOST_PAGES:
         raise ValueError(f"it has {pages} pages, more than {MOST_PAGES}")
@@ -150,14 +150,14 @@ def _stack(path: str) -> list[np.ndarray[Any, Any]]:
 
 
 def _samples(path: str) -> np.ndarray[Any, Any]:
-    """Read a TIFF of more channels a pixel than PIL knows."""
+    """Read a TIFF file with more channels per pixel than PIL supports."""
     try:
         import tifffile
     except ImportError as error:
         raise ValueError(
             "it is a TIFF file with more channels than PIL reads; pip install 'coview[tiff]'"
         ) from error
-    # What is wrong with a file is said once, in a sentence.
+    # A file's fault is reported once, as the exception; tifffile would log it as well.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     values: np.ndarray[Any, Any] = tifffile.imread(path)
     return values

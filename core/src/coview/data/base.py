@@ -1,9 +1,9 @@
-"""What a data set is to the rest of coview.
+"""What coview expects of a data set.
 
-An entry point in the group ``coview.datasets`` names a class that is a
-:class:`Source`: it is made with a path, says cheaply what size its images have,
-and loads into :class:`ImageData`. Images are uint8 and of one size; labels are
-kept apart and reach evaluation only.
+An entry point in the group ``coview.datasets`` names a :class:`Source` class. It
+is constructed with a path, tells the size of its images cheaply, and loads into
+:class:`ImageData`. Images are uint8 and all of one size; labels are kept apart
+and are used in evaluation only.
 """
 
 from __future__ import annotations
@@ -15,46 +15,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.data.bad_images import POLICIES, BadImages
-from coview.settings import between, gt, one_of, setting
+from coview.data.bad_images import BadImages
+from coview.recipes.tables import SMALL_IMAGE, DataSettings
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "SMALL_IMAGE",
+    "DataSettings",
+    "ImageData",
+    "Source",
+    "Split",
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SMALL_IMAGE = 64
-"""Images up to this many pixels a side take the ``small`` preset."""
-
-
-@attrs.frozen
-class DataSettings:
-    """How images are loaded: the recipe's table ``data``."""
-
-    size: int | None = setting(
-        None,
-        "pixels a side that the loader delivers (short side resized, centre cropped); "
-        "none: the data set's own size, 256 where that is larger or varies",
-        gt(0),
-    )
-    channels: int | None = setting(
-        None, "1 (grey), 3 (RGB) or as many as images have; none: as the data set has them", gt(0)
-    )
-    holdout: float = setting(
-        0.2, "share held out for testing where a data set has no test split", between(0.01, 0.9)
-    )
-    resident_mib: int = setting(
-        2048, "a set up to this size (MiB, decoded) is decoded once and lives on the device", gt(0)
-    )
-    decoder: str = setting(
-        "cpu",
-        "what decodes the JPEG files of sets too large for memory: cpu, or gpu (in batches, "
-        "where CUDA is used; pixels differ in their last digits)",
-        one_of("cpu", "gpu"),
-    )
-    on_bad_image: str = setting(
-        "skip",
-        "of an image that cannot be read: skip (another takes its place, up to 1 % of a split) "
-        "or stop",
-        one_of(*POLICIES),
-    )
 
 
 @attrs.frozen(eq=False)
@@ -63,14 +38,14 @@ class Split:
 
     Attributes:
         images: (N, C, S, S) uint8 in memory, or a map-style data set that
-            gives one (C, S, S) uint8 tensor an index, decoded when asked.
+            decodes one (C, S, S) uint8 tensor per index on demand.
         labels: (N,) int64, or None.
         names: each image's name (its path below the data set's folder), or None.
-        rows: (N,) int64, each image's place in the data set that this was split
+        rows: (N,) int64, each image's index in the data set that this was split
             from; None if the data came in splits.
-        bad: images that could not be read, as far as is known: those of a set
-            in memory at once, of any other when they were looked at. Others
-            stand in their places.
+        bad: images known to be unreadable, which other images stand in for. For
+            data in memory all are known from the start, for others each is
+            known once it has been read.
     """
 
     images: Tensor | Dataset[Tensor]
@@ -84,11 +59,11 @@ class Split:
 
     @property
     def resident(self) -> Tensor | None:
-        """The images, if they are in memory."""
+        """The images if they are in memory, else None."""
         return self.images if isinstance(self.images, Tensor) else None
 
     def kept(self, values: Tensor) -> Tensor:
-        """Return the rows of (N, ...) whose images could be read, as far as is known."""
+        """Return ``values`` (N, ...) without the rows of images known to be unreadable."""
         if not len(self.bad):
             return values
         good = torch.ones(len(values), dtype=torch.bool)
@@ -102,17 +77,17 @@ class ImageData:
 
     Attributes:
         name: as users wrote it, e.g. ``"folder:/data/birds"``.
-        train: what is trained on.
-        test: what accuracy is measured on; None if there is none.
-        reference: labelled images that a test image is compared with; the
+        train: images to train on.
+        test: images to measure accuracy on; None if there are none.
+        reference: labelled images that test images are compared with; the
             training images unless those have no labels (STL-10).
         classes: names of the classes, by label.
-        channels: of the images.
-        size: pixels a side.
-        mean: of each channel, in [0, 1].
-        std: of each channel, in [0, 1].
-        fingerprint: changes when the data do; kept with the run.
-        notes: what was decided while loading, in sentences (the split, say).
+        channels: number of channels.
+        size: pixels per side.
+        mean: mean of each channel, in [0, 1].
+        std: standard deviation of each channel, in [0, 1].
+        fingerprint: a hash that changes when the data do; stored with the run.
+        notes: sentences on what was decided while loading (the split, for example).
     """
 
     name: str
@@ -138,7 +113,7 @@ class ImageData:
 
     @property
     def bad_images(self) -> dict[str, Any]:
-        """Which images cannot be read, as far as is known: by split, where there are any."""
+        """The images known to be unreadable, for each split that has any."""
         splits = {"train": self.train, "reference": self.reference, "test": self.test}
         return {
             name: split.bad.facts()
@@ -150,25 +125,26 @@ class ImageData:
 
 
 class Source(Protocol):
-    """A data set by name; what the entry points of ``coview.datasets`` name.
+    """A data set that users can name: what an entry point in ``coview.datasets`` refers to.
 
-    One of something else than images says of what, in an attribute ``gives``
-    (``"signals"``, say: (N, C, T) float, T in place of the pixels a side), for
-    views whose ``takes`` say the same; see :mod:`coview.data.kinds`.
+    A source of something other than images says so in an attribute ``gives``,
+    for example ``"signals"``: (N, C, T) float, with T in place of the pixels per
+    side. It works with views whose attribute ``takes`` is the same; see
+    :class:`coview.components.DataSource`.
     """
 
     def __init__(self, path: str | None, download: bool = False) -> None:
         """Remember where the data are.
 
         Raises:
-            RequestError: the path is missing where one is needed, or there is
-                nothing there; the message says how to get the data.
+            RequestError: a path is needed but not given, or nothing is there;
+                the message says how to get the data.
         """
 
     def native_size(self) -> int:
-        """Pixels a side of the images as stored, without decoding them all; 256 if they vary."""
+        """Return the stored images' pixels per side without decoding them all; 256 if they vary."""
         ...
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Load, split and describe."""
+        """Load, split and describe the data."""
         ...

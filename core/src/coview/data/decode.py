@@ -1,4 +1,4 @@
-"""From files and PIL images to uint8 tensors of one size; damaged ones are named."""
+"""Decoding files and PIL images into uint8 tensors of one size."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ from coview.data.bad_images import BadImageError, BadImages, Readable
 from coview.errors import RequestError
 
 CHUNK = 64
-"""Images that are decoded, or resized, in one go."""
+"""Number of images decoded or resized at a time."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF")
-"""What is decoded, whatever a file is called. PIL would start other programs for some formats."""
+"""The only formats decoded, whatever the file name: for others, PIL may start other programs."""
 LONGEST = 8
-"""Sides beyond this ratio are cut before resizing: 1 x 65,535 pixels would become gigabytes."""
+"""Longer images are cropped to this ratio first: resizing 1 x 65,535 pixels takes gigabytes."""
 
 
 def fit(images: Tensor, size: int, channels: int) -> Tensor:
     """Resize the short side (bilinear, antialiased), crop the centre, set the channels.
 
-    Of an image more than 8 times as long as wide the middle is cut out first.
+    An image whose long side is more than 8 times its short side is cropped to
+    its middle first.
 
     Args:
         images: (..., C, H, W) uint8.
-        size: pixels a side of the result.
-        channels: as many as the images have, 1 (the luma of three), or any
-            number of grey ones (repeated).
+        size: pixels per side of the result.
+        channels: as many as the images have; 1 for the luma of RGB images; or any
+            number for grey images (the channel is repeated).
 
     Returns:
         (..., channels, size, size) uint8, perhaps a view.
 
     Raises:
-        RequestError: the images have another number of channels.
+        RequestError: the images' channels cannot be converted to that number.
     """
     have = images.shape[-3]
     if have not in (1, channels) and (have, channels) != (3, 1):
         raise RequestError(
-            f"it has {have} channels, and data.channels = {channels} asks for others"
+            f"it has {have} channels, which cannot become data.channels = {channels}"
         )
     if images.shape[-2:] != (size, size):
         short = min(images.shape[-2:])
@@ -55,13 +56,13 @@ def fit(images: Tensor, size: int, channels: int) -> Tensor:
             images = tvf.center_crop(images, [min(s, LONGEST * short) for s in images.shape[-2:]])
         images = tvf.center_crop(tvf.resize(images, [size], antialias=True), [size])
     if have > channels:
-        # By way of floats: in uint8 torchvision cuts fractions off, and white becomes 254.
+        # Computed in float: in uint8 torchvision truncates, and white becomes 254.
         images = tvf.rgb_to_grayscale(images.float()).round().to(torch.uint8)
     return images.expand(*images.shape[:-3], channels, size, size)
 
 
 def fit_all(images: Tensor, size: int, channels: int) -> Tensor:
-    """Return :func:`fit` of (N, C, H, W) as one contiguous tensor, made chunk by chunk."""
+    """Apply :func:`fit` to (N, C, H, W) chunk by chunk; return one contiguous tensor."""
     if images.shape[1:] == (channels, size, size):
         return images.contiguous()
     out = images.new_empty((len(images), channels, size, size))
@@ -73,9 +74,9 @@ def fit_all(images: Tensor, size: int, channels: int) -> Tensor:
 def pixels(image: Image.Image, channels: int) -> Tensor:
     """Return a PIL image of any mode as (channels, H, W) uint8.
 
-    Alpha and transparent colours are dropped, not blended, as torchvision's
-    loader does. Integers of more than 8 bits are taken to run to 65535; floats
-    to 1, or to 255 where one is above 1. EXIF orientation is not applied.
+    Alpha and transparent colours are dropped, not blended, as in torchvision's
+    loader. Integers of more than 8 bits are scaled from 0 to 65535; floats from 0
+    to 1, or from 0 to 255 if any is above 1. EXIF orientation is not applied.
 
     Raises:
         ValueError: values outside that range.
@@ -83,11 +84,11 @@ def pixels(image: Image.Image, channels: int) -> Tensor:
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     image.load()
-    # PIL warns of palettes with alpha, and would look for a substitute colour.
+    # Otherwise PIL warns about palettes with alpha and looks for a substitute colour.
     image.info.pop("transparency", None)
     wanted = "L" if channels == 1 else "RGB"
     if image.mode != wanted:
-        # By way of RGB: not every mode has a direct way to grey.
+        # Through RGB, as not every mode converts to grey directly.
         image = image.convert("RGB").convert(wanted)
     return cast(Tensor, tvf.pil_to_tensor(image))
 
@@ -97,10 +98,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def decode(path: str, size: int, channels: int) -> Tensor:
-    """Return the image in a file as (channels, size, size) uint8; of an animation, the first.
+    """Return an image file, or an animation's first frame, as (channels, size, size) uint8.
 
     Raises:
-        BadImageError: it cannot be decoded, or is larger than PIL thinks safe.
+        BadImageError: the image cannot be decoded, or exceeds PIL's safe size.
     """
     try:
         if bands.shape_of(path) is not None:
@@ -112,21 +113,21 @@ def decode(path: str, size: int, channels: int) -> Tensor:
 
 
 def named(name: str, error: Exception) -> BadImageError:
-    """Return the sentence that an image cannot be decoded, and why, on one line."""
+    """Return an error that says on one line which image cannot be decoded, and why."""
     why = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
     return BadImageError(f"The image {name} cannot be decoded: {why}.")
 
 
 def decode_plain(file: str | BinaryIO, size: int, channels: int) -> Tensor:
-    """Return an image of the usual formats as (channels, size, size) uint8.
+    """Return an image in one of the usual formats as (channels, size, size) uint8.
 
     Args:
         file: a path, or an open file.
-        size: pixels a side.
+        size: pixels per side.
         channels: see :func:`fit`.
 
     Raises:
-        Exception: of nearly any kind, where it is damaged.
+        Exception: of nearly any type, if the image is damaged.
     """
     with Image.open(file, formats=FORMATS) as image:
         bands.check_pixels(image.width, image.height)
@@ -135,7 +136,7 @@ def decode_plain(file: str | BinaryIO, size: int, channels: int) -> Tensor:
 
 @attrs.frozen(eq=False)
 class Files(Dataset[Tensor]):
-    """Image files, decoded when asked: one (channels, size, size) uint8 tensor an index."""
+    """Image files decoded on demand: one (channels, size, size) uint8 tensor per index."""
 
     paths: tuple[str, ...]
     size: int
@@ -151,7 +152,7 @@ class Files(Dataset[Tensor]):
 
 @attrs.frozen(eq=False)
 class Fitted(Dataset[Tensor]):
-    """Images (N, C, H, W) uint8 that are resized when asked, as all at once would be too many."""
+    """Images (N, C, H, W) uint8 resized on demand, as all at once would not fit into memory."""
 
     images: Tensor
     size: int
@@ -169,13 +170,13 @@ def decode_all(images: Dataset[Tensor], workers: int = 0, bad: BadImages | None 
 
     Args:
         images: (C, S, S) uint8 each.
-        workers: threads; 0: one for each core.
-        bad: takes in which images cannot be read; others are in their places.
-            Without it, the first ends the work.
+        workers: number of threads; 0: one per core.
+        bad: records the images that cannot be read; others take their place.
+            Without it, the first one is an error.
 
     Raises:
         BadImageError: an image cannot be read.
-        CoviewError: too many cannot.
+        CoviewError: too many images cannot be read.
     """
     count = len(cast(Sized, images))
     ledger = BadImages("stop") if bad is None else bad
@@ -190,7 +191,7 @@ def decode_all(images: Dataset[Tensor], workers: int = 0, bad: BadImages | None 
             out[row] = image
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        # In pieces, so that the first image that fails ends the work.
+        # In chunks, so that the first image that fails ends the work.
         for _ in pool.map(work, range(0, count, CHUNK)):
             pass
     return out

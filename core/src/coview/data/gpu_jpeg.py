@@ -1,10 +1,10 @@
 """JPEG files decoded on the GPU, a batch at a time: ``data.decoder = "gpu"``.
 
-Workers read bytes, the GPU makes pixels of them, and they are resized there.
-What the GPU's decoder refuses, and what is no JPEG, the CPU decodes. Pixels
-differ from the CPU's in their last digits, so the setting is part of a run.
-torchvision does the decoding; where it cannot (it says that it will give this
-up for TorchCodec), all is decoded on the CPU. Not yet run on a GPU.
+Workers read the bytes; the GPU decodes and resizes them. The CPU decodes what
+the GPU's decoder refuses, and files that are not JPEG. Pixels differ from the
+CPU's in their last digits, so the setting is part of a run. torchvision does the
+decoding; a torchvision without it (its authors mean to drop it in favour of
+TorchCodec) leaves everything to the CPU. Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Decoder = Callable[[Sequence[Tensor], torch.device], list[Tensor]]
 
 
 def files_of(images: Any) -> Files | None:
-    """Return the files that a split's images are, or are a part of, if they are to go this way."""
+    """Return the files behind a split's images if the GPU is to decode them, else None."""
     while isinstance(images, Subset):
         images = images.dataset
     return images if isinstance(images, Files) and images.decoder == "gpu" else None
@@ -38,7 +38,7 @@ def files_of(images: Any) -> Files | None:
 
 @attrs.frozen(eq=False)
 class Contents(Dataset[Any]):
-    """The bytes of JPEG files, undecoded: (n,) uint8 each; None of what is none."""
+    """The undecoded bytes of JPEG files, (n,) uint8 each; None for any other file."""
 
     images: Any
 
@@ -53,14 +53,14 @@ class Contents(Dataset[Any]):
             with open(images.paths[row], "rb") as file:  # noqa: PTH123  # names of any bytes
                 content = file.read(MOST_BYTES)
         except OSError:
-            return None  # reading it again on the CPU says what is wrong
+            return None  # the CPU reads it again, and then reports what is wrong
         if not content.startswith(JPEG):
             return None
         return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8))
 
 
 def torchvisions() -> Decoder | None:
-    """Return torchvision's decoder, if it has one."""
+    """Return torchvision's decoder, or None if it has none."""
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
     except ImportError:
@@ -84,14 +84,14 @@ def decoded(
     device: torch.device,
     decoder: Decoder,
 ) -> Iterator[tuple[Tensor, list[Fault]]]:
-    """Yield batches of images on the device, with what could not be read.
+    """Yield batches of images on the device, with the faults met in each.
 
     Args:
-        images: a split's.
-        files: what they come from.
-        batches: rows, and the bytes of each as :class:`Contents` gives them.
-        device: where to decode.
-        decoder: of a list of JPEG files.
+        images: the images of a split.
+        files: the files that they come from.
+        batches: pairs of rows and their bytes as :class:`Contents` gives them.
+        device: the device to decode on.
+        decoder: decodes the bytes of a list of JPEG files.
     """
     for rows, contents in batches:
         faults: list[Fault] = []
@@ -122,7 +122,7 @@ def _images(
 def _each(
     contents: Sequence[Tensor], device: torch.device, decoder: Decoder
 ) -> Sequence[Tensor | None]:
-    """Decode all at once; where that fails, one by one, to find which is at fault."""
+    """Decode all at once or, if that fails, one by one to find the bad ones."""
     if not contents:
         return []
     try:

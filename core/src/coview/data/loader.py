@@ -1,8 +1,7 @@
-"""Batches: which image is where in an epoch, and its way to the device."""
+"""Batches: the order of images in an epoch, and their way to the device."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -19,16 +18,17 @@ from coview.data.gpu_jpeg import Contents, decoded, files_of, torchvisions
 from coview.data.transfer import gathered, on_device
 from coview.errors import CoviewError, RequestError
 from coview.records import Batch
+from coview.seeds import derived_seed
 
 Device = torch.device | str
 
 
 @attrs.frozen(eq=False)
 class _Whole(Dataset[Any]):
-    """Gives the batch at a list of indices; a failure is handed back as a value.
+    """Gives the batch at a list of indices; returns an error instead of raising it.
 
-    An exception raised in a worker reaches the user with the worker's
-    traceback as its message; a value comes through as it is.
+    An exception raised in a worker would reach the user with the worker's
+    traceback as its message; a returned one arrives unchanged.
     """
 
     data: Any
@@ -52,22 +52,22 @@ def fetched(
 
     Args:
         data: map-style data set.
-        batches: its indices, by batch.
-        workers: processes that read; 0: this one.
+        batches: the indices of each batch.
+        workers: number of reading processes; 0: this process reads.
         collate: makes a batch of a list of items.
-        pin_memory: put batches where a GPU can fetch them while it works.
+        pin_memory: put batches into pinned memory, which a GPU copies while it works.
 
     Raises:
         CoviewError: an item could not be read.
     """
     loader: DataLoader[Any] = DataLoader(
         _Whole(data, collate),
-        # Each "sample" is a whole batch: batching is done, in the worker.
+        # Each "sample" is a whole batch, so that workers do the batching.
         sampler=batches,
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
-        # Without one of its own it would draw from, and so change, the global random state.
+        # Without its own generator it would draw from, and so change, the global random state.
         generator=torch.Generator(),
     )
     for batch in loader:
@@ -85,18 +85,18 @@ def read_batches(
 ) -> Generator[Tensor, None, None]:
     """Yield the images of each list of rows, uint8 on the device.
 
-    Images that cannot be read have others in their places; ``split.bad`` knows
-    of them when their batch is yielded.
+    Other images take the place of unreadable ones, which ``split.bad`` lists by
+    the time their batch is yielded.
 
     Args:
         split: the images.
-        batches: (B,) int64 each, on the CPU.
-        device: where they go.
-        workers: processes that decode images that are not in memory.
-        labels: (N,) of the split: let images of the same class stand in.
+        batches: (B,) int64 rows each, on the CPU.
+        device: where the images go.
+        workers: number of processes that decode images not in memory.
+        labels: (N,) labels of the split; if given, stand-ins are of the same class.
 
     Raises:
-        CoviewError: too many images cannot be read, or one where that is to stop.
+        CoviewError: too many images cannot be read, or one and the policy is to stop.
     """
     place = torch.device(device)
     for images, faults in on_device(_with_faults(split, batches, place, workers, labels), place):
@@ -130,10 +130,10 @@ def _with_faults(
 
 
 class Batches:
-    """The batches of a training, addressed by epoch and position.
+    """The batches of a training run, addressed by epoch and position.
 
-    The order of an epoch depends on seed and epoch only, so a training that is
-    taken up at any step sees what it would have seen.
+    The order within an epoch depends only on the seed and the epoch, so a run
+    resumed at any step sees the batches that it would have seen.
     """
 
     def __init__(
@@ -150,28 +150,29 @@ class Batches:
         """Move images that are in memory to the device.
 
         Args:
-            split: what is trained on.
-            batch_size: global: of all processes together.
-            seed: the run's.
+            split: the images to train on.
+            batch_size: images per batch, over all processes.
+            seed: the run's seed.
             device: where batches go.
-            workers: processes that decode images that are not in memory.
+            workers: number of processes that decode images not in memory.
             rank: number of this process.
             world_size: number of processes.
-            same_class: where labels are learned from: an image that cannot be read
-                is replaced by one of its class, and goes by that one's index.
+            same_class: for learning with labels: an unreadable image is replaced by
+                one of its class, and the batch gives that one's index.
 
         Raises:
-            RequestError: a batch is larger than the set, or cannot be shared evenly.
+            RequestError: a batch is larger than the split, or the processes cannot
+                share it evenly.
         """
         if not 1 <= batch_size <= len(split):
             raise RequestError(
-                f"The batch size must be 1 to {len(split)}, the number of training images: "
-                f"{batch_size}."
+                f"The batch size must be between 1 and {len(split)} (the number of training "
+                f"images), not {batch_size}."
             )
         if batch_size % world_size:
             raise RequestError(
-                f"The batch size must be a multiple of the number of processes, {world_size}: "
-                f"{batch_size}."
+                f"The batch size must be a multiple of {world_size} (the number of processes), "
+                f"not {batch_size}."
             )
         self.batch_size, self.steps_per_epoch = batch_size, len(split) // batch_size
         self._count, self._seed, self._device = len(split), seed, torch.device(device)
@@ -182,7 +183,7 @@ class Batches:
         self._labels = split.labels if same_class else None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield this process's rows of each global batch of an epoch from ``start`` on.
+        """Yield this process's part of each global batch of an epoch, from batch ``start`` on.
 
         The last images, too few for a batch, are left out.
         """
@@ -198,17 +199,16 @@ class Batches:
                 yield Batch(images, own)
 
     def indices(self, epoch: int, position: int) -> Tensor:
-        """Return (global batch,) int64: the images of one step, of all processes."""
+        """Return (global batch,) int64: the images of one step, over all processes."""
         return self._order(epoch)[position].flatten()
 
     def _rows(self, epoch: int) -> Tensor:
-        """Return (steps, own batch) int64: the images of each step."""
+        """Return (steps, own batch) int64: this process's images of each step."""
         return self._order(epoch)[:, self._rank]
 
     def _order(self, epoch: int) -> Tensor:
         """Return (steps, processes, own batch) int64."""
-        text = f"{self._seed}/{epoch}/order".encode()
-        mixed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+        mixed = derived_seed(self._seed, epoch, "order")
         order = torch.randperm(self._count, generator=torch.Generator().manual_seed(mixed))
         if self._labels is not None:
             for row in self._split.bad.faults:
@@ -217,7 +217,7 @@ class Batches:
         return whole.view(self.steps_per_epoch, self._world_size, -1)
 
     def _same(self, row: int) -> int:
-        """Return the image of the same class that takes a bad one's place."""
+        """Return the image of the same class that replaces a bad one."""
         known = self._split.bad.faults
         others = islice(stand_ins(row, self._count, self._labels), len(known) + TRIES)
         return next((other for other in others if other not in known), row)
@@ -226,7 +226,7 @@ class Batches:
 def images_in_order(
     split: Split, batch_size: int, device: Device, workers: int = 0
 ) -> Iterator[Tensor]:
-    """Yield all images in their order, (up to batch_size, C, S, S) uint8 on the device."""
+    """Yield all images in order, (up to batch_size, C, S, S) uint8 on the device."""
     device = torch.device(device)
     if split.resident is not None:
         for images in torch.split(split.resident, batch_size):

@@ -1,4 +1,4 @@
-"""Which images keep their labels: 1 %, 10 %, or so many a class, fixed by a seed."""
+"""Splits: images held out for testing, and subsets that keep their labels (1 %, 5 per class)."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from coview.data.base import Split
 from coview.errors import RequestError
 
 HOLDOUT_SEED = 0
-"""The same for every run: two runs on one data set must be measured on the same images."""
+"""Fixed, so that all runs on one data set are evaluated on the same images."""
 SAMPLED = 2000
-"""Images that channel statistics are taken from, at most."""
+"""Largest number of images that channel statistics are computed from."""
 
 
 def hold_out(count: int, labels: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
     """Split a data set of ``count`` images; the same arguments give the same split.
 
     Every class gives its share to within one image, and keeps at least one for
-    training. Without labels all images are one class.
+    training. Without labels all images count as one class.
 
     Args:
-        count: images in the set.
+        count: number of images.
         labels: (count,) int64, or None.
-        share: of the images that are held out, in (0, 1).
+        share: share of the images to hold out, in (0, 1).
 
     Returns:
-        Ascending indices of the training and of the held-out images; the
-        latter are none only if no class has two images.
+        Ascending indices of the training images and of the held-out images; the
+        latter are empty only if no class has two images.
     """
     classes = np.zeros(count, dtype=np.int64) if labels is None else labels.numpy()
     # NumPy promises never to change the stream of RandomState; torch does not.
     shuffled = np.random.RandomState(HOLDOUT_SEED).permutation(count)
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     wanted = min(max(round(count * share), 1), count - 1)
-    # Evenly spaced places in a list sorted by class are a stratified sample.
+    # Evenly spaced positions in a list sorted by class are a stratified sample.
     places = ((np.arange(wanted) + 0.5) * count / max(wanted, 1)).astype(np.int64)
     held = np.zeros(count, dtype=bool)
     held[by_class[places]] = True
@@ -71,11 +71,11 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 
 def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel in [0, 1], from a sample.
+    """Return the mean and standard deviation of each channel in [0, 1], from a sample.
 
-    A channel that never varies has a deviation of 1, so that it can be divided by.
+    A constant channel gets a standard deviation of 1, so that dividing by it is safe.
     """
-    # A histogram of the 256 values is exact and needs no float copy of the images; NumPy's is
+    # A histogram of the 256 values is exact and needs no float copy of the images. NumPy's is
     # 100 times as fast as torch's, whose threads wait for one another.
     counts = np.zeros(())
     for row in evenly_spaced(len(split), SAMPLED):
@@ -98,7 +98,7 @@ def digest(*parts: Tensor | str | None) -> str:
             hasher.update(f"{tuple(item.shape)}".encode())
             hasher.update(item.contiguous().numpy().data)
         else:
-            # File names may hold bytes that are no UTF-8.
+            # File names may hold bytes that are not UTF-8.
             hasher.update(os.fsencode(f"{item}\0"))
     return hasher.hexdigest()
 
@@ -113,11 +113,11 @@ def labelled_subset(labels: Tensor, wanted: str, seed: int) -> Tensor:
     Args:
         labels: (N,) int64.
         wanted: ``"1%"`` (any share), or ``"5-per-class"`` (any number; a
-            smaller class keeps all it has).
-        seed: of the choice.
+            smaller class keeps all its labels).
+        seed: seed of the choice.
 
     Raises:
-        RequestError: ``wanted`` says neither.
+        RequestError: ``wanted`` is neither.
     """
     share, number = _parse(wanted)
     # NumPy promises never to change the stream of RandomState; torch does not.
@@ -140,5 +140,5 @@ def _parse(wanted: str) -> tuple[float, int | None]:
         return 1.0, int(found[1])
     raise RequestError(
         f"--labels must be a share above 0 % and up to 100 %, like 1%, or a number like "
-        f"5-per-class: {wanted!r}"
+        f"5-per-class, not {wanted!r}."
     )

@@ -1,4 +1,4 @@
-"""Batches on their way to the device: read ahead by a thread, copied beside the computation."""
+"""Batches on their way to the device: a thread reads ahead, and copies overlap computation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PAUSE = 0.1
 
 
 def ahead(items: Iterator[Item], depth: int = 1) -> Iterator[Item]:
-    """Yield items that a thread makes while the ones before are worked on.
+    """Yield items that a thread makes while the caller works on earlier ones.
 
-    An error in the thread is raised here, in its turn. When this is closed, so
-    is the thread.
+    An error in the thread is raised here when its item is due. Closing this
+    iterator ends the thread.
     """
     queue: Queue[tuple[str, Any]] = Queue(depth)
     closed = Event()
@@ -56,7 +56,7 @@ def ahead(items: Iterator[Item], depth: int = 1) -> Iterator[Item]:
         closed.set()
         while thread.is_alive():
             try:
-                queue.get(timeout=PAUSE / 10)  # whoever waits for room goes on, and ends
+                queue.get(timeout=PAUSE / 10)  # makes room, so that a waiting thread can end
             except Empty:
                 continue
         thread.join()
@@ -70,9 +70,9 @@ def gathered(
     Args:
         images: has ``gather(rows, out)``, see :class:`coview.data.sources.pack.Packed`.
         batches: (B,) int64 each.
-        device: CUDA: batches come in a few pinned buffers by turns, for
-            :func:`on_device`, which waits for a copy before its buffer is written again.
-        depth: batches that are read before they are asked for.
+        device: the device; for CUDA, batches share a few pinned buffers in turn.
+            :func:`on_device` waits for a copy before its buffer is written again.
+        depth: number of batches read ahead.
     """
     if device.type != "cuda":
         yield from ahead((images.gather(rows, None) for rows in batches), depth)
@@ -83,7 +83,7 @@ def gathered(
 def _into_buffers(
     gather: Callable[[Tensor, Tensor | None], Tensor], batches: Iterable[Tensor], count: int
 ) -> Iterator[Tensor]:
-    """Yield batches in pinned memory: two on their way, some waiting, one being filled."""
+    """Yield batches in pinned memory: two being copied, some waiting, one being filled."""
     buffers: list[Tensor] = []
     for number, rows in enumerate(batches):
         if len(buffers) < count:
@@ -94,11 +94,11 @@ def _into_buffers(
 
 
 def on_device(batches: Iterable[tuple[Tensor, Any]], device: torch.device) -> Iterator[Any]:
-    """Yield pairs with their images on the device.
+    """Yield the pairs with their images on the device.
 
-    On CUDA each is copied on a stream of its own while the one before it is
-    worked on, and has arrived before the next pair but one is asked for: then
-    the memory that it came in may be written again.
+    On CUDA images are copied on a separate stream while the caller works on the
+    batch before. A copy is complete before the next pair but one is requested, so
+    that its source memory can be reused from then on.
     """
     if device.type != "cuda":
         for images, rest in batches:
@@ -113,7 +113,7 @@ def on_device(batches: Iterable[tuple[Tensor, Any]], device: torch.device) -> It
             done.record(stream)
         if before is not None:
             yield _arrived(*before)
-            before[2].synchronize()  # issued a step ago: in the past, unless copying is too slow
+            before[2].synchronize()  # issued a step ago: done by now, unless copying is too slow
         before = (copied, rest, done)
     if before is not None:
         yield _arrived(*before)
@@ -122,6 +122,6 @@ def on_device(batches: Iterable[tuple[Tensor, Any]], device: torch.device) -> It
 def _arrived(images: Tensor, rest: Any, done: torch.cuda.Event) -> tuple[Tensor, Any]:
     current = torch.cuda.current_stream(images.device)
     current.wait_event(done)
-    # The memory belongs to the copying stream: it must not be given away while this one reads.
+    # The memory belongs to the copying stream: it must not be reused while this stream reads it.
     images.record_stream(current)
     return images, rest

@@ -26,7 +26,7 @@ from coview.evaluation.classifier import (
 )
 from coview.evaluation.knn import labelled_splits
 from coview.evaluation.metrics import class_count
-from coview.recipes.protocols import FineTuning
+from coview.optim.protocols import FineTuning
 from coview.weights.checkpoint import cut, load_encoder
 from coview.weights.classifier import Classifier, refuse_unsavable, save_classifier
 from coview.weights.exported import ExportedBackbone
@@ -71,7 +71,7 @@ def starting_network(weights: Path, network: ExportedBackbone, start: str) -> tu
         raise RequestError(f"--from must be head.0 (the backbone), head.1, ...: {start!r}")
     if int(found[1]) == 0:
         return nn.Identity(), network.width
-    encoder = load_encoder(weights, network.meta)
+    encoder = load_encoder(weights, network.card)
     layers, width = cut(encoder, int(found[1]))
     network.backbone.load_state_dict(encoder.backbone().state_dict())
     return layers, width
@@ -100,7 +100,7 @@ def finetune(
         head: layers between backbone and classifier, as :func:`starting_network` gives them.
         width: what they give.
         data: with labels.
-        protocol: see :mod:`coview.recipes.protocols`.
+        protocol: see :mod:`coview.optim.protocols`.
         labels: see :func:`coview.data.splits.labelled_subset`.
         start: for the result.
         layer_decay: each layer's rate is this times that of the next; 1: all alike.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
 
 from coview.data.base import ImageData
 from coview.data.splits import hold_out
@@ -19,10 +20,10 @@ from coview.errors import RequestError
 from coview.evaluation.features import features
 from coview.evaluation.knn import labelled_splits
 from coview.evaluation.metrics import accuracies, class_count
-from coview.weights.classifier import refuse_unsavable, save_linear
+from coview.optim.supervised import MOMENTUM, train
+from coview.schedules import half_cosine, rate_scale
+from coview.weights.classifier import Classifier, refuse_unsavable, save_classifier
 from coview.weights.exported import ExportedBackbone
-
-MOMENTUM = 0.9
 
 
 @attrs.frozen
@@ -69,6 +70,38 @@ class Standard:
         return (rows - self.mean) / self.deviation
 
 
+class _Grid(nn.Module):
+    """G linear classifiers in one: a step is two matrix products whatever the grid's size.
+
+    What of a setting is a head's own, its rate and decay, is put into its gradient:
+    momentum is linear, so that is the same as an optimiser for each head.
+    """
+
+    def __init__(self, rows: Tensor, classes: int, settings: Sequence[Setting]) -> None:
+        super().__init__()
+        count, width = len(settings), rows.shape[1]
+        self.weights = nn.Parameter(rows.new_zeros(width, count, classes))
+        self.biases = nn.Parameter(rows.new_zeros(count, classes))
+        rates = rows.new_tensor([s.lr for s in settings])[:, None]
+        decays = rows.new_tensor([s.weight_decay for s in settings])[:, None]
+
+        def decayed(weights: Tensor) -> None:
+            assert weights.grad is not None
+            weights.grad.add_(decays * weights.detach()).mul_(rates)
+
+        def scaled(biases: Tensor) -> None:
+            assert biases.grad is not None
+            biases.grad.mul_(rates)
+
+        self.weights.register_post_accumulate_grad_hook(decayed)
+        self.biases.register_post_accumulate_grad_hook(scaled)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, D) -> (B, G, K)."""
+        scores = rows @ self.weights.flatten(1)
+        return scores.view(len(rows), *self.biases.shape) + self.biases
+
+
 def train_heads(
     rows: Tensor,
     labels: Tensor,
@@ -92,39 +125,35 @@ def train_heads(
         batch_size: rows a step, at most N.
         seed: of the order.
     """
-    count, (size, width) = len(settings), rows.shape
-    batch_size = min(batch_size, size)
-    steps = size // batch_size
-    weights = rows.new_zeros(width, count, classes)
-    biases = rows.new_zeros(count, classes)
-    velocity, drift = torch.zeros_like(weights), torch.zeros_like(biases)
+    batch_size = min(batch_size, len(rows))
+    grid = _Grid(rows, classes, settings)
     # The linear rule keeps a learning rate's meaning where sets are smaller than a batch.
-    rates = rows.new_tensor([s.lr for s in settings])[:, None] * (batch_size / 256)
-    decays = rows.new_tensor([s.weight_decay for s in settings])[:, None]
-    targets = one_hot(labels, classes).to(rows.dtype)
+    groups = [{"params": list(grid.parameters()), "peak": rate_scale("linear", batch_size)}]
+    optimizer = SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True)
     generator = torch.Generator().manual_seed(seed)
-    for step in range(epochs * steps):
-        if step % steps == 0:
-            order = torch.randperm(size, generator=generator).to(rows.device)
-        own = order[step % steps * batch_size :][:batch_size]
-        rate = rates * (0.5 * (1 + math.cos(math.pi * step / (epochs * steps))))
-        batch = rows[own]
-        errors = _errors(batch, weights, biases, targets[own])
-        slope = (batch.T @ errors.flatten(1)).view_as(weights) + decays * weights
-        _nesterov(weights, velocity, slope, rate)
-        _nesterov(biases, drift, errors.sum(dim=0), rate)
-    return Heads(weights.movedim(1, 0).contiguous(), biases)
+    steps = len(rows) // batch_size
 
+    def batches(epoch: int) -> Iterable[Tensor]:
+        order = torch.randperm(len(rows), generator=generator).to(rows.device)
+        parts: tuple[Tensor, ...] = order[: steps * batch_size].split(batch_size)
+        return parts
 
-def _errors(batch: Tensor, weights: Tensor, biases: Tensor, targets: Tensor) -> Tensor:
-    """Return d loss / d scores, (B, G, K)."""
-    scores = (batch @ weights.flatten(1)).view(len(batch), *biases.shape) + biases
-    return (scores.softmax(dim=-1) - targets[:, None]) / len(batch)
+    def loss(own: Tensor, step: int) -> Tensor:
+        scores = grid(rows[own]).flatten(0, 1)
+        truth = labels[own].repeat_interleave(len(settings))
+        return cross_entropy(scores, truth, reduction="sum") / len(own)
 
-
-def _nesterov(weights: Tensor, velocity: Tensor, slope: Tensor, rate: Tensor) -> None:
-    velocity.mul_(MOMENTUM).add_(slope)
-    weights.sub_(rate * (slope + MOMENTUM * velocity))
+    train(
+        loss,
+        optimizer,
+        batches,
+        half_cosine,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        may_diverge=True,  # one head of the grid may, and cannot win
+    )
+    weights = grid.weights.detach().movedim(1, 0).contiguous()
+    return Heads(weights, grid.biases.detach())
 
 
 def best_head(heads: Heads, rows: Tensor, labels: Tensor) -> tuple[int, list[float], list[float]]:
@@ -267,6 +296,20 @@ def evaluate_linear(
         classes=classes,
         grid=tuple(grid),
     )
+
+
+def save_linear(network: ExportedBackbone, heads: Heads, standard: Standard, path: Path) -> None:
+    """Write a backbone with the first head on its standardised features, as one classifier.
+
+    Raises:
+        RequestError: as :func:`save_classifier`.
+    """
+    weights = heads.weights[0] / standard.deviation[:, None]
+    last = nn.Linear(*weights.shape)
+    with torch.no_grad():
+        last.weight.copy_(weights.T)
+        last.bias.copy_(heads.biases[0] - standard.mean @ weights)
+    save_classifier(Classifier(network, nn.Identity(), last), path)
 
 
 def _split(labels: Tensor, choose: bool) -> tuple[Tensor, Tensor]:

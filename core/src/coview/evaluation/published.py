@@ -2,86 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from coview.components import EvaluationProtocol, declared
 from coview.errors import CoviewError, PluginError, RequestError, unknown
-from coview.recipes.protocols import GENERIC, WAYS, FineTuning, Protocol, SupportVectors
-from coview.recipes.recipe import AFTERWARDS, Use, find_recipe, method_names
-from coview.settings import plain, structure
-
-if TYPE_CHECKING:
-    from coview.recipes.resolve import Resolved
+from coview.optim.protocols import GENERIC, FineTuning, Protocol, SupportVectors
+from coview.recipes.recipe import Use, find_recipe, method_names
+from coview.registry import find
+from coview.settings import structure
+from coview.weights.card import WeightCard
 
 OWN = "paper"
 """The name of the protocol that belongs to the weights' own method."""
 
 
-def protocols_of(resolved: Resolved) -> dict[str, Any]:
-    """Return a recipe's protocols as plain values, to be kept with its weights."""
-    found = {table: resolved.part(table) for table in AFTERWARDS}
-    return {
-        table: {"use": part.name, **plain(attrs.asdict(part.settings))}
-        for table, part in found.items()
-        if part.name != "none"
-    }
+class SGD(EvaluationProtocol):
+    """Stochastic gradient descent on augmented images: a linear probe, or fine-tuning."""
+
+    probe_settings = Protocol
+    finetune_settings = FineTuning
+
+    @staticmethod
+    def probe(network: Any, data: Any, settings: Any, **options: Any) -> Any:
+        """Train a linear classifier on the frozen network; see :func:`evaluate_probe`."""
+        from coview.evaluation.classifier import evaluate_probe
+
+        return evaluate_probe(network, data, settings, **options)
+
+    @staticmethod
+    def finetune(
+        network: Any, head: Any, width: int, data: Any, settings: Any, **options: Any
+    ) -> Any:
+        """Train the whole network; see :func:`coview.evaluation.finetune.finetune`."""
+        from coview.evaluation.finetune import finetune
+
+        return finetune(network, head, width, data, settings, **options)
 
 
-def find_probe(name: str, meta: Mapping[str, Any]) -> Protocol | SupportVectors:
-    """Return a linear probe.
+class SVM(EvaluationProtocol):
+    """A linear support vector machine on features of the frozen network."""
+
+    probe_settings = SupportVectors
+
+    @staticmethod
+    def probe(network: Any, data: Any, settings: Any, **options: Any) -> Any:
+        """Fit the machine; see :func:`coview.evaluation.svm.evaluate_svm`."""
+        from coview.evaluation.svm import evaluate_svm
+
+        return evaluate_svm(network, data, settings, **options)
+
+
+def find_probe(name: str, card: WeightCard) -> tuple[type[EvaluationProtocol], Any]:
+    """Return a linear probe and its published settings.
 
     Args:
         name: of a method; ``paper``: that of the weights' own.
-        meta: of the exported backbone.
+        card: of the weights.
 
     Raises:
         RequestError: there is no such method, or it published none.
         PluginError: the method's package cannot give it.
     """
-    use = _find("probe", name, meta)
+    use = _find("probe", name, card)
     if use.name != "none":
-        probe: Protocol | SupportVectors = _structured("probe", use)
-        return probe
-    of = repr(meta["method"]) if name == OWN else repr(name)
+        return _structured("probe", use)
+    of = repr(card.method) if name == OWN else repr(name)
     raise RequestError(
         f"No published linear probe is known for {of}. Name one: --protocol "
         f"{', '.join(_publishing('probe'))}."
     )
 
 
-def find_finetuning(name: str | None, meta: Mapping[str, Any], labels: str) -> FineTuning:
+def find_finetuning(
+    name: str | None, card: WeightCard, labels: str
+) -> tuple[type[EvaluationProtocol], Any]:
     """Return settings for fine-tuning with a share of the labels.
 
     Args:
         name: of a method; ``paper``: that of the weights' own; None: that too,
             or the core's choice where none was published (its ``source`` says so).
-        meta: of the exported backbone.
+        card: of the weights.
         labels: as ``--labels`` has it; 1 % may have rates of its own.
 
     Raises:
         RequestError, PluginError: as :func:`find_probe`.
     """
-    use = _find("finetune", name or OWN, meta)
+    use = _find("finetune", name or OWN, card)
     if use.name != "none":
-        found: FineTuning = _structured("finetune", use)
-        return found.for_labels(labels)
+        way, settings = _structured("finetune", use)
+        few = settings.for_labels(labels) if isinstance(settings, FineTuning) else settings
+        return way, few
     if name is None:
-        source = f"{GENERIC.source}: none is published for {meta['method']!r}"
-        return attrs.evolve(GENERIC, source=source).for_labels(labels)
+        source = f"{GENERIC.source}: none is published for {card.method!r}"
+        return SGD, attrs.evolve(GENERIC, source=source).for_labels(labels)
     raise RequestError(
-        f"No published fine-tuning is known for {meta['method'] if name == OWN else name!r}. "
+        f"No published fine-tuning is known for {card.method if name == OWN else name!r}. "
         f"Name one: --protocol {', '.join(_publishing('finetune'))}."
     )
 
 
-def _find(table: str, name: str, meta: Mapping[str, Any]) -> Use:
+def _find(table: str, name: str, card: WeightCard) -> Use:
     if name == OWN:
-        if "published" in meta:
-            kept = dict(meta["published"].get(table, {"use": "none"}))
+        if card.published is not None:
+            kept = dict(card.published.get(table, {"use": "none"}))
             return Use(kept.pop("use"), **kept)
-        name = meta["method"]
+        name = card.method
         if name not in method_names():
             return Use("none")
     elif name.rpartition(":")[2] not in method_names():
@@ -91,13 +118,15 @@ def _find(table: str, name: str, meta: Mapping[str, Any]) -> Use:
     return use
 
 
-def _structured(table: str, use: Use) -> Any:
-    if use.name not in WAYS[table]:
-        raise CoviewError(unknown(f"way to {table}", use.name, WAYS[table]))
-    made, problems = structure(WAYS[table][use.name], use.settings, table)
+def _structured(table: str, use: Use) -> tuple[type[EvaluationProtocol], Any]:
+    way: type[EvaluationProtocol] = find("protocols", use.name).load()
+    settings = declared(way, EvaluationProtocol, f"{table}_settings")
+    if settings is None:
+        raise CoviewError(f"Evaluation protocol {use.name!r} cannot be used for {table}.")
+    made, problems = structure(settings, use.settings, table)
     if problems:
         raise CoviewError("; ".join(problems))
-    return made
+    return way, made
 
 
 def _publishing(table: str) -> list[str]:

@@ -16,10 +16,10 @@ from coview.data.base import ImageData
 from coview.errors import CoviewError
 from coview.evaluation.features import features
 from coview.evaluation.knn import labelled_splits
-from coview.evaluation.linear import Heads, Standard
+from coview.evaluation.linear import Heads, Standard, save_linear
 from coview.evaluation.metrics import accuracies, class_count
-from coview.recipes.protocols import SupportVectors
-from coview.weights.classifier import refuse_unsavable, save_linear
+from coview.optim.protocols import SupportVectors
+from coview.weights.classifier import refuse_unsavable
 from coview.weights.exported import ExportedBackbone
 
 PASSES = 10_000

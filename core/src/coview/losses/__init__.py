@@ -1,1 +1,1 @@
-"""What losses share: similarities, a softmax in bounded memory, assignments."""
+"""Building blocks for losses: similarities, a softmax in bounded memory, assignments."""

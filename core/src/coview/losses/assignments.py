@@ -1,10 +1,10 @@
-"""What a loss that makes assignments keeps as metrics, by names that are the same for all.
+"""Metrics of losses that assign images to outputs, named the same for all such losses.
 
-A loss that turns rows into probabilities over K outputs (prototypes, classes it
-makes up) calls :func:`log_assignments` in ``compute_loss``. It can fail in two
-ways that the loss itself does not show: one output takes every row, or every
-row is spread evenly over all outputs. Either way the assignment says nothing of
-the image, which is one number, ``assignment_information``.
+A loss that turns rows into probabilities over K outputs (prototypes, or classes
+that it makes up) calls :func:`log_assignments` in ``compute_loss``. Such a method
+can fail in two ways that its loss does not show: one output takes every row, or
+every row is spread evenly over all outputs. In both cases the assignment says
+nothing about the image; ``assignment_information`` measures how much it says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from coview.records import Step
 
 INFORMATION = "assignment_information"
-"""The metric of whether assignments tell images apart."""
+"""Name of the metric that says how well assignments tell images apart."""
 
 
 @torch.no_grad()
@@ -30,24 +30,25 @@ def log_assignments(
     targets: Mapping[int, Tensor],
     cross_entropies: Iterable[tuple[int, Tensor]] = (),
 ) -> None:
-    """Keep what tells whether assignments are any; nothing waits for the device.
+    """Log how informative the assignments are, without waiting for the device.
 
-    Logged, as means over slots and this process's rows:
+    Logged as means over slots and this process's rows:
 
-    - ``assignment_entropy``: of a row, over ln K: 0 one output, 1 all evenly;
-    - ``assignment_mean_entropy``: of the mean row, over ln K: 0 one output for
-      all rows, 1 all outputs used evenly;
-    - ``assignment_information``: the second less the first in nats, over
-      ln min(N, K): of what assigning N rows to K outputs can say about which row
-      it is, the share that it does say (their mutual information); 0 in both
-      ways to fail;
-    - ``assignment_divergence``: KL(target, student) in nats, over pairs.
+    - ``assignment_entropy``: entropy of a row, divided by ln K: 0 for one output,
+      1 for all evenly;
+    - ``assignment_mean_entropy``: entropy of the mean row, divided by ln K: 0 for
+      one output for all rows, 1 for all outputs used evenly;
+    - ``assignment_information``: the second minus the first in nats, divided by
+      ln min(N, K). This is the mutual information of row and output as a share
+      of the most that assigning N rows to K outputs can give; 0 in both ways to
+      fail;
+    - ``assignment_divergence``: KL(target, student) in nats, mean over pairs.
 
     Args:
-        step: where they are kept.
+        step: the step that logs them.
         targets: by key slot, probabilities (N, K) whose rows sum to one.
-        cross_entropies: for each pair the key slot, and the mean over rows of
-            the cross-entropy of its target and the student, 0-dim.
+        cross_entropies: for each pair, the key slot and the mean over rows of the
+            cross-entropy of its target and the student, 0-dim.
     """
     parts = {slot: probabilities.detach() for slot, probabilities in targets.items()}
     rows, outputs = next(iter(parts.values())).shape

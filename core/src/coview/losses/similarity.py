@@ -1,4 +1,4 @@
-"""What queries are compared with, a chunk of queries and negatives at a time."""
+"""Similarities of queries with keys and negatives, whole or a chunk at a time."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ def similarities(queries: Tensor, vectors: Tensor) -> Tensor:
 
 
 def own(identities: Tensor, queries: Tensor) -> Tensor:
-    """Return where candidates (K,) or (N, K) show the query's (N,) own thing: (N, K) bool."""
+    """Return (N, K) bool: where candidates (K,) or (N, K) are of the same image as queries (N,)."""
     return identities == queries.unsqueeze(-1)
 
 
 def negative_similarities(
     queries: Tensor, identities: Tensor, negatives: Negatives, key: int, cosine: bool
 ) -> Tensor:
-    """Return one source's similarities with every query, -inf where it is no negative.
+    """Return every query's similarities with one source, -inf for those that are not negatives.
 
     Args:
         queries: (N, d), unit vectors if ``cosine``.
-        identities: (N,), of the queries.
-        negatives: the source's part.
+        identities: (N,), the queries' identities.
+        negatives: the negatives of one source.
         key: the key slot of the pair.
         cosine: divide by the negatives' norms, unless they are known to be 1.
 
     Returns:
-        (N, K); gradient flows to queries and, where the source lets it, vectors.
+        (N, K); gradient flows to the queries and, if the source allows it, to the vectors.
     """
     vectors = negatives.vectors[key]
     values = similarities(queries, vectors.to(queries.dtype))
     if cosine and not negatives.normalized:
-        # Dividing the products leaves the (N, K, d) vectors themselves uncopied.
+        # Dividing the products avoids a copy of the (N, K, d) vectors.
         values = values / vectors.norm(dim=-1).clamp_min(1e-12)
     candidate = negatives.identities[key]
     if candidate is None:
@@ -59,7 +59,7 @@ def negative_similarities(
 def candidates(
     encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], cosine: bool
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Yield, for every positive pair, its similarity (N,) and each source's (N, K)."""
+    """Yield for every positive pair its similarity (N,) and those with each source (N, K)."""
     for query, key in encoded.pairs:
         anchors, keys = encoded.queries[query], targets.keys[key]
         if cosine:
@@ -75,15 +75,15 @@ def candidates(
 def cross_entropy(
     positive: Tensor, others: Sequence[Tensor], temperature: float | Tensor
 ) -> Tensor:
-    """Return -log softmax of the positive among all candidates, the mean over rows.
+    """Return -log softmax of the positive among all candidates, averaged over rows.
 
     Every similarity is kept for backward; :func:`coview.losses.softmax.softmax_loss`
-    gives the same in bounded memory.
+    computes the same in bounded memory.
 
     Args:
         positive: (N,) similarities with the key.
-        others: (N, K) similarities with negatives, a part a source.
-        temperature: what similarities are divided by.
+        others: (N, K) similarities with the negatives of each source.
+        temperature: divisor of the similarities.
     """
     logits = torch.cat([positive.unsqueeze(-1), *others], dim=-1) / temperature
     return (logits.logsumexp(dim=-1) - logits[:, 0]).mean()
@@ -95,16 +95,16 @@ def soft_cross_entropies(
     pairs: Pairs,
     temperature: float | Tensor,
 ) -> list[Tensor]:
-    """Return -sum of p log softmax(scores / temperature) of each pair, the mean over rows.
+    """Return -sum of p log softmax(scores / temperature) for each pair, averaged over rows.
 
-    A query's softmax is normalised once for all its pairs, and its logarithms
-    are never written down: what a pair costs is one sum of products.
+    A query's softmax is normalised once for all its pairs, and its logarithms are
+    never stored: a pair costs one sum of products.
 
     Args:
         scores: by query slot, (N, K).
         probabilities: by key slot, (N, K), rows that sum to one, without gradient.
         pairs: (query slot, key slot).
-        temperature: what scores are divided by.
+        temperature: divisor of the scores.
     """
     logits, mass = {}, {}
     for slot in dict.fromkeys(query for query, _ in pairs):
@@ -116,23 +116,24 @@ def soft_cross_entropies(
 
 
 def reduced(terms: Iterable[Tensor], reduction: str) -> Tensor:
-    """Return the mean or the sum over pairs."""
+    """Return the mean of the terms if ``reduction`` is ``mean``, else their sum."""
     stacked = torch.stack(list(terms))
     return stacked.mean() if reduction == "mean" else stacked.sum()
 
 
 Names = tuple[Tensor, Tensor]
-"""Identities of candidates and of queries, in any form in which equal ones are equal."""
+"""Identities of candidates and of queries, in any form that keeps equal ones equal."""
 
 
 @attrs.frozen(eq=False)
 class Source:
-    """Negatives as the chunks read them.
+    """Negatives in the form that chunks are taken from.
 
     Attributes:
         vectors: (K, d) shared by all queries, or (N, K, d), a set for each.
-        identities: (K,), (N, K) or None; equal to the query's own: no negative.
-        cosine: divide by the vectors' norms. Only where no gradient reaches them.
+        identities: (K,), (N, K) or None; a vector with the query's own identity is
+            not a negative.
+        cosine: divide by the vectors' norms; only if no gradient reaches them.
     """
 
     vectors: Tensor
@@ -141,12 +142,12 @@ class Source:
 
     @property
     def by_row(self) -> bool:
-        """Whether each query has candidates, or names for them, of its own."""
+        """Whether each query has its own candidates, or its own identities for them."""
         return self.vectors.ndim == 3 or (self.identities is not None and self.identities.ndim == 2)
 
 
 class Chunk(NamedTuple):
-    """Similarities (R, K), the vectors they are with, and their norms where not divided yet."""
+    """Similarities (R, K), the vectors compared with, and their norms if not applied to those."""
 
     values: Tensor
     vectors: Tensor
@@ -154,10 +155,11 @@ class Chunk(NamedTuple):
 
 
 def names_of(source: Source, identities: Tensor, dtype: torch.dtype) -> Names | None:
-    """Return candidates' and queries' identities, as floating point numbers where that is exact.
+    """Return candidates' and queries' identities, as floating point numbers if that is exact.
 
-    Those are the places of identities among the sorted candidates: floating point
-    numbers compare into floating point numbers seven times as fast as into truth values.
+    The numbers are the identities' positions among the sorted candidates. A comparison
+    of floating point numbers is seven times as fast if its result is floating point too,
+    not boolean.
     """
     whose = source.identities
     if whose is None or whose.ndim == 2 or len(whose) >= 1 << 24:
@@ -171,7 +173,7 @@ def names_of(source: Source, identities: Tensor, dtype: torch.dtype) -> Names | 
 
 
 def _exclude(values: Tensor, whose: Tensor, mine: Tensor) -> None:
-    """Make the similarities with the queries' own so small that their exponential is 0."""
+    """Make similarities with the query's own image so small that their exponential is 0."""
     if not whose.is_floating_point():
         values.masked_fill_(own(whose, mine), -torch.inf)
         return
@@ -186,7 +188,7 @@ def compared(
     queries: Tensor,
     names: Names | None,
 ) -> Chunk:
-    """Compare these queries with these columns of a source."""
+    """Return the similarities of queries with the chosen columns of a source."""
     shared = source.vectors.ndim == 2
     vectors = source.vectors[columns] if shared else source.vectors[rows, columns]
     vectors = vectors.to(queries.dtype)
@@ -194,7 +196,7 @@ def compared(
     if source.cosine and shared:
         vectors = unit(vectors)
     elif source.cosine:
-        # Dividing the products leaves the (R, K, d) vectors themselves uncopied.
+        # Dividing the products avoids a copy of the (R, K, d) vectors.
         norms = vectors.norm(dim=-1).clamp_min(1e-12)
     values = similarities(queries, vectors)
     if norms is not None:

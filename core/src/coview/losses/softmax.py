@@ -1,4 +1,4 @@
-"""Cross-entropy of every positive pair of a step among its negatives, in bounded memory."""
+"""Cross-entropy of every positive pair of a step against its negatives, in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from coview.nn.compile import compilable
 from coview.records import Encoded, Negatives, Pairs, Targets
 
 VALUES = 1 << 21
-"""Similarities that exist at once: 8 MiB in float32, what a processor's cache still holds."""
+"""Most similarities held at once: 8 MiB in float32, which still fits a processor's cache."""
 ROWS = 1024
-"""Queries that are compared at once, at most."""
+"""Most queries compared at once."""
 LOG2_E = math.log2(math.e)
-"""Chunks hold logarithms to the base 2: their exponentials take a third of the time."""
+"""Chunks hold base-2 logarithms, whose exponentials take a third of the time."""
 
 
 def cross_entropy_in_chunks(
@@ -30,18 +30,18 @@ def cross_entropy_in_chunks(
     identities: Tensor,
     sources: Sequence[Source],
 ) -> Tensor:
-    """Return the weighted sum of -log softmax of each positive beside all negatives.
+    """Return the weighted sum of -log softmax of each positive against all negatives.
 
-    The gradient is computed with the value, so that no similarity is kept. It
-    reaches queries, positives and those vectors that require it, once: a second
-    derivative is refused.
+    The gradient is computed together with the value, so that no similarity is kept.
+    It reaches queries, positives, and vectors that require it. Second derivatives
+    are refused.
 
     Args:
         queries: (N, d), divided by the temperature, float32 or float64.
-        positives: (N, M) logits; each is compared with the negatives by itself.
-        weights: (N, M) of the terms; 0 for one that is not there.
-        identities: (N,) of the queries.
-        sources: negatives. Similarities with them are the logits.
+        positives: (N, M) logits; each is compared with the negatives separately.
+        weights: (N, M) weights of the terms; 0 for a missing positive.
+        identities: (N,), the queries' identities.
+        sources: the negatives, whose similarities with the queries are the logits.
     """
     if not torch.is_grad_enabled():
         queries, positives = queries.detach(), positives.detach()
@@ -54,7 +54,7 @@ def cross_entropy_in_chunks(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """See :func:`cross_entropy_in_chunks`; vectors are given again for autograd to see."""
+    """See :func:`cross_entropy_in_chunks`; vectors are passed again so that autograd sees them."""
 
     @staticmethod
     def forward(
@@ -75,9 +75,9 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise CoviewError(
-                "This loss computes its gradient with its value, and cannot be differentiated "
-                "twice (create_graph=True): build it from coview.losses.similarity.candidates and "
-                "coview.losses.similarity.cross_entropy, which keep what that takes."
+                "This loss computes its gradient with its value and cannot be differentiated "
+                "twice (create_graph=True). For second derivatives, build it from "
+                "coview.losses.similarity.candidates and coview.losses.similarity.cross_entropy."
             )
         to_queries, to_positives, *pushes = torch._foreach_mul(ctx.saved_tensors, gradients[0])
         vectors = (pushes.pop(0) if needed else None for needed in ctx.needed)
@@ -93,7 +93,7 @@ def _summed(
     sources: Sequence[Source],
     needed: Sequence[bool],
 ) -> list[Tensor]:
-    """Return the loss, and its gradient by queries, by positives and by each vectors needed."""
+    """Return the loss and its gradients for queries, positives and the vectors that need one."""
     live = [s for s, wanted in zip(sources, needed, strict=True) if wanted]
     still = [s for s, wanted in zip(sources, needed, strict=True) if not wanted]
     live_names = [names_of(source, identities, queries.dtype) for source in live]
@@ -114,7 +114,7 @@ def _summed(
             for source, names in zip(live, live_names, strict=True)
         ]
         sums, shares = sums.with_chunks(chunks) if chunks else (sums, [])
-        # Each term is log(1 + negatives / positive), which loses nothing when it is small.
+        # Each term is log(1 + negatives / positive), which stays exact when it is small.
         odds = sums.log_total() - positives[rows]
         loss += (weights[rows] * torch.logaddexp(torch.zeros_like(odds), odds)).sum()
         slope = weights[rows] * odds.sigmoid()
@@ -127,11 +127,11 @@ def _summed(
 
 
 class _Sums(NamedTuple):
-    """Over the negatives seen so far, for each row.
+    """Running sums over the negatives seen so far, for each row.
 
     Attributes:
-        largest: (R, 1) logit, a finite number below all others where there is none.
-        total: (R, 1) sum of 2^(logit - largest): at least 1, or 0 where there is none.
+        largest: (R, 1) largest logit; without any, a finite number below all others.
+        total: (R, 1) sum of 2^(logit - largest): at least 1, or 0 without any.
         pull: (R, d) sum of 2^(logit - largest) times the vector.
     """
 
@@ -146,7 +146,7 @@ class _Sums(NamedTuple):
         return cls(zero + lowest, zero, torch.zeros_like(queries))
 
     def with_chunks(self, chunks: Sequence[Chunk]) -> tuple[_Sums, list[Tensor]]:
-        """Return the sums with these added, and 2^(logit - largest); values are overwritten."""
+        """Return the sums including these chunks, and their 2^(logit - largest), in place."""
         largest = self.largest
         for chunk in chunks:
             largest = torch.maximum(largest, chunk.values.amax(dim=1, keepdim=True))
@@ -161,7 +161,7 @@ class _Sums(NamedTuple):
         return _Sums(largest, total, pull), shares
 
     def log_total(self) -> Tensor:
-        """Return the natural logarithm of the sum (R, 1), -inf where there is none."""
+        """Return the natural logarithm of the sum (R, 1), -inf without any negative."""
         return (self.largest + self.total.log2()) / LOG2_E
 
 
@@ -172,7 +172,7 @@ def _pull(shares: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _push(gradient: Tensor, rows: slice, shares: Tensor, queries: Tensor) -> None:
-    """Add what these queries ask of the vectors."""
+    """Add these queries' share of the vectors' gradient."""
     if gradient.ndim == 2:
         gradient.addmm_(shares.T, queries)
     else:
@@ -180,7 +180,7 @@ def _push(gradient: Tensor, rows: slice, shares: Tensor, queries: Tensor) -> Non
 
 
 def _height(rows: int, live: Sequence[Source]) -> int:
-    """Return how many rows are compared at once: vectors with gradient need all of a row."""
+    """Return how many rows to compare at once: vectors with gradient need whole rows."""
     width = sum(source.vectors.shape[-2] for source in live)
     return max(1, min(rows, ROWS, VALUES // max(width, 1)))
 
@@ -204,25 +204,25 @@ def softmax_loss(
     temperature: float | Tensor,
     reduction: str = "mean",
 ) -> Tensor:
-    """Return -log softmax of the positive among all candidates, the mean over each pair's rows.
+    """Return -log softmax of the positive among all candidates, averaged over each pair's rows.
 
-    It is what :func:`coview.losses.similarity.candidates` and
-    :func:`coview.losses.similarity.cross_entropy` give, without their (N, K) tensors:
-    similarities, identities and exponentials exist a chunk at a time and the
-    gradient is computed with the value. Views that are compared with the same
-    negatives are compared in one matrix product, and a query's negatives once
-    for all its positives.
+    The result is that of :func:`coview.losses.similarity.candidates` and
+    :func:`coview.losses.similarity.cross_entropy`, without their (N, K) tensors:
+    similarities, identities and exponentials exist a chunk at a time, and the
+    gradient is computed together with the value. Views with the same negatives are
+    compared in one matrix product, and a query's negatives once for all its
+    positives.
 
-    Gradient reaches queries, keys and negative vectors that have any, and a
-    temperature that requires it; a second derivative is refused. Numbers are
+    Gradient reaches the queries, keys and negative vectors that require it, and a
+    temperature that requires it; second derivatives are refused. Numbers are
     float32 or better, whatever the precision of the records and of autocast.
 
     Args:
-        encoded: queries and pairs.
-        targets: keys.
-        negatives: one part for each source.
+        encoded: the queries and pairs.
+        targets: the keys.
+        negatives: one element per source.
         cosine: compare by cosine instead of dot product.
-        temperature: what similarities are divided by.
+        temperature: divisor of the similarities.
         reduction: over pairs, ``mean`` or ``sum``.
     """
     groups = _alike(encoded.pairs, negatives)
@@ -247,12 +247,12 @@ def _ready(
     temperature: float | Tensor,
     share: float,
 ) -> list[tuple[Compared, list[Tensor]]]:
-    """Return what is compared, of each group of pairs that have the same negatives.
+    """Prepare each group of pairs that have the same negatives for comparison.
 
-    ``share`` is what a pair counts for.
+    ``share`` is the weight of a pair.
 
     Returns:
-        What the pairs have, and the vectors of each source of theirs.
+        For each group, what is compared and the vectors of each source.
     """
     first = next(iter(encoded.queries.values()))
     rows_of = _Rows(cosine, torch.promote_types(first.dtype, torch.float32))
@@ -277,13 +277,13 @@ def _together(
     most = max(map(len, keys.values()))
     queries, positives, weights = [], [], []
     for query, theirs in keys.items():
-        # Divided by the temperature: logits need no division of their own.
+        # Divided by the temperature here, so that the logits need not be.
         rows = rows_of(encoded.queries[query]) / temperature
         logits = [(rows * rows_of(targets.keys[key])).sum(dim=-1) for key in theirs]
-        # A query with fewer positives than the others: the rest counts for nothing.
+        # A query with fewer positives than the others gets padding of weight 0.
         missing = [torch.zeros_like(logits[0])] * (most - len(theirs))
         positives.append(torch.stack([*logits, *missing], dim=1))
-        # Filled there: numbers from the host would have to be waited for.
+        # Filled on the device, as copying numbers from the host would wait for it.
         weight = torch.full_like(positives[-1], share / max(len(rows), 1))
         if len(theirs) < most:
             weight[:, len(theirs) :].zero_()
@@ -297,7 +297,7 @@ def _together(
 
 
 class _Rows:
-    """Rows as they are compared; a tensor that is given twice is made ready once."""
+    """Prepares rows for comparison; a tensor passed twice is prepared once."""
 
     def __init__(self, cosine: bool, dtype: torch.dtype) -> None:
         self.cosine = cosine
@@ -305,7 +305,7 @@ class _Rows:
         self.made: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, tensor: Tensor, normalized: bool = False) -> Tensor:
-        """Return rows in full precision, of unit length for a cosine."""
+        """Return rows in full precision, and of unit length for a cosine."""
         precise = tensor.to(self.dtype)
         if normalized or not self.cosine:
             return precise
@@ -330,7 +330,7 @@ def _sources(
 
 
 def _alike(pairs: Pairs, negatives: Sequence[Negatives]) -> list[Pairs]:
-    """Return the pairs in groups that are compared with the very same negatives."""
+    """Return the pairs in groups, each compared with the very same negatives."""
     groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for query, key in pairs:
         mark: list[int] = []

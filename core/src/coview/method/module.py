@@ -11,15 +11,16 @@ import pluggy
 import torch
 from torch import Tensor, nn
 
+from coview.components import EncoderComponent, TargetComponent, declared
 from coview.errors import CoviewError, PluginError, RequestError
 from coview.hookspecs import PROJECT, ROLES, LifeHooks, StepHooks
-from coview.method.relay import Component, check_roles, first_line, refuse_misspelt, register
-from coview.nn.backbones import BackboneSpec
+from coview.method.joining import detached, joined
+from coview.method.relay import BuiltComponent, check_roles, first_line, refuse_misspelt, register
 from coview.nn.drop_path import drawing
 from coview.nn.encoder import Encoder
-from coview.plan import Plan
+from coview.plan import BackboneSpec, Plan
 from coview.recipes.resolve import Part, Resolved
-from coview.records import Batch, Encoded, Step, Targets, Views, detached, joined
+from coview.records import Batch, Encoded, Step, Targets, Views
 
 
 class Method(nn.Module):
@@ -30,7 +31,7 @@ class Method(nn.Module):
     are kept, detached, in between.
     """
 
-    def __init__(self, components: Sequence[Component], evaluates: str = "online") -> None:
+    def __init__(self, components: Sequence[BuiltComponent], evaluates: str = "online") -> None:
         super().__init__()
         self.components = nn.ModuleDict({c.key: c.module for c in components})
         self.parts = {component.key: component for component in components}
@@ -50,7 +51,6 @@ class Method(nn.Module):
     def encoder(self) -> Encoder:
         """The online encoder."""
         encoder = self.components["encoder"]
-        assert isinstance(encoder, Encoder) or hasattr(encoder, "project")
         return encoder  # type: ignore[return-value]
 
     def forward(self, batch: Batch, step: Step) -> Tensor:
@@ -101,13 +101,16 @@ class Method(nn.Module):
 
     def backbone(self) -> nn.Module:
         """Return the network that the recipe exports and evaluates."""
-        holder = self.encoder if self.evaluates == "online" else self.components["target"]
-        if not hasattr(holder, "backbone"):
+        if self.evaluates == "online":
+            return self.encoder.backbone()
+        backbone: nn.Module | None = declared(
+            self.components["target"], TargetComponent, "backbone"
+        )()
+        if backbone is None:
             raise RequestError(
                 f"evaluates = {self.evaluates!r}, but the {self.parts['target'].label} has no "
                 "network of its own to evaluate."
             )
-        backbone: nn.Module = holder.backbone()  # type: ignore[operator]
         return backbone
 
     def evaluation_views(self, images: Tensor) -> Views:
@@ -160,7 +163,7 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
     backbone = resolved.part("backbone")
     spec = BackboneSpec(backbone.name, backbone.factory, backbone.settings)
     plan = attrs.evolve(plan, backbone=objects.get("backbone", spec))
-    built: dict[str, Component] = {}
+    built: dict[str, BuiltComponent] = {}
     for role in ROLES:
         for part in resolved.parts[role]:
             if part.shared_with:
@@ -169,7 +172,7 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
                 continue
             key = role if role not in built else f"{role}-{part.name}"
             module = objects.get(role) or _construct(part, plan)
-            built[key] = Component(key, module, (role,), part.name, part.package)
+            built[key] = BuiltComponent(key, module, (role,), part.name, part.package)
             _refuse_other_slots(built, key)
             plan = _learned(plan, role, module)
     method = Method(list(built.values()), resolved.training.evaluates)
@@ -177,12 +180,12 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
     return method
 
 
-def _refuse_other_slots(built: dict[str, Component], key: str) -> None:
+def _refuse_other_slots(built: dict[str, BuiltComponent], key: str) -> None:
     """Refuse a target whose keys are of views beside an encoder whose queries are not."""
     target, encoder = built[key], built.get("encoder")
-    if encoder is None or not getattr(target.module, "by_view", False):
+    if encoder is None or not declared(target.module, TargetComponent, "by_view"):
         return
-    if not getattr(encoder.module, "by_view", True):
+    if not declared(encoder.module, EncoderComponent, "by_view"):
         raise RequestError(
             f"{target.roles[0]} {target.name!r} gives a key for each view, but encoder "
             f"{encoder.name!r} compares something else than views: use --use target=shared."

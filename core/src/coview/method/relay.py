@@ -12,6 +12,7 @@ import attrs
 import pluggy
 from torch import nn
 
+from coview.components import refuse_undeclared
 from coview.errors import CoviewError, PluginError, nearest
 from coview.hookspecs import HOOK_NAMES, OPEN_HOOKS, PROJECT, ROLE_HOOKS, hookimpl
 from coview.records import Step
@@ -20,7 +21,7 @@ _IMPL = f"{PROJECT}_impl"
 
 
 @attrs.frozen(eq=False)
-class Component:
+class BuiltComponent:
     """A built part: the module, the roles it fills, and who it is in messages."""
 
     key: str
@@ -35,13 +36,14 @@ class Component:
         return f"{self.roles[0]} {self.name!r} of package {self.package}"
 
 
-def register(manager: pluggy.PluginManager, component: Component) -> None:
+def register(manager: pluggy.PluginManager, component: BuiltComponent) -> None:
     """Register a component for the hooks of its roles and the open ones.
 
     Raises:
         PluginError: it does not fit; the sentence names it and its package.
     """
     refuse_misspelt(component.module, component.label)
+    refuse_undeclared(component.module, component.label, component.roles)
     relay = SimpleNamespace()
     for name in (*(ROLE_HOOKS[role] for role in component.roles), *OPEN_HOOKS):
         implementation = getattr(component.module, name, None)
@@ -77,7 +79,7 @@ def refuse_misspelt(component: object, label: str) -> None:
             )
 
 
-def _relay(implementation: Callable[..., Any], component: Component) -> Callable[..., Any]:
+def _relay(implementation: Callable[..., Any], component: BuiltComponent) -> Callable[..., Any]:
     """Wrap a hook: its step has the component's own randomness, its errors say who failed."""
     signature = inspect.signature(implementation)
     names = list(signature.parameters)

@@ -1,1 +1,1 @@
-"""Networks: encoders, backbones, heads, and how they are normalised and compiled."""
+"""Networks: encoders, backbones and heads, and their normalisation and compilation."""

@@ -1,93 +1,73 @@
-"""Backbones: an image (B, C, H, W) to one feature vector (B, D).
+"""Backbones, which map an image (B, C, H, W) to one feature vector (B, D).
 
-A name is one that an installed package registered (group ``coview.backbones``)
-or any of timm's. timm's ResNets carry torchvision's parameter names.
+A name is either registered by an installed package (group ``coview.backbones``)
+or one of timm's. timm's ResNets use torchvision's parameter names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import attrs
 import timm
 import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from coview.errors import RequestError, nearest
-from coview.registry import Entry, entries, find
-from coview.settings import between, gt, one_of, setting
+from coview.errors import RequestError
+from coview.plan import BackboneSpec, Factory
+from coview.recipes.tables import STEMS, BackboneSettings
+from coview.registry import Entry, find
 
-STEMS = ("7x7", "3x3")
-
-
-@attrs.frozen
-class BackboneSettings:
-    """What may be said about a backbone beside its name."""
-
-    stem: str = setting(
-        "7x7",
-        "a ResNet's first layer: 7x7 (stride 2, then max-pooling: ImageNet) or "
-        "3x3 (stride 1, no pooling: images of 64 pixels and less)",
-        one_of(*STEMS),
-    )
-    zero_init_last: bool = setting(
-        False, "start the last batch norm of every residual block at zero (ResNets)"
-    )
-    drop_path: float = setting(
-        0.0,
-        "probability that the last residual block is skipped in training; earlier ones less, "
-        "in proportion (stochastic depth)",
-        between(0, 1),
-    )
-    patch: int | None = setting(
-        None, "pixels a side of a vision transformer's patch; none: its own", gt(0)
-    )
+__all__ = [
+    "STEMS",
+    "BackboneSettings",
+    "BackboneSpec",
+    "Factory",
+    "TimmCatalogue",
+    "find_backbone",
+    "first_layer",
+    "from_module",
+    "is_convolutional",
+    "resnet10_quarter",
+    "with_stem",
+]
 
 
-Factory = Callable[[int, int, BackboneSettings], nn.Module]
-"""(channels, image size, settings) -> module with an attribute ``num_features``."""
+class TimmCatalogue:
+    """timm's models, by their names: what a backbone is that no package registered."""
+
+    title = "timm"
+
+    @staticmethod
+    def find(name: str) -> Factory | None:
+        """Return what builds a backbone; None: timm has no such model."""
+        if not timm.is_model(name):
+            return None
+
+        def build(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+            return _timm(name, channels, image_size, settings)
+
+        return build
+
+    @staticmethod
+    def names() -> list[str]:
+        """Return the names of all models."""
+        return timm.list_models()
 
 
-@attrs.frozen(eq=False)
-class BackboneSpec:
-    """A backbone that can be built, as often as an encoder needs one."""
-
-    name: str
-    factory: Factory
-    settings: BackboneSettings = BackboneSettings()
-
-    def build(self, channels: int, image_size: int) -> nn.Module:
-        """Return a new backbone with fresh weights; ``num_features`` is its width D."""
-        return self.factory(channels, image_size, self.settings)
-
-
-def find_backbone(name: str) -> tuple[Factory, Entry | None]:
-    """Return what builds a backbone and, if a package registered it, its entry.
+def find_backbone(name: str) -> tuple[Factory, Entry]:
+    """Return what builds a backbone, and where it comes from.
 
     Raises:
-        RequestError: no package and not timm knows the name.
+        RequestError: neither a package nor timm knows the name.
     """
-    if any(entry.name == name.rpartition(":")[2] for entry in entries("backbones")):
-        entry = find("backbones", name)
-        factory: Factory = entry.load()
-        return factory, entry
-    if not timm.is_model(name):
-        known = [entry.name for entry in entries("backbones")] + timm.list_models()
-        raise RequestError(
-            f"There is no backbone called {name!r}, neither registered nor in timm."
-            f"{nearest(name, known)}"
-        )
-
-    def build(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-        return _timm(name, channels, image_size, settings)
-
-    return build, None
+    entry = find("backbones", name)
+    factory: Factory = entry.load()
+    return factory, entry
 
 
 def from_module(module: nn.Module, channels: int, image_size: int) -> BackboneSpec:
-    """Make a spec of a ready module (copied for every build, weights kept)."""
+    """Return a spec of an existing module (copied for every build, with its weights)."""
     import copy
 
     width = getattr(module, "num_features", None)
@@ -103,12 +83,12 @@ def from_module(module: nn.Module, channels: int, image_size: int) -> BackboneSp
 
 
 def resnet10_quarter(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """A ResNet-10 of a quarter of ResNet-18's width: 0.3 M parameters, 128 features.
+    """Return a ResNet-10 of a quarter of ResNet-18's width: 0.3 M parameters, 128 features.
 
-    Small enough for tests and demonstrations on two cores; no paper's network.
+    Small enough for tests and demonstrations on two cores; not a network of any paper.
     """
-    # timm fixes a plain stem at 64 channels; its deep stem is as wide as asked
-    # for, and the one convolution that replaces it takes over that width.
+    # timm fixes a plain stem at 64 channels. Its deep stem has any width, which the
+    # single convolution that replaces it here takes over.
     net: nn.Module = ResNet(
         BasicBlock,  # type: ignore[arg-type]
         (1, 1, 1, 1),
@@ -130,7 +110,7 @@ def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings)
     if is_resnet:
         extra["zero_init_last"] = settings.zero_init_last
     if name.startswith(("vit", "deit", "test_vit")):
-        # Other sizes than the first are met by interpolating the positions.
+        # For other sizes than the first, the positions are interpolated.
         extra |= {"img_size": image_size, "dynamic_img_size": True}
         if settings.patch:
             extra["patch_size"] = settings.patch
@@ -141,7 +121,7 @@ def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings)
 
 
 def with_stem(net: nn.Module, stem: str) -> nn.Module:
-    """Return timm's ResNet with its first layer for small images (``"3x3"``), else as it is."""
+    """Return timm's ResNet, with a first layer for small images if ``stem`` is ``"3x3"``."""
     if stem == "3x3":
         channels = next(m for m in net.modules() if isinstance(m, nn.Conv2d)).in_channels
         net.conv1 = first_layer(channels, net.get_submodule("bn1").num_features, 3)  # type: ignore[arg-type]
@@ -163,13 +143,14 @@ def _probe(module: nn.Module, channels: int, image_size: int) -> int:
     module.train(was_training)
     if features.ndim != 2:
         raise RequestError(
-            f"The backbone {type(module).__name__} must give one vector an image, (B, D); it "
-            f"gave {tuple(features.shape)} for one {channels}x{image_size}x{image_size} image."
+            f"The backbone {type(module).__name__} must return one vector per image, (B, D), but "
+            f"it returned {tuple(features.shape)} for one {channels}x{image_size}x{image_size} "
+            "image."
         )
     return features.shape[1]
 
 
 def is_convolutional(module: nn.Module) -> bool:
-    """Whether it is worth storing its images channels last (a patch embedding is not)."""
+    """Return whether channels-last storage pays off (for a patch embedding it does not)."""
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     return any(m.kernel_size != m.stride and max(m.kernel_size) > 1 for m in convolutions)

@@ -1,4 +1,4 @@
-"""Stochastic depth whose draws are the step's, so that n processes drop what one would."""
+"""Stochastic depth that draws from the step, so that n processes drop what one would."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _STEP: ContextVar[Step | None] = ContextVar("step", default=None)
 
 
 class SharedDropPath(DropPath):
-    """timm's, with draws that were dealt beforehand; without any it draws as timm's does.
+    """timm's drop path with draws made in advance; without any it draws as timm's does.
 
     Attributes:
-        kept: (rows,) what each row of the branch is multiplied by: 0 where it is
-            dropped, else 1 / (1 - probability).
+        kept: (rows,) factor of each row of the branch: 0 for a dropped row, else
+            1 / (1 - probability).
     """
 
     kept: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, ...) to the same, some rows zero."""
+        """Return (rows, ...), with dropped rows set to zero."""
         dealt = self.kept is not None and len(self.kept) == len(x)
         if self.kept is None or not dealt or not self.training or not self.drop_prob:
             plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
@@ -37,7 +37,7 @@ class SharedDropPath(DropPath):
 
 @contextmanager
 def drawing(step: Step) -> Iterator[None]:
-    """Let networks that run inside draw from this step."""
+    """Let networks that run inside the context draw from this step."""
     token = _STEP.set(step.within("drop-path"))
     try:
         yield
@@ -58,9 +58,9 @@ def share(network: nn.Module) -> list[SharedDropPath]:
 
 
 def deal(paths: Sequence[SharedDropPath], views: int, rows: int) -> None:
-    """Draw for the next call of the network, on ``views`` x ``rows`` images, view by view.
+    """Draw for the network's next call, on ``views`` x ``rows`` images, view by view.
 
-    Drawn is for the rows of all processes, of which this one takes its own.
+    Numbers are drawn for the rows of all processes, and this process takes its own.
     """
     step = _STEP.get()
     paths = [path for path in paths if path.drop_prob]

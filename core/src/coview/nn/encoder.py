@@ -1,7 +1,7 @@
-"""What encoders share: a trunk, a projector, perhaps a predictor.
+"""The base class of encoders: a trunk, a projector, and perhaps a predictor.
 
-How views pass through batch normalisation changes results, so it is decided
-here, by two settings, and never by accident.
+How views pass through batch normalisation changes results, so two settings
+decide it here, and it never depends on accident.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ByView = Mapping[int, Tensor]
 
 
 def norm_views(default: str) -> Any:
-    """Declare the setting ``norm_views``, for an encoder whose paper differs in it."""
+    """Return the setting ``norm_views`` with another default, for papers that differ in it."""
     return setting(
         default,
-        "what one batch normalisation sees: each view alone, views of one resolution "
-        "together, or joint: the head all views, the trunk those of one resolution",
+        "batch-normalise each view alone (each), views of one resolution together "
+        "(resolution), or all views together in the head and by resolution in the trunk (joint)",
         one_of("each", "resolution", "joint"),
     )
 
@@ -44,17 +44,17 @@ class EncoderSettings:
     norm_views: str = norm_views("each")
     norm_groups: int = setting(
         1,
-        "groups of the global batch that are batch-normalised apart, as devices would; "
-        "1: all rows of all processes together",
+        "number of groups of the global batch that are batch-normalised separately, as on "
+        "separate devices; 1: all rows of all processes together",
         ge(1),
     )
 
 
 class Encoder(nn.Module):
-    """The base of encoders: ``trunk``, ``projector`` and, if any, ``predictor``.
+    """Base class of encoders with ``trunk``, ``projector`` and, optionally, ``predictor``.
 
     A subclass calls ``super().__init__`` and then sets ``projector`` (and
-    ``predictor``); the trunk is the run's backbone and ``self.features`` its
+    ``predictor``). The trunk is the run's backbone, and ``self.features`` is its
     width D.
 
     Attributes:
@@ -62,8 +62,8 @@ class Encoder(nn.Module):
         trunk: (B, C, H, W) -> (B, D).
         projector: (N, D) -> (N, d).
         predictor: (N, d) -> (N, d), or None.
-        by_view: a slot is a view. A target that says so of its keys is refused
-            beside an encoder that does not.
+        by_view: whether each slot is a view. A target whose key slots are views is
+            refused with an encoder whose slots are not.
     """
 
     by_view = True
@@ -78,7 +78,8 @@ class Encoder(nn.Module):
         sizes = {plan.layout.channels[view] for view in plan.layout.queries}
         if len(sizes) > 1:
             raise RequestError(
-                f"This encoder takes views of one channel count; these have {sorted(sizes)}."
+                f"This encoder needs views with the same number of channels, but they have "
+                f"{sorted(sizes)}."
             )
         self.dim = dim
         self.trunk = plan.backbone.build(
@@ -96,14 +97,14 @@ class Encoder(nn.Module):
         self.norm_groups = _local_groups(settings.norm_groups, plan)
 
     def project(self, views: Views, which: Sequence[int]) -> tuple[ByView, ByView]:
-        """Run trunk and projector.
+        """Run the trunk and the projector.
 
         Args:
             views: the batch's views.
             which: numbers of the views to encode.
 
         Returns:
-            features (B, D) and projections (N, d), by view, in full precision.
+            Features (B, D) and projections (N, d), by view, in full precision.
         """
         crops = {view: self._laid_out(views.crops[view]) for view in which}
         features = self._run(self.trunk, crops, self._trunk_groups(crops))
@@ -111,7 +112,7 @@ class Encoder(nn.Module):
         return _full(features), _full(projections)
 
     def predict(self, projections: ByView) -> ByView:
-        """Run the predictor, if there is one; (N, d) -> (N, d) by view."""
+        """Run the predictor if there is one; (N, d) -> (N, d), by view."""
         if self.predictor is None:
             return projections
         groups = [[view] for view in projections]
@@ -120,14 +121,14 @@ class Encoder(nn.Module):
         return _full(self._run(self.predictor, projections, groups))
 
     def backbone(self) -> nn.Module:
-        """Return what is exported and evaluated: (B, C, H, W) -> (B, D)."""
+        """Return the network to export and evaluate: (B, C, H, W) -> (B, D)."""
         return self.trunk
 
     def without_predictor(self) -> Encoder:
-        """Return a copy, weights and all, that projects but does not predict.
+        """Return a copy, including weights, that projects but does not predict.
 
-        It drops no residual branch either: stochastic depth is for the network
-        that is trained, not for what it is compared with.
+        It drops no residual branches either: stochastic depth is only for the network
+        that is trained, not for the one that it is compared with.
         """
         predictor, self.predictor = self.predictor, None
         try:
@@ -151,7 +152,7 @@ class Encoder(nn.Module):
         return crop.contiguous(memory_format=torch.channels_last) if self.channels_last else crop
 
     def _trunk_groups(self, crops: ByView) -> list[list[int]]:
-        # Without batch normalisation the rows do not meet, and fewer, larger calls are faster.
+        # Without batch normalisation rows are independent, and fewer, larger calls are faster.
         if self.norm_views == "each" and _has_batch_norm(self):
             return [[view] for view in crops]
         by_size: dict[torch.Size, list[int]] = {}
@@ -165,10 +166,10 @@ class Encoder(nn.Module):
     def _run(
         self, module: Callable[[Tensor], Tensor], rows: ByView, groups: list[list[int]]
     ) -> ByView:
-        """Apply ``module`` to every group of views, each part of the batch apart."""
+        """Apply ``module`` to every group of views, separately for each part of the batch."""
         parts: dict[int, list[Tensor]] = {view: [] for view in rows}
         for group in groups:
-            # Not chunk: of 25 rows in 8 groups that leaves a last one of a single row.
+            # Not chunk, which would split 25 rows into 8 groups with a last one of a single row.
             count = min(self.norm_groups, min(len(rows[view]) for view in group))
             chunks = [rows[view].tensor_split(count) for view in group]
             for pieces in zip(*chunks, strict=True):
@@ -184,15 +185,15 @@ class Encoder(nn.Module):
 
 
 def _refuse_broken_patches(trunk: nn.Module, layout: Layout) -> None:
-    """Say it before the first step where a transformer would have to cut a patch in two."""
+    """Refuse view sizes that are not multiples of a transformer's patch size."""
     patches = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
     sizes = {layout.sizes[view] for view in (*layout.queries, *layout.keys)}
     broken = [s for s in sizes if patches and any(a % b for a, b in zip(s, patches, strict=True))]
     if patches and broken:
         raise RequestError(
-            f"The backbone cuts views into whole patches of {patches[0]} pixels, and there are "
-            f"views of {sorted(size[0] for size in broken)}: set views.size to multiples of it, or "
-            "backbone.patch."
+            f"The backbone cuts views into patches of {patches[0]} pixels, but there are views of "
+            f"{sorted(size[0] for size in broken)} pixels. Set views.size to a multiple of the "
+            "patch size, or change backbone.patch."
         )
 
 
@@ -200,15 +201,15 @@ def _local_groups(groups: int, plan: Plan) -> int:
     """Return the groups of this process's rows, given those of the global batch."""
     if groups > 1 and groups % plan.world_size:
         raise RequestError(
-            f"encoder.norm_groups = {groups} cannot be shared by {plan.world_size} processes: "
-            "use 1 (all rows together) or a multiple of the number of processes."
+            f"encoder.norm_groups = {groups} cannot be shared evenly by {plan.world_size} "
+            "processes: use 1 (all rows together) or a multiple of the number of processes."
         )
     local = max(1, groups // plan.world_size)
     if plan.local_batch_size // local < 2:
         raise RequestError(
-            f"encoder.norm_groups = {groups} leaves batch normalisation "
-            f"{plan.local_batch_size // local} image(s) of the {plan.local_batch_size} that meet; "
-            "it needs 2: use fewer groups or a larger batch."
+            f"encoder.norm_groups = {groups} leaves {plan.local_batch_size // local} image(s) per "
+            f"group of the {plan.local_batch_size} on a process, but batch normalisation needs "
+            "at least 2: use fewer groups or a larger batch."
         )
     return local
 
@@ -218,6 +219,6 @@ def _has_batch_norm(module: nn.Module) -> bool:
 
 
 def _full(by_view: ByView) -> ByView:
-    """Leave half precision: what is compared is compared in float32 or better."""
+    """Convert half precision to float32, so that comparisons are in float32 or better."""
     half = (torch.bfloat16, torch.float16)
     return {view: x.float() if x.dtype in half else x for view, x in by_view.items()}

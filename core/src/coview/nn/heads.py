@@ -16,9 +16,9 @@ GROUPS = 16
 def norm(kind: str, width: int) -> nn.Module:
     """Return a normalisation of (N, width).
 
-    ``batch`` has scale and shift; ``batch-no-shift`` keeps its shift at zero
-    and untrained (SimCLR's last layer); ``batch-plain`` has neither. ``group``
-    normalises 16 groups of channels of each row apart.
+    ``batch`` has scale and shift; ``batch-no-shift`` keeps its shift at zero and
+    does not train it (SimCLR's last layer); ``batch-plain`` has neither. ``group``
+    normalises 16 groups of each row's channels separately.
     """
     if kind == "batch":
         return nn.BatchNorm1d(width)
@@ -36,7 +36,7 @@ def norm(kind: str, width: int) -> nn.Module:
 
 
 class StandardizedLinear(nn.Linear):
-    """A linear layer whose rows have mean 0 and deviation 1 (Qiao et al., arXiv:1903.10520)."""
+    """A linear layer with weight rows of mean 0, deviation 1 (Qiao et al., arXiv:1903.10520)."""
 
     def forward(self, rows: Tensor) -> Tensor:
         """(N, inputs) -> (N, outputs)."""
@@ -56,20 +56,20 @@ def mlp(
     output_bias: bool = True,
     standardized: bool = False,
 ) -> nn.Sequential:
-    """Return ``layers`` linear layers, with norm and ReLU between them.
+    """Return ``layers`` linear layers with a norm and ReLU between them.
 
-    Its children are its layers, numbered: ``head[0]`` is the first linear
-    layer with its norm and ReLU, ``head[-1]`` the last.
+    Its children are its layers: ``head[0]`` is the first linear layer with its norm
+    and ReLU, ``head[-1]`` is the last.
 
     Args:
-        inputs: width of what comes in, (N, inputs).
+        inputs: width of the input, (N, inputs).
         hidden: width between the layers.
-        outputs: width of what comes out, (N, outputs).
+        outputs: width of the output, (N, outputs).
         layers: number of linear layers; 1 is a linear head.
         hidden_norm: one of :data:`NORMS`.
         output_norm: one of :data:`OUTPUT_NORMS`.
-        hidden_bias, output_bias: whether linear layers have a bias.
-        standardized: whether their weights are standardised.
+        hidden_bias, output_bias: whether the linear layers have a bias.
+        standardized: whether the linear layers' weights are standardised.
     """
     layer = StandardizedLinear if standardized else nn.Linear
     blocks: list[nn.Module] = []

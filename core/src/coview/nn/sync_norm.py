@@ -1,4 +1,4 @@
-"""Batch normalisation over all processes, also where torch has none."""
+"""Batch normalisation over all processes, also on CPUs, where torch has none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coview.nn.encoder import Encoder
 
 
 class _Sum(torch.autograd.Function):
-    """Forward: the sum over processes. Backward: the sum of everyone's gradient."""
+    """Sums over processes: the value in forward, the gradient in backward."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -31,10 +31,10 @@ class _Sum(torch.autograd.Function):
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch norm whose statistics are those of every process's rows together.
+    """Batch norm whose statistics are taken over the rows of all processes.
 
-    torch's own refuses CPU tensors; this one runs under gloo too. Processes
-    must have equally many rows, as coview's loader gives them.
+    torch's own refuses CPU tensors; this one runs under gloo too. All processes
+    must have the same number of rows, as coview's loader gives them.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -42,7 +42,7 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"expected (N, C, ...), got {input.dim()} dimension(s)")
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) to the same, normalised over N, ... and all processes."""
+        """Return (N, C, ...), normalised over N, ... and all processes."""
         if not (self.training and active()):
             return super().forward(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
@@ -76,11 +76,11 @@ def _summed(value: Tensor) -> Tensor:
 
 
 def synchronise(method: nn.Module) -> None:
-    """Let batch norms of encoders with one group see the global batch, in place.
+    """Make batch norms of encoders with one group see the global batch, in place.
 
-    With ``norm_groups`` of 1 batch norm sees all rows of all processes; with
-    more, each group lives within a process and stays as it is. Does nothing in
-    a single process.
+    With ``norm_groups`` = 1, batch norm sees all rows of all processes; with more,
+    each group lies within a process, and batch norm is left unchanged. Does nothing
+    in a single process.
     """
     if not active():
         return
@@ -90,10 +90,10 @@ def synchronise(method: nn.Module) -> None:
 
 
 def localise(network: nn.Module) -> nn.Module:
-    """Let batch norms see this process's rows alone, in place; return the network.
+    """Make batch norms see only this process's rows, in place; return the network.
 
-    For work that one process does by itself: waiting for the others, a
-    synchronised batch norm would wait for ever.
+    For work that one process does alone: a synchronised batch norm would wait for
+    the others forever.
     """
     _replace(network, _local)
     return network
@@ -125,6 +125,6 @@ def _remade(layer: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
         layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
     )
     made.train(layer.training)
-    # The very parameters and buffers: an optimiser or a copy may hold them already.
+    # The same parameter and buffer objects, as an optimiser or a copy may hold them already.
     made._parameters, made._buffers = layer._parameters, layer._buffers
     return made

@@ -1,4 +1,4 @@
-"""LARS as the papers use it; no library has this update (timm's follows LARC)."""
+"""LARS as the papers use it; libraries lack this update (timm's follows LARC)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
-    """Momentum SGD whose steps are scaled, tensor by tensor, to the weights' length.
+    """Momentum SGD whose step for each tensor is scaled to the norm of its weights.
 
     For an adapted tensor w with gradient g: u = g + weight_decay w, trust =
     eta |w| / |u| (1 where either is 0). With ``rate_in_momentum`` (SimCLR's
@@ -21,11 +21,11 @@ class LARS(Optimizer):
 
     Args:
         groups: parameter groups with ``lr``, ``weight_decay`` and ``adapted``.
-        momentum: of the buffer.
+        momentum: decay of the momentum buffer.
         eta: the trust coefficient.
         rate_in_momentum: see above.
-        clip: trust is at most lr / lr = 1 times the schedule's rate, i.e.
-            trust <- min(trust / lr, 1) (the "clipping" of LARC).
+        clip: never let the rate exceed the schedule's: trust <- min(trust / lr, 1)
+            (the "clipping" of LARC).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LARS(Optimizer):
     def _updates(
         self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]
     ) -> list[Tensor]:
-        """Return what goes into the momentum buffers: decayed and adapted gradients."""
+        """Return the decayed and adapted gradients that enter the momentum buffers."""
         updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
         if group["adapted"]:
             torch._foreach_mul_(updates, _trust(weights, updates, group))
@@ -88,9 +88,9 @@ class LARC(LARS):
     """Momentum SGD with apex's layer-wise rates, as SwAV's released code uses them.
 
     trust = eta |w| / (|g| + weight_decay |w| + 1e-8) scales g + weight_decay w:
-    the two lengths are added, where LARS takes the length of the sum. Where
-    either length is 0 the gradient is used as it is, without weight decay. The
-    learning rate stays outside the momentum buffer.
+    the two norms are added, where LARS takes the norm of the sum. If either norm
+    is 0, the gradient is used unchanged, without weight decay. The learning rate
+    stays outside the momentum buffer.
     """
 
     def __init__(

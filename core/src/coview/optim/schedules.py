@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import attrs
 
 from coview.plan import Plan
+from coview.schedules import half_cosine
 from coview.settings import ge, gt, one_of, setting
 
 
-class Cosine:
+class LearningRateSchedule:
+    """A learning-rate schedule by name (group ``coview.schedules``).
+
+    It is built as ``Class(settings, plan)``.
+    """
+
+    Settings: ClassVar[type]
+
+    def rate(self, peak: float, number: int) -> float:
+        """Return the learning rate of step ``number`` (from 0), given the peak."""
+        raise NotImplementedError
+
+
+class Cosine(LearningRateSchedule):
     """Linear warm-up, then half a cosine wave down (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
 
     @attrs.frozen
     class Settings:
-        """Where it starts and ends."""
+        """Start, end and pace of the schedule."""
 
-        warmup_epochs: float = setting(0.0, "epochs of linear warm-up, moved at every step", ge(0))
+        warmup_epochs: float = setting(0.0, "epochs of linear warm-up, updated every step", ge(0))
         warmup_start: float = setting(0.0, "learning rate at the first step of warm-up", ge(0))
         warmup_count: str = setting(
             "images",
-            "what an epoch of warm-up is: as many steps as its images fill (SimCLR, BYOL), or "
-            "the steps that are done, the last incomplete batch left out (SwAV, DINO, MoCo v3)",
+            "steps in an epoch of warm-up: images / batch size (images: SimCLR, BYOL), or the "
+            "steps of an epoch, without its last incomplete batch (steps: SwAV, DINO, MoCo v3)",
             one_of("images", "steps"),
         )
         warmup_closed: bool = setting(
             False,
-            "whether the last step of warm-up is at the peak already (SwAV, DINO) or the next one",
+            "reach the peak at the last step of warm-up (SwAV, DINO), not at the one after it",
         )
-        final: float = setting(0.0, "learning rate that the wave ends at", ge(0))
-        per: str = setting("step", "how often the wave moves", one_of("step", "epoch"))
-        first_epoch: int = setting(0, "what the first epoch counts as, with per = epoch", ge(0))
+        final: float = setting(0.0, "learning rate at the end of the cosine", ge(0))
+        per: str = setting(
+            "step", "update the cosine at every step or every epoch", one_of("step", "epoch")
+        )
+        first_epoch: int = setting(0, "number of the first epoch, if per = epoch", ge(0))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.settings = settings
@@ -55,19 +69,21 @@ class Cosine:
         else:
             done = number - self.warmup
             whole = plan.total_steps - self.warmup
-        wave = (1 + math.cos(math.pi * min(done / max(whole, 1), 1.0))) / 2
+        wave = half_cosine(min(done / max(whole, 1), 1.0))
         return settings.final + (peak - settings.final) * wave
 
 
-class Steps:
-    """Divide the learning rate at fixed epochs."""
+class Steps(LearningRateSchedule):
+    """Multiply the learning rate by a factor at fixed epochs."""
 
     @attrs.frozen
     class Settings:
-        """When, and by how much."""
+        """When the learning rate drops, and by how much."""
 
-        milestones: tuple[int, ...] = setting((120, 160), "epochs (from 0) at which it drops")
-        gamma: float = setting(0.1, "what the learning rate is multiplied by", gt(0))
+        milestones: tuple[int, ...] = setting(
+            (120, 160), "epochs (from 0) at which the learning rate drops"
+        )
+        gamma: float = setting(0.1, "factor of the learning rate at each drop", gt(0))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.settings = settings
@@ -80,12 +96,12 @@ class Steps:
         return peak * self.settings.gamma**dropped
 
 
-class Constant:
+class Constant(LearningRateSchedule):
     """One learning rate throughout."""
 
     @attrs.frozen
     class Settings:
-        """None."""
+        """No settings."""
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         pass
@@ -93,6 +109,3 @@ class Constant:
     def rate(self, peak: float, number: int) -> float:
         """Return the peak."""
         return peak
-
-
-SCHEDULES: Mapping[str, type[Any]] = {"cosine": Cosine, "steps": Steps, "constant": Constant}

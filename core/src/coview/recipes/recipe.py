@@ -69,7 +69,7 @@ class Recipe:
         evaluates: the network that is exported and evaluated, ``"online"`` or
             ``"target"``.
         probe: the published linear probe of frozen weights, ``Use("sgd", ...)`` or
-            ``Use("svm", ...)``; see :mod:`coview.recipes.protocols`.
+            ``Use("svm", ...)``; see :mod:`coview.optim.protocols`.
         finetune: the published fine-tuning with labels, ``Use("sgd", ...)``.
         data: settings of the loader (table ``data``).
         presets: by name, changes for another situation. ``"small"`` is taken

@@ -11,33 +11,23 @@ from typing import Any
 
 import attrs
 
-from coview.errors import CoviewError, RequestError, unknown
+from coview.components import (
+    Component,
+    EvaluationProtocol,
+    declared,
+    refuse_undeclared,
+)
+from coview.errors import CoviewError, RequestError
 from coview.hookspecs import ROLES
 from coview.recipes.override import Draft, Layers
 from coview.recipes.recipe import AFTERWARDS, TABLES, Recipe, Use
+from coview.recipes.tables import BackboneSettings, DataSettings, NoSettings, TrainingSettings
 from coview.registry import Entry, find, kind_of_role
-from coview.settings import fields_of, ge, one_of, plain, setting, structure
+from coview.settings import fields_of, plain, structure
 
 CORE = "coview"
 GIVEN = "python:"
 """What the name of an object starts with that was given in Python."""
-
-
-@attrs.frozen
-class NoSettings:
-    """Of something that has none."""
-
-
-@attrs.frozen
-class TrainingSettings:
-    """The recipe's own numbers."""
-
-    epochs: int = setting(200, "passes over the training set", ge(1))
-    batch_size: int = setting(256, "images an optimiser step, over all processes", ge(2))
-    accumulate: int = setting(1, "micro-batches an optimiser step", ge(1))
-    evaluates: str = setting(
-        "online", "the network that is exported and evaluated", one_of("online", "target")
-    )
 
 
 @attrs.frozen(eq=False)
@@ -139,8 +129,6 @@ def _part(table: str, draft: Draft, problems: list[str]) -> Part | None:
 
 
 def _data(draft: Draft, problems: list[str]) -> Any:
-    from coview.data.base import DataSettings
-
     data, wrong = structure(DataSettings, draft.settings, "data")
     problems += wrong
     return data
@@ -150,38 +138,48 @@ def _origins(settings_class: type, set_by: Mapping[str, str]) -> dict[str, str]:
     return {field.name: set_by.get(field.name, "default") for field in fields_of(settings_class)}
 
 
+_KINDS = {
+    **{role: kind_of_role(role) for role in ROLES},
+    "backbone": "backbones",
+    "optimizer": "optimizers",
+    "schedule": "schedules",
+    **dict.fromkeys(AFTERWARDS, "protocols"),
+}
+"""By table, the kind of what it names."""
+
+
 def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
     """Return what a name means in a table: a factory, its settings class, its entry."""
     if name.startswith(GIVEN):
         return _given(table, name)
-    if table == "backbone":
-        from coview.nn.backbones import BackboneSettings, find_backbone
-
-        factory, entry = find_backbone(name)
-        return factory, BackboneSettings, entry
-    if table in ("optimizer", "schedule"):
-        from coview.optim.optimizers import OPTIMIZERS
-        from coview.optim.schedules import SCHEDULES
-
-        known: Mapping[str, Any] = OPTIMIZERS if table == "optimizer" else SCHEDULES
-        if name not in known:
-            raise RequestError(unknown(table, name, known))
-        return known[name], known[name].Settings, None
-    if table in AFTERWARDS:
-        from coview.recipes.protocols import WAYS
-
-        if name not in WAYS[table]:
-            raise RequestError(unknown(f"way to {table}", name, WAYS[table]))
-        return WAYS[table][name], WAYS[table][name], None
-    entry = find(kind_of_role(table), name)
+    if table in AFTERWARDS and name == "none":
+        return None, NoSettings, None
+    entry = find(_KINDS[table], name)
     factory = entry.load()
-    settings_class = getattr(factory, "Settings", None)
-    if settings_class is None or not attrs.has(settings_class):
+    if table in ROLES:
+        label = f"{table} {entry.name!r} of package {entry.package}"
+        refuse_undeclared(factory, label, (table,))
+    return factory, _settings_class(table, entry, factory), entry
+
+
+def _settings_class(table: str, entry: Entry, factory: Any) -> type:
+    if table == "backbone":
+        return BackboneSettings
+    if table in AFTERWARDS:
+        settings: type | None = declared(factory, EvaluationProtocol, f"{table}_settings")
+        if settings is None:
+            raise RequestError(
+                f"Evaluation protocol {entry.name!r} (package {entry.package}) cannot be used for "
+                f"{table}."
+            )
+        return settings
+    settings = getattr(factory, "Settings", None)
+    if settings is None or not attrs.has(settings):
         raise CoviewError(
             f"Package {entry.package}: {table} {entry.name!r} ({entry.value}) has no attrs "
             "class called Settings inside it."
         )
-    return factory, settings_class, entry
+    return settings
 
 
 def _given(table: str, name: str) -> tuple[Any, type, None]:
@@ -231,7 +229,7 @@ def _unmet_needs(parts: Mapping[str, tuple[Part, ...]]) -> list[str]:
         f"{role} {part.name!r} needs {needed}: {reason}. Add --use {needed}=NAME."
         for role in ROLES
         for part in parts[role]
-        for needed, reason in getattr(part.factory, "needs", {}).items()
+        for needed, reason in declared(part.factory, Component, "needs").items()
         if not _fills(parts, needed)
     ]
 
@@ -243,7 +241,7 @@ def _unused(parts: Mapping[str, tuple[Part, ...]]) -> list[str]:
         f"{', '.join(p.name for p in parts[ignored])} is kept for nothing."
         for role in ROLES
         for part in parts[role]
-        for ignored in getattr(part.factory, "ignores", ())
+        for ignored in declared(part.factory, Component, "ignores")
         if _fills(parts, ignored)
     ]
 

@@ -1,4 +1,4 @@
-"""For the tests of plugins, anyone's: the conformance kit, and what tests share."""
+"""Tools for testing plugins: the conformance kit and helpers for tests."""
 
 from coview.testing.checks import Result, Trial, promises, try_all
 from coview.testing.errors import ConformanceError, NotTried

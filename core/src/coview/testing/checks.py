@@ -1,4 +1,4 @@
-"""Trying promises: for pytest, for `coview check`, for a loop of one's own."""
+"""Checking promises: from pytest, from `coview check`, or in your own loop."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from coview.testing.subject import Subject
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 FOUNDATIONS = ("loads", "resolves", "builds")
-"""What does not keep these can keep no other."""
+"""Promises without which no other can be kept."""
 
 
 @attrs.frozen
 class Result:
-    """How a promise ended.
+    """The result of checking a promise.
 
     Attributes:
-        subject: the method or component.
-        promise: its name.
+        subject: name of the method or component.
+        promise: name of the promise.
         status: ``ok``, ``failed`` or ``skipped``.
-        sentence: what was seen, or why it was not tried; may be empty if ok.
+        sentence: what was seen, or why it was skipped; may be empty if ok.
     """
 
     subject: str
@@ -38,17 +38,17 @@ class Result:
 
 @attrs.frozen(eq=False)
 class Trial:
-    """A promise of one method: call it, and it raises what is wrong."""
+    """A promise of one method; calling it raises an error if the promise is not kept."""
 
     promise: Promise
     subject: Subject
 
     def __call__(self) -> None:
-        """Try it.
+        """Check the promise.
 
         Raises:
-            ConformanceError: it is not kept.
-            NotTried: it does not apply; pytest counts a skipped test.
+            ConformanceError: the promise is not kept.
+            NotTried: the promise does not apply; pytest counts a skipped test.
         """
         self.promise.check(self.subject)
 
@@ -59,9 +59,9 @@ class Trial:
 def promises(
     method: str | Recipe, *, fast: bool = False, only: Sequence[str] = (), **changes: Any
 ) -> list[Trial]:
-    """Return every promise of a method, for a test of one line.
+    """Return every promise of a method, ready to be called in a test.
 
-    For pytest::
+    With pytest::
 
         @pytest.mark.parametrize("promise", promises("my-method"), ids=str)
         def test_my_method(promise):
@@ -69,20 +69,20 @@ def promises(
 
     Args:
         method: an installed method's name, or a recipe.
-        fast: leave out those that start processes.
-        only: these alone, by name.
-        **changes: laid over the recipe, as in :func:`coview.train`: ``set={...}``,
+        fast: leave out promises whose check starts processes.
+        only: names of the promises to return; empty: all.
+        **changes: changes to the recipe, as in :func:`coview.train`: ``set={...}``,
             ``use={...}``, ``preset=``, ``backbone=``.
 
     Raises:
-        RequestError: ``only`` names none.
+        RequestError: ``only`` contains an unknown name.
     """
     subject = Subject(method, Changes(**changes))
     return [Trial(promise, subject) for promise in chosen(fast, only)]
 
 
 def chosen(fast: bool = False, only: Sequence[str] = ()) -> list[Promise]:
-    """Return the promises to try, in their order."""
+    """Return the promises to check, in order."""
     known = [promise.name for promise in PROMISES]
     if wrong := [unknown("promise", name, known) for name in only if name not in known]:
         raise RequestError(*wrong)
@@ -90,7 +90,7 @@ def chosen(fast: bool = False, only: Sequence[str] = ()) -> list[Promise]:
 
 
 def try_all(subject: Subject, tried: Sequence[Promise]) -> Iterator[Result]:
-    """Try promises in turn; once a foundation is missing, skip the rest."""
+    """Check promises in turn; if one of :data:`FOUNDATIONS` is not kept, skip the rest."""
     missing = ""
     for promise in tried:
         if missing:
@@ -103,7 +103,7 @@ def try_all(subject: Subject, tried: Sequence[Promise]) -> Iterator[Result]:
 
 
 def attempt(subject: Subject, promise: Promise) -> Result:
-    """Try one promise; whatever goes wrong inside it is a sentence."""
+    """Check one promise; any error inside it becomes a sentence of the result."""
     try:
         remark = promise.check(subject) or ""
     except NotTried as error:
@@ -117,7 +117,7 @@ def attempt(subject: Subject, promise: Promise) -> Result:
 
 
 def said(error: BaseException) -> str:
-    """Return an error as one line that names the component and package it is of."""
+    """Return an error as one line, which includes its notes on component and package."""
     own = isinstance(error, (ConformanceError, CoviewError))
     text = str(error) if own else f"{type(error).__name__}: {error}"
     notes = getattr(error, "__notes__", ())

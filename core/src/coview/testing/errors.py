@@ -1,4 +1,4 @@
-"""How a promise ends that is not kept, or that cannot be tried."""
+"""Errors for a promise that is not kept, or that does not apply."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import unittest
 
 
 class ConformanceError(AssertionError):
-    """A promise is broken; the sentence says what was seen."""
+    """A promise is broken; the message says what was seen."""
 
 
 class NotTried(unittest.SkipTest):
-    """A promise does not apply here; the sentence says why. pytest counts it as skipped."""
+    """A promise does not apply here; the message says why. pytest counts it as skipped."""
 
 
 def demand(kept: bool, sentence: str) -> None:
-    """Raise the sentence unless what it denies is so.
+    """Raise an error with this sentence unless the promise is kept.
 
     Raises:
-        ConformanceError: it is not kept.
+        ConformanceError: the promise is not kept.
     """
     if not kept:
         raise ConformanceError(sentence)

@@ -1,4 +1,4 @@
-"""A whole package under test: everything that it brings."""
+"""Checking a whole package: everything that it provides."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ ROLE_OF_KIND = {kind_of_role(role): role for role in ROLES}
 
 
 def brought_by(package: str) -> list[Entry]:
-    """Return everything that a distribution brings, in the kinds' order."""
+    """Return everything that a distribution registers, ordered by kind."""
     return [entry for kind in KINDS for entry in entries(kind) if entry.package == package]
 
 
 def packages() -> list[str]:
-    """Return the names of the distributions that bring anything, coview's own not among them."""
+    """Return the names of all distributions that register anything, except coview itself."""
     found = {entry.package for kind in KINDS for entry in entries(kind)}
     return sorted(found - {"coview"})
 
 
 def try_package(brought: Sequence[Entry], tried: Sequence[Promise]) -> Iterator[Result]:
-    """Try everything that a package brings: each thing by itself, then its methods."""
+    """Check everything that a package registers: its methods, then each other thing by itself."""
     used: set[object] = set()
     for entry in brought:
         if entry.kind == "methods":
@@ -64,7 +64,8 @@ def _try_entry(entry: Entry, used: set[object]) -> Iterator[Result]:
         yield Result(name, promise, OK)
     if factory not in used:
         sentence = (
-            f"no method of this package uses it: coview check METHOD --use {role}={entry.name}"
+            f"no method of this package uses it; to check it: coview check METHOD --use "
+            f"{role}={entry.name}"
         )
         yield Result(name, "trains", SKIPPED, sentence)
 
@@ -72,7 +73,7 @@ def _try_entry(entry: Entry, used: set[object]) -> Iterator[Result]:
 def _has_settings(role: str, name: str, factory: type) -> None:
     settings = getattr(factory, "Settings", None)
     whole = settings is not None and attrs.has(settings)
-    demand(whole, f"{role} {name!r} has no attrs class called Settings inside it")
+    demand(whole, f"{role} {name!r} contains no attrs class called Settings")
     documented(f"{role} {name!r}", factory)
     refusing(role, factory)
 
@@ -91,10 +92,10 @@ _OF_COMPONENTS: dict[str, Callable[[str, str, type], None]] = {
 
 
 def _used(subject: Subject) -> set[object]:
-    """Return the components of a method as it is written and as it is tried."""
+    """Return the components of a method, both as written and as checked."""
     try:
         resolved = (subject.whole, subject.resolved)
-    except Exception:  # its own promises say so
+    except Exception:  # the method's own promises report it
         return set()
     parts: list[Part] = [p for r in resolved for role in ROLES for p in r.parts[role]]
     return {part.factory for part in parts}

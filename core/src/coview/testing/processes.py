@@ -1,4 +1,4 @@
-"""Several processes under gloo, each with its part of the batch, against one with all of it."""
+"""Comparing several processes under gloo, each with a part of the batch, with a single one."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def train_together(
     """Train every subject three steps in real processes that share the batch.
 
     Returns:
-        For each subject, what :func:`train_part` gave on each process, or the
-        error that it ended with there.
+        For each subject and process, the result of :func:`train_part`, or the error
+        that it ended with.
     """
     with tempfile.TemporaryDirectory() as folder:
         spawn(_work, args=(list(subjects), processes, folder), nprocs=processes)
@@ -45,8 +45,8 @@ def train_part(subject: Subject, rank: int = 0, processes: int = 1) -> State:
     """Train on this process's rows, in float64.
 
     Returns:
-        The first step's gradients, averaged over processes, by ``gradient of NAME``,
-        and the method's state at the end.
+        The first step's gradients, averaged over processes, as ``gradient of NAME``,
+        and the method's final state.
     """
     built = subject.build(processes, double=True)
     kept: State = {}
@@ -65,22 +65,23 @@ def train_part(subject: Subject, rank: int = 0, processes: int = 1) -> State:
 
 
 def compare(one: State, several: Sequence[State | Exception], groups: bool) -> None:
-    """Demand that every process has what a single one has.
+    """Demand that every process has the same result as a single one.
 
     Args:
-        one: :func:`train_part` of a single process.
-        several: of each of several.
-        groups: batch norm is of groups within a process, whose statistics are its own.
+        one: the result of :func:`train_part` of a single process.
+        several: the results of several processes.
+        groups: whether batch norm uses groups within a process, which make its
+            statistics differ between processes.
 
     Raises:
-        ConformanceError: at the first difference; the sentence names it.
+        ConformanceError: at the first difference; the message names it.
     """
     for rank, part in enumerate(several):
         if isinstance(part, Exception):
             notes = "; ".join(["", *getattr(part, "__notes__", ())])
             raise ConformanceError(f"process {rank} failed: {type(part).__name__}: {part}{notes}")
         for key in sorted(one.keys() ^ part.keys()):
-            raise ConformanceError(f"{key} is not on one and on {len(several)} processes alike")
+            raise ConformanceError(f"{key} does not exist on both one and {len(several)} processes")
         for key, value in one.items():
             if groups and ("running_" in key or "num_batches" in key):
                 continue
@@ -103,7 +104,7 @@ def difference(expected: Tensor, seen: Tensor) -> float:
 
 
 def in_groups(subject: Subject) -> bool:
-    """Whether a method normalises groups of the batch apart, so each process its own."""
+    """Return whether a method normalises groups of the batch, each within a process."""
     return getattr(subject.resolved.part("encoder").settings, "norm_groups", 1) > 1
 
 
@@ -119,10 +120,10 @@ def _averaged(built: Built, processes: int) -> Mapping[str, Tensor]:
 
 
 def _work(rank: int, subjects: list[Subject], processes: int, folder: str) -> None:
-    """Be one of the processes; save what each subject gave."""
+    """Run one of the processes, and save each subject's result."""
     torch.set_num_threads(1)
     for number, subject in enumerate(subjects):
-        # A meeting of its own for each: one that fails must not hide the others.
+        # A separate process group for each subject, so that one failure does not hide others.
         dist.init_process_group(
             "gloo",
             init_method=f"file://{folder}/{number}-meet",

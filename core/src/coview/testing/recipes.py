@@ -1,4 +1,4 @@
-"""A recipe's numbers, compared in a test with the paper's."""
+"""Helpers for tests that compare a recipe's numbers with the paper's."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from coview.recipes.resolve import Resolved
 
 
 def resolved(method: str, preset: str = "none") -> Resolved:
-    """Return an installed method's recipe with every setting, a preset laid over it.
+    """Return an installed method's recipe with a preset applied and all settings resolved.
 
     Raises:
-        RequestError: the recipe, or the preset, is wrong; with every problem found.
+        RequestError: the recipe or the preset is wrong; it lists every problem.
     """
     return configure(find_recipe(method), None, Changes(preset=preset), "test")
 
 
 def has(found: Resolved, **expected: Any) -> None:
-    """Compare settings, ``table__key=value``, and names, ``table="name"`` or ``"name,name"``.
+    """Assert settings, ``table__key=value``, and names, ``table="name"`` or ``"name,name"``.
 
     Raises:
-        AssertionError: at the first that differs; the message names it.
+        AssertionError: at the first difference; the message names it.
     """
     for path, value in expected.items():
         table, _, key = path.partition("__")

@@ -1,4 +1,4 @@
-"""States of runs, compared."""
+"""Comparing states of runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def same(first: Any, second: Any) -> bool:
-    """Return whether two nested states (of a checkpoint, say) are equal to the last bit."""
+    """Return whether two nested states (of checkpoints, for example) are equal to the last bit."""
     if isinstance(first, torch.Tensor):
         return torch.equal(first, second)
     if isinstance(first, dict):

@@ -1,4 +1,4 @@
-"""What is checked: a method at a size that takes a fraction of a second."""
+"""The method under test, at a size that takes a fraction of a second."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import attrs
 import torch
 from torch.optim import Optimizer
 
+from coview.components import ViewsComponent, declared
 from coview.hookspecs import ROLES, hookimpl
 from coview.method.module import Method, build_method
 from coview.nn.sync_norm import synchronise
-from coview.optim.optimizers import make_optimizer, set_rate
+from coview.optim.groups import make_optimizer, set_rate
 from coview.plan import Plan
 from coview.recipes.configure import Changes, configure
 from coview.recipes.recipe import Recipe, find_recipe
@@ -20,15 +21,16 @@ from coview.recipes.resolve import Part, Resolved
 from coview.records import Batch, Step, Views
 from coview.registry import find
 from coview.settings import fields_of
+from coview.weights.card import WeightCard, card_of
 
 SIZE, DATASET, STEPS_PER_EPOCH, TOTAL_STEPS = 32, 64, 4, 40
 BACKBONE = "resnet10-quarter"
 WIDE, NARROW = 64, 32
-"""Widths, sizes and counts above the first are cut to the second: no promise depends on them."""
+"""Widths, sizes and counts above WIDE become NARROW, as no promise depends on them."""
 
 
 class InDouble:
-    """An observer that lets views arrive in float64."""
+    """An observer that converts views to float64."""
 
     @hookimpl(wrapper=True)
     def generate_views(self) -> Any:
@@ -39,10 +41,10 @@ class InDouble:
 
 @attrs.frozen(eq=False)
 class Built:
-    """A method that trains by itself, step by step.
+    """A method with its optimiser, to be trained step by step.
 
     Attributes:
-        losses: of the steps done.
+        losses: losses of the steps done so far.
     """
 
     method: Method
@@ -58,15 +60,15 @@ class Built:
 class Subject:
     """A method under test, built small and always the same.
 
-    Its ``small`` preset is taken, a network of 0.3 M parameters, and images of
-    32 pixels; whole numbers above 64 in the encoder, target, negatives and loss
+    It uses the ``small`` preset, a network of 0.3 M parameters, and images of 32
+    pixels; whole numbers above 64 in the encoder, target, negatives and loss
     (widths, sizes, draws) become 32.
 
     Attributes:
         method: a method's name, or a recipe.
-        changes: laid over it, as of the command line.
-        batch_size: images of the global batch; None: 16, or 4 signals.
-        channels: of the images.
+        changes: changes to the recipe, as from the command line.
+        batch_size: images per global batch; None: 16, or 4 signals.
+        channels: number of channels of the images.
     """
 
     method: str | Recipe
@@ -76,29 +78,29 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """What the method is called."""
+        """The method's name."""
         return self.method if isinstance(self.method, str) else self.method.name or "a recipe"
 
     @property
     def package(self) -> str:
-        """The distribution that registers the method; empty where none does."""
+        """The distribution that registers the method; empty if none does."""
         if not isinstance(self.method, str) or self.method.endswith(".toml"):
             return ""
         return find("methods", self.method).package
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe as it is written."""
+        """The recipe as written."""
         return find_recipe(self.method) if isinstance(self.method, str) else self.method
 
     @cached_property
     def whole(self) -> Resolved:
-        """The recipe as it is written, resolved with the changes."""
+        """The recipe as written, resolved with the changes."""
         return configure(self.recipe, None, self.changes, "check")
 
     @cached_property
     def resolved(self) -> Resolved:
-        """The recipe, small."""
+        """The recipe, made small and resolved."""
         own = self.changes
         preset = "small" if "small" in self.recipe.presets else "none"
         replaced = own.backbone is None and not self.signals
@@ -113,21 +115,23 @@ class Subject:
     @cached_property
     def signals(self) -> bool:
         """Whether the method takes signals (N, C, T) in place of images."""
-        return getattr(self.whole.part("views").factory, "takes", "images") == "signals"
+        return bool(
+            declared(self.whole.part("views").factory, ViewsComponent, "takes") == "signals"
+        )
 
     @cached_property
     def images(self) -> int:
-        """Images of the global batch."""
+        """Number of images per global batch."""
         return self.batch_size or (4 if self.signals else 16)
 
     @cached_property
     def side(self) -> int:
-        """Pixels a side of the images, or samples of the signals: as the recipe has them."""
+        """Pixels per side of the images, or samples per signal as in the recipe."""
         whole: int = self.whole.data.size if self.signals else SIZE
         return self.changes.image_size or whole
 
     def plan(self, processes: int = 1, accumulate: int = 1) -> Plan:
-        """Return what components get to know."""
+        """Return the plan that components are built from."""
         return Plan(
             dataset_size=DATASET,
             channels=self.channels,
@@ -144,7 +148,7 @@ class Subject:
     def build(
         self, processes: int = 1, accumulate: int = 1, seed: int = 0, double: bool = False
     ) -> Built:
-        """Build the method and its optimiser, in training mode; leave torch's generator alone."""
+        """Build the method and its optimiser in training mode; torch's generator is unchanged."""
         plan = self.plan(processes, accumulate)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -159,13 +163,13 @@ class Subject:
         return Built(method, optimizer)
 
     def step(self, number: int, seed: int = 3) -> Step:
-        """Return where training stands."""
+        """Return the step with this number."""
         return Step(
             number=number, steps_per_epoch=STEPS_PER_EPOCH, total_steps=TOTAL_STEPS, seed=seed
         )
 
     def batch(self, number: int) -> Batch:
-        """Return a step's images (or signals), which are noise, and their indices."""
+        """Return a step's batch: images (or signals) of noise, and their indices."""
         generator = torch.Generator().manual_seed(number)
         shape = (self.images, self.channels, self.side, self.side)
         if self.signals:
@@ -175,7 +179,7 @@ class Subject:
         return Batch(images, torch.randperm(DATASET, generator=generator)[: self.images])
 
     def train(self, built: Built, first: int, count: int) -> Built:
-        """Train some steps on; their losses are kept."""
+        """Train ``count`` steps from step ``first`` on, and record their losses."""
         for number in range(first, first + count):
             step, batch = self.step(number), self.batch(number)
             built.optimizer.zero_grad(set_to_none=True)
@@ -187,24 +191,13 @@ class Subject:
             built.losses.append(float(loss.detach()))
         return built
 
-    def export_facts(self) -> dict[str, Any]:
+    def card(self) -> WeightCard:
         """Return what an exported backbone's file says of it."""
-        from coview.weights.exported import parts_of
-
-        part = self.resolved.part("backbone")
-        return {
-            "method": self.name,
-            "backbone": part.name,
-            "given": False,
-            "settings": attrs.asdict(part.settings),
-            "channels": self.channels,
-            "image_size": self.side,
-            "parts": parts_of(self.resolved, self.plan()),
-        }
+        return card_of(self.resolved, self.plan(), given=False)
 
 
 def _narrowed(resolved: Resolved) -> dict[str, Any]:
-    """Return the settings that are cut, by path; alone where the part takes no others."""
+    """Return the reduced settings, by path."""
     found: dict[str, Any] = {}
     for role in ROLES[1:]:
         parts = resolved.parts[role]

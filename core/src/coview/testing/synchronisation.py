@@ -1,4 +1,4 @@
-"""What makes the host wait for the device, seen on any device."""
+"""Finding operations that make the host wait for the device, on any device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Their result, or its size, is a value on the device that the host has to read.
+# The host must read their result, or its size, from the device.
 WAITS = frozenset(
     {
         "_local_scalar_dense",  # item, float, int, bool, tolist, a tensor as a condition
@@ -31,49 +31,50 @@ WAITS = frozenset(
 
 
 class Synchronisations(TorchDispatchMode):
-    """Notes every operation at which a device would have to be waited for.
+    """Records every operation for which the host would have to wait for a device.
 
     A step that reads a value back (``if loss > 3``, ``x[mask]``, ``int(count)``)
-    lets the device run dry, and cannot be captured as a CUDA graph. On a CPU
-    nothing waits, so what would is told by its operation::
+    leaves the device idle, and cannot be captured as a CUDA graph. On a CPU nothing
+    waits, so such code is recognised by its operations::
 
         with Synchronisations() as seen:
             loss = method(batch, step)
             loss.backward()
         assert not seen.found, seen.found
 
-    A copy from a device to the host is noted too, where there is a device; and
-    numbers that are copied there from the host (``new_tensor``, ``torch.tensor`` with
-    a device, a list as an index): :func:`coview.nn.constants.constant` keeps them there.
+    Copies from a device to the host are recorded too, if there is a device, and so are
+    numbers copied from the host to the device (``new_tensor``, ``torch.tensor`` with a
+    device, a list as an index): :func:`coview.nn.constants.constant` keeps such numbers
+    on the device.
 
-    Some values are drawn on the host by design (what an augmentation branches on).
-    With ``of``, only what is computed from those tensors counts::
+    Some values are drawn on the host by design (those that an augmentation branches
+    on). With ``of``, only what is computed from the given tensors counts::
 
         Synchronisations(of=[batch.images, *method.parameters(), *method.buffers()])
 
     Args:
-        of: tensors that would be on the device; none: every tensor would.
+        of: tensors that would be on the device; empty: all tensors.
 
     Attributes:
-        found: a sentence for each, with the place in the code, in their order.
+        found: a sentence for each operation with its place in the code, in order.
     """
 
     def __init__(self, of: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
-        # Weak references keep no memory, but the storages' addresses from being used again.
+        # Weak references do not hold the memory, but prevent reuse of the storages' addresses.
         self._theirs = {StorageWeakRef(tensor.untyped_storage()) for tensor in of}
         self._all = not self._theirs
         self._calls = _Calls(self._note_call)
 
     def __enter__(self) -> Synchronisations:
-        """Begin to watch."""
+        """Start recording."""
         self._calls.__enter__()  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Watch no more."""
+        """Stop recording."""
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._calls.__exit__(*error)  # type: ignore[no-untyped-call]
 
@@ -88,7 +89,7 @@ class Synchronisations(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Note the operation, and do it."""
+        """Record the operation if it waits, and run it."""
         given = dict(kwargs or {})
         name = func.overloadpacket.__name__
         counts = self._all or any(self._is_theirs(x) for x in tree_leaves((args, given)))
@@ -105,10 +106,10 @@ class Synchronisations(TorchDispatchMode):
 
 
 class _Calls(TorchFunctionMode):
-    """Sees what on a CPU dispatches no operation that would tell.
+    """Sees calls that do not show in the operations dispatched on a CPU.
 
-    That is ``tolist``, and numbers that are copied to the device: by ``new_tensor``,
-    by ``torch.tensor`` with a device, as a list that is an index.
+    These are ``tolist``, and copies of numbers to the device: by ``new_tensor``, by
+    ``torch.tensor`` with a device, or by a list as an index.
     """
 
     def __init__(self, note: Callable[[str, Tensor | None], None]) -> None:
@@ -122,20 +123,20 @@ class _Calls(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Note the call, and make it."""
+        """Record the call if it waits, and make it."""
         given = dict(kwargs or {})
         if func in (Tensor.tolist, Tensor.new_tensor):
             self._note(func.__name__, args[0])
         elif func in (torch.tensor, torch.as_tensor) and given.get("device") is not None:
-            # Which device is not known here: on a CPU it is what would be another.
+            # Any device counts, as on a CPU it stands for the one used later.
             self._note(func.__name__, None)
         elif func in (Tensor.__getitem__, Tensor.__setitem__) and _has_list(args[1]):
-            self._note("an index that is a list,", args[0])
+            self._note("indexing with a list", args[0])
         return func(*args, **given)
 
 
 def waits(name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> bool:
-    """Whether the host needs a value of the device's to go on after an operation."""
+    """Return whether the host needs a value from the device to continue after an operation."""
     special: dict[str, Callable[[], bool]] = {
         "index": lambda: any(_is_mask(index) for index in arguments[1]),
         "index_put": lambda: _spreads(arguments),
@@ -148,7 +149,7 @@ def waits(name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> bool
 
 
 def place() -> str:
-    """Return where the running operation was asked for, outside torch and this file."""
+    """Return the place in the code of the running operation, outside torch and this file."""
     libraries = str(Path(torch.__file__).parent)
     for frame in reversed(traceback.extract_stack()):
         if not frame.filename.startswith((libraries, __file__, "<frozen")):
@@ -165,7 +166,7 @@ def _is_mask(index: Any) -> bool:
 
 
 def _spreads(arguments: Sequence[Any]) -> bool:
-    """Whether values are put where a mask is true; one value for all of them is a fill."""
+    """Return whether values are assigned where a mask is true; a single value is only a fill."""
     return arguments[2].numel() > 1 and any(_is_mask(index) for index in arguments[1])
 
 

@@ -7,7 +7,6 @@ another where a disk loses a file; ``epoch-NNNN.pt`` stay.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from torch.optim import Optimizer
 from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 from coview.method.module import Method
+from coview.weights.checkpoint import FORMAT, read
 
-FORMAT = 1
 FOLDER = "checkpoints"
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
@@ -56,33 +55,6 @@ def save(
     # An open file, not a path: torch then says what the operating system said.
     with replacing(path, keep) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, every bit of it checked, without executing anything in it.
-
-    Raises:
-        RequestError: there is none.
-        CoviewError: it is damaged, or holds more than data.
-    """
-    if not path.is_file():
-        raise RequestError(f"There is no checkpoint at {path}; the run cannot be resumed.")
-    try:
-        _check_sums(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CoviewError(f"{path} is damaged or no checkpoint of coview's: {error}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CoviewError(f"{path} is not a checkpoint this version of coview can read.")
-    return state
-
-
-def _check_sums(path: Path) -> None:
-    """Compare every part with the checksum written beside it, which torch itself does not."""
-    with zipfile.ZipFile(path) as archive:
-        wrong = archive.testzip()
-    if wrong is not None:
-        raise CoviewError(f"its part {wrong} is not what was written")
 
 
 @attrs.frozen

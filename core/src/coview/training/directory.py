@@ -16,7 +16,6 @@ from coview.errors import RequestError
 from coview.files import write_json, write_text
 from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import CORE
-from coview.training.observers.base import OF_THE_TERMINAL
 from coview.training.run import Run
 
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy")
@@ -84,17 +83,7 @@ def write_changes(run: Run, command: list[str]) -> None:
 
 
 def _write_recipe(run: Run) -> None:
-    options = run.options
-    table = {
-        "data": run.data.name,
-        "seed": options.seed,
-        "precision": options.precision,
-        "workers": options.workers,
-        "preset": run.resolved.preset or "none",
-    }
-    if options.max_steps is not None:
-        table["max_steps"] = options.max_steps
-    write_text(run.path / "recipe.toml", to_toml(run.resolved.recipe, run=table))
+    write_text(run.path / "recipe.toml", to_toml(run.resolved.recipe, run=run.settings.repeated()))
 
 
 def write_end(run: Run) -> None:
@@ -106,12 +95,12 @@ def write_end(run: Run) -> None:
 
 def _facts(run: Run, command: list[str]) -> dict[str, Any]:
     used = {part.package for parts in run.resolved.parts.values() for part in parts}
-    device = run.options.device
+    device = run.device
     cuda = device.type == "cuda"
     return {
         "command": command,
         "method": run.resolved.recipe.name,
-        "seed": run.options.seed,
+        "seed": run.settings.seed,
         "data": {
             "name": run.data.name,
             "fingerprint": run.data.fingerprint,
@@ -120,15 +109,12 @@ def _facts(run: Run, command: list[str]) -> dict[str, Any]:
             "bad_images": run.data.bad_images,
         },
         "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "cpu",
-        "precision": run.options.precision,
+        "precision": run.settings.precision,
+        "settings": run.settings.table(),
         "packages": {name: metadata.version(name) for name in sorted(used | {CORE})},
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "python": sys.version.split()[0],
-        "observers": [
-            watcher.asked
-            for name, watcher in run.observers.items()
-            if watcher.asked and name != OF_THE_TERMINAL
-        ],
+        "observers": list(run.settings.observe),
         "notices": list(run.resolved.notices),
         "started": _now(),
     }

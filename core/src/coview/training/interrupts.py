@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: it saves between two steps, and ends."""
+"""When a run saves and when it ends: signals, the clock, and what all processes agree on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+import attrs
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from coview.distributed import active, control_group
+from coview.errors import RequestError
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 """Ctrl-C; what schedulers and launchers end a job with; what SLURM's ``--signal=USR1`` warns by."""
@@ -118,3 +126,74 @@ class Interrupts:
         """
         if self.received:
             raise Interrupted(self.received)
+
+
+@attrs.define
+class Clock:
+    """When the next checkpoint is due, in steps or minutes."""
+
+    every: float
+    minutes: bool
+    last: float
+
+    @classmethod
+    def of(cls, text: str, step: int) -> Clock:
+        """Read ``500`` or ``10m``.
+
+        Raises:
+            RequestError: it is neither.
+        """
+        minutes = text.endswith("m")
+        try:
+            every = float(text[:-1]) if minutes else int(text)
+        except ValueError:
+            every = 0
+        if every <= 0:
+            raise RequestError(f"--save-every takes steps (500) or minutes (10m), not {text!r}.")
+        return cls(every, minutes, time.monotonic() / 60 if minutes else step)
+
+    def due(self, step: int) -> bool:
+        """Whether it is time; the next one is then counted from here."""
+        now = time.monotonic() / 60 if self.minutes else step
+        if now - self.last < self.every:
+            return False
+        self.last = now
+        return True
+
+
+class Agreement:
+    """Tells every process the largest value that any of them has, one step later.
+
+    A signal, or the minute that a checkpoint is due, comes to each process at a
+    step of its own. Were each to act on its own, one would wait in the step's
+    reduction for another that is already saving. So the values are reduced in
+    the background while the next step is computed, and read after it: nothing
+    waits, and all read the same. A single process reads its own at once.
+    """
+
+    def __init__(self) -> None:
+        self._sent: tuple[Any, Tensor] | None = None
+
+    def reached(self, *values: int) -> list[int]:
+        """Send this process's values; return what was agreed on with the step before.
+
+        Raises:
+            RuntimeError: another process is gone, or did not answer in time.
+        """
+        if not active():
+            return list(values)
+        before = self._sent
+        message = torch.tensor(values, dtype=torch.int64)
+        work = dist.all_reduce(message, dist.ReduceOp.MAX, group=control_group(), async_op=True)
+        self._sent = (work, message)
+        if before is None:
+            return [0] * len(values)
+        before[0].wait()
+        agreed: list[int] = before[1].tolist()
+        return agreed
+
+    def close(self) -> None:
+        """Take in what is still on its way."""
+        if self._sent is not None:
+            self._sent[0].wait()
+            self._sent = None

@@ -25,16 +25,13 @@ from coview.distributed import (
     world_size,
 )
 from coview.errors import CoviewError
-from coview.nn.compile import compiled
-from coview.optim.optimizers import set_rate, set_weight_decay
+from coview.optim.groups import set_rate, set_weight_decay
 from coview.records import Batch, Step
 from coview.training import checkpoints
-from coview.training.agreement import Agreement
-from coview.training.clock import Clock
 from coview.training.directory import write_end
-from coview.training.evaluate import finish, measure_baselines, measure_online
 from coview.training.health import diverged, gradient_norm, refuse_diverged
-from coview.training.interrupts import Interrupted, Interrupts
+from coview.training.interrupts import Agreement, Clock, Interrupted, Interrupts
+from coview.training.measure import finish, measure_baselines, measure_online
 from coview.training.observers.base import close, states
 from coview.training.run import Run
 
@@ -94,7 +91,7 @@ def _fit(run: Run) -> None:
     run.method.train()
     hook = run.method.manager.hook
     try:
-        if run.options.evaluate and run.step == 0:
+        if run.settings.evaluate and run.step == 0:
             measure_baselines(run)
         hook.run_started(run=run)
         _epochs(run)
@@ -120,13 +117,13 @@ def lost(run: Run) -> str:
     if run.saved_at is not None:
         last = f"coview train --resume {run.path} goes on from step {run.saved_at}"
     return (
-        f"Another process of this run ended, or did not answer for {run.options.timeout:g} s "
+        f"Another process of this run ended, or did not answer for {run.settings.timeout:g} s "
         f"(--timeout): process {rank()} ends too, after step {run.step}; {last}."
     )
 
 
 def _epochs(run: Run) -> None:
-    clock = Clock.of(run.options.save_every, run.step)
+    clock = Clock.of(run.settings.save_every, run.step)
     agreement = Agreement()
     spe = run.plan.steps_per_epoch
     while run.step < run.last_step:
@@ -147,7 +144,7 @@ def _epochs(run: Run) -> None:
             stop, agreed = agreement.reached(run.interrupts.received, minute)
             due = bool(agreed) if clock.minutes else due
             # What is saved is looked at first: a checkpoint holds no diverged weights.
-            if at_end or due or run.step % run.options.log_every == 0:
+            if at_end or due or run.step % run.settings.log_every == 0:
                 means.append((len(losses), _log(run, metrics, losses)))
                 losses = []
             run.method.manager.hook.step_finished(run=run, step=_position(run), loss=loss)
@@ -165,7 +162,7 @@ def _end_of_epoch(run: Run, epoch: int, means: list[tuple[int, dict[str, float]]
     hook = run.method.manager.hook
     hook.epoch_finished(run=run, epoch=epoch, metrics=_joined(means))
     whole = run.step % run.plan.steps_per_epoch == 0
-    every = run.options.evaluate_every
+    every = run.settings.evaluate_every
     if whole and every and (epoch + 1) % every == 0:
         measure_online(run)
     tenth = max(1, run.resolved.training.epochs // 10)
@@ -185,7 +182,7 @@ def _joined(means: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float
 
 def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     """Do one optimiser step; return its loss, on the device."""
-    with compiled(run.options.compile):
+    with run.compiling():
         return _whole_step(run, batch, metrics)
 
 
@@ -227,8 +224,8 @@ def _position(run: Run, sink: Callable[[str, Tensor], None] | None = None) -> St
         number=run.step,
         steps_per_epoch=run.plan.steps_per_epoch,
         total_steps=run.plan.total_steps,
-        seed=run.options.seed,
-        device=run.options.device,
+        seed=run.settings.seed,
+        device=run.device,
     )
     return attrs.evolve(step, sink=sink) if sink else step
 

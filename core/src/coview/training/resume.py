@@ -1,8 +1,10 @@
-"""Going on with a run from its last checkpoint."""
+"""Continuing a run from its last checkpoint, and what may change when it is."""
 
 from __future__ import annotations
 
 import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,33 @@ import attrs
 
 from coview.data.sources.arrays import OBJECT
 from coview.distributed import is_first, wait
-from coview.errors import CoviewError, RequestError
+from coview.errors import CoviewError, RequestError, nearest
 from coview.files import sweep
-from coview.recipes.recipe import find_recipe
-from coview.training import changes, checkpoints
-from coview.training.assemble import assemble
+from coview.recipes.recipe import AFTERWARDS, find_recipe
+from coview.recipes.run_settings import names, run_table
+from coview.training import checkpoints
+from coview.training.build import assemble
 from coview.training.directory import cut_metrics
 from coview.training.observers.base import Watcher, restore
 from coview.training.request import Request, prepare
 from coview.training.run import Run
 
+Differences = dict[str, tuple[Any, Any]]
+"""Key -> what it was, and what it is now."""
 
-def resumed(request: Request, observers: list[Watcher]) -> Run:
+FREE = tuple(name for name in names(computes=False, repeats=True) if name != "data")
+"""Settings that a resumed run takes without being allowed to: no number depends on them."""
+RECIPE = "recipe"
+"""Allows every key of the recipe."""
+
+
+def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]) -> Run:
     """Return a run that stands where its last checkpoint does.
+
+    Args:
+        request: what is asked for now.
+        observers: built already, those that the run had among them.
+        settings: what the run had (:func:`settings_before`).
 
     Raises:
         RequestError: there is none, or it is of another run.
@@ -37,13 +53,18 @@ def resumed(request: Request, observers: list[Watcher]) -> Run:
             "This run's data were a Python object: pass it again, "
             "coview.train(resume=..., data=...)."
         )
-    resolved, source, options = prepare(_again(request, path, facts))
-    run = assemble(request, resolved, source, options, path)
+    again = attrs.evolve(
+        request,
+        method=attrs.evolve(find_recipe(path / "recipe.toml"), name=facts["method"]),
+        changes=attrs.evolve(request.changes, preset="none"),
+    )
+    run = assemble(again, prepare(again, settings), path)
+    run.settings = attrs.evolve(run.settings, observe=asked_of(observers))
     before = found.state["identity"]
     # A run of a version that did not keep one of these has nothing to compare.
     now = {key: value for key, value in run.identity.items() if key in before}
-    run.changed = changes.differences(before, now)
-    changes.refuse_others(run.changed, request.allow_change, run.identity)
+    run.changed = differences(before, now)
+    refuse_others(run.changed, (*request.allow_change, *FREE), run.identity)
     run.step = run.saved_at = int(found.state["step"])
     notices = _restore(run, found, observers)
     run.resolved = attrs.evolve(run.resolved, notices=(*run.resolved.notices, *notices))
@@ -54,27 +75,37 @@ def resumed(request: Request, observers: list[Watcher]) -> Run:
     return run
 
 
-def _again(request: Request, path: Path, facts: dict[str, Any]) -> Request:
-    """Return the request that the run was started by, with what is to change laid over it."""
+def settings_before(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run had, as plain values.
 
-    def given(value: Any, before: Any) -> Any:
-        return before if value is None else value
+    Version 0.1 kept some of them in ``run.json``, and others in ``recipe.toml``.
+    """
+    kept = facts.get("settings")
+    if kept is None:
+        table = run_table(path / "recipe.toml")
+        known = {"seed": facts["seed"], "precision": facts["precision"]}
+        kept = {**table, **known, "observe": facts.get("observers", [])}
+    # A Python object cannot be named; the fingerprint tells whether it is the same.
+    return {name: kept[name] for name in names(repeats=True) if name in kept} | {
+        "data": facts["data"]["name"]
+    }
 
-    return attrs.evolve(
-        request,
-        method=attrs.evolve(find_recipe(path / "recipe.toml"), name=facts["method"]),
-        # A Python object cannot be named; the fingerprint tells whether it is the same.
-        data=given(request.data, facts["data"]["name"]),
-        changes=attrs.evolve(request.changes, preset="none"),
-        seed=given(request.seed, facts["seed"]),
-        precision=given(request.precision, facts["precision"]),
-    )
+
+def asked_of(observers: Iterable[Watcher]) -> tuple[str, ...]:
+    """Return the observers that belong to a run, as they were asked for."""
+    return tuple(watcher.asked for watcher in observers if watcher.of_the_run)
 
 
 def _restore(run: Run, found: checkpoints.Found, observers: list[Watcher]) -> list[str]:
     """Put everything back; return what the user should know."""
-    notices = changes.sentences(run.changed, run.step)
-    notices += checkpoints.restore(found.state, run.method, run.optimizer, run.scaler, run.changed)
+    changed = [key for key in run.changed if key not in FREE]
+    notices = sentences(run.changed, run.step)
+    if run.step >= run.last_step and run.last_step < run.plan.total_steps:
+        notices.append(
+            f"This run was to end at step {run.last_step} (--max-steps), and has. To continue to "
+            "the end of its schedule, add: --max-steps none"
+        )
+    notices += checkpoints.restore(found.state, run.method, run.optimizer, run.scaler, changed)
     restore({watcher.name: watcher for watcher in observers}, found.state.get("observers", {}))
     # Each process has read the file before the first one renames a damaged one.
     wait()
@@ -83,13 +114,15 @@ def _restore(run: Run, found: checkpoints.Found, observers: list[Watcher]) -> li
 
 
 def refuse_changes(request: Request) -> None:
-    """Refuse what a run that goes on cannot take up, whoever allows it.
+    """Refuse what has no meaning for a run that has started, whoever allows it.
 
     Raises:
         RequestError: with the names.
     """
-    given = [name for name in ("out", "init") if getattr(request, name) is not None]
-    given += ["preset"] if request.changes.preset is not None else []
+    given = ["out"] if request.out is not None else []
+    given += [name for name in names(at_start=True) if request.settings.get(name) is not None]
+    if request.changes.preset is not None and "preset" not in given:
+        given.append("preset")
     if given:
         raise RequestError(
             f"A run is resumed as it was: {', '.join(given)} cannot be given beside resume."
@@ -111,3 +144,80 @@ def read_facts(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CoviewError(f"{file} is damaged: {error!r}.") from error
     return facts
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Differences:
+    """Compare two identities (:attr:`coview.training.run.Run.identity`), key by key.
+
+    The recipe's settings have keys as ``--set`` has them: ``loss.temperature``.
+    """
+    old, new = _flat(before), _flat(now)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    }
+
+
+def refuse_others(found: Differences, allowed: Iterable[str], identity: Mapping[str, Any]) -> None:
+    """Refuse differences that are not allowed.
+
+    Args:
+        found: all of them.
+        allowed: keys (``optimizer.lr``), tables (``optimizer``), ``recipe``.
+        identity: has every key there is.
+
+    Raises:
+        RequestError: with each difference that was not allowed, and each name that
+            allows nothing.
+    """
+    keys = {*_flat(identity), *found}
+    tables = {key.rpartition(".")[0] for key in keys if "." in key}
+    given = [_plain(name) for name in allowed]
+    problems = [
+        f"--allow-change {name}: unknown setting.{nearest(name, {*keys, *tables, RECIPE})}"
+        for name in given
+        if name not in {RECIPE, *map(_plain, keys), *map(_plain, tables)}
+    ]
+    in_recipe = set(dict(_settings("", tomllib.loads(identity["recipe"]))))
+    for key, (old, new) in found.items():
+        if not any(_covers(name, key, key in in_recipe) for name in given):
+            problems.append(
+                f"{key} differs from the saved run ({old!r}, now {new!r}). To change it, add: "
+                f"--allow-change {key}"
+            )
+    if problems:
+        raise RequestError(*problems)
+
+
+def sentences(found: Differences, step: int) -> list[str]:
+    """Say what changes, from the step on that the run goes on from."""
+    return [
+        f"{key} changes from {old!r} to {new!r} after step {step}."
+        for key, (old, new) in found.items()
+    ]
+
+
+def _covers(name: str, key: str, of_recipe: bool) -> bool:
+    key = _plain(key)
+    return key == name or key.startswith(f"{name}.") or (name == RECIPE and of_recipe)
+
+
+def _plain(name: str) -> str:
+    return name.strip().replace("-", "_")
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity with the recipe's settings by name."""
+    rest = {key: value for key, value in identity.items() if key != "recipe"}
+    recipe = tomllib.loads(identity["recipe"])
+    # How weights are measured afterwards makes no other run.
+    return rest | dict(_settings("", {k: v for k, v in recipe.items() if k not in AFTERWARDS}))
+
+
+def _settings(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _settings(f"{prefix}.{key}" if prefix else key, item)
+    else:
+        yield prefix, value

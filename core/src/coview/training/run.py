@@ -15,44 +15,17 @@ from torch.optim import Optimizer
 
 from coview.data.base import ImageData
 from coview.data.loader import Batches
-from coview.distributed import TIMEOUT, is_first
+from coview.distributed import is_first
 from coview.files import append_line
 from coview.method.module import Method
+from coview.nn.compile import compiled
 from coview.plan import Plan
 from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import Resolved
+from coview.recipes.run_settings import RunSettings
 from coview.training.interrupts import Interrupts
 from coview.training.observers.base import Watcher
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """What is asked of a run beside the recipe.
-
-    Attributes:
-        seed: of everything random.
-        device, precision: resolved, see :mod:`coview.training.device`.
-        workers: processes that decode images, for sets too large for memory.
-        max_steps: stop after so many steps; schedules keep their full length.
-        save_every: steps, or minutes as in ``"10m"``, between checkpoints.
-        evaluate_every: epochs between kNN evaluations during training; 0: none.
-        log_every: steps between logged metrics.
-        evaluate: measure kNN accuracy before and after training.
-        compile: compile networks, views and losses; see :mod:`coview.nn.compile`.
-        timeout: seconds after which a process that hears nothing of another ends the run.
-    """
-
-    seed: int = 0
-    device: torch.device = attrs.field(factory=lambda: torch.device("cpu"))
-    precision: str = "fp32"
-    workers: int = 0
-    max_steps: int | None = None
-    save_every: str = "10m"
-    evaluate_every: int = 0
-    log_every: int = 50
-    evaluate: bool = True
-    compile: bool = False
-    timeout: float = TIMEOUT
+from coview.weights.card import WeightCard
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -61,12 +34,14 @@ class Run:
 
     Attributes:
         path: the run's directory.
+        settings: what was asked of the run beside its recipe.
+        device: where it computes.
         module: the method as it is called: itself, or wrapped for several processes.
         metrics: what was logged, as in ``metrics.jsonl``.
         step: optimiser steps done.
         whole: no step is half done, so that the state may be saved.
         observers: what watches the run, by name.
-        changed: what a resumption changed, see :mod:`coview.training.changes`.
+        changed: what a resumption changed, see :mod:`coview.training.resume`.
         saved_at: the step of the last checkpoint; None if there is none.
         interrupts: the signals that ask this run to end.
     """
@@ -80,9 +55,10 @@ class Run:
     schedule: Any
     scaler: torch.amp.GradScaler
     batches: Batches
-    options: Options
+    settings: RunSettings
+    device: torch.device
     peak: float
-    backbone_meta: dict[str, Any]
+    card: WeightCard
     module: nn.Module
     step: int = 0
     whole: bool = True
@@ -95,7 +71,7 @@ class Run:
     @property
     def last_step(self) -> int:
         """The number of steps after which this run ends."""
-        limit = self.options.max_steps
+        limit = self.settings.max_steps
         return self.plan.total_steps if limit is None else min(limit, self.plan.total_steps)
 
     def log(self, **values: Any) -> None:
@@ -106,6 +82,10 @@ class Run:
         if not is_first():
             return
         append_line(self.path / "metrics.jsonl", json.dumps(entry))
+
+    def compiling(self) -> AbstractContextManager[None]:
+        """A context in which is compiled what this run compiles."""
+        return compiled(self.settings.compile == "on", self.settings.compile != "off")
 
     def apart(self) -> AbstractContextManager[None]:
         """A context in which gradients are not averaged over processes."""
@@ -118,11 +98,19 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must not change when a run is resumed, as plain values."""
+        """What says which run this is, as plain values: kept in checkpoints, compared on resume.
+
+        The recipe, the data's fingerprint, the number of processes and every run
+        setting that a resumed run repeats.
+        """
         return {
             "recipe": to_toml(self.resolved.recipe),
             "data": self.data.fingerprint,
-            "seed": self.options.seed,
-            "precision": self.options.precision,
             "world_size": self.plan.world_size,
+            **self.settings.identity(),
         }
+
+    @property
+    def options(self) -> Any:
+        """The settings as version 0.1 called them, for observers written for it."""
+        return attrs.evolve(self.settings, device=self.device)  # type: ignore[arg-type]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import attrs
+
 from coview.distributed import is_first, is_loss_of_another, join
 from coview.errors import CoviewError, RequestError
 from coview.recipes.resolve import CORE
-from coview.training.assemble import assemble
+from coview.recipes.run_settings import RunSettings, run_table
+from coview.training.build import assemble
 from coview.training.directory import new_directory, refuse_taken, write_changes, write_start
 from coview.training.loop import save
 from coview.training.observers.bad_images import BadImageWatch
 from coview.training.observers.base import OF_THE_TERMINAL, Watcher, watchers
 from coview.training.observers.collapse import watched
 from coview.training.request import Request, prepare
-from coview.training.resume import read_facts, refuse_changes, resumed
+from coview.training.resume import asked_of, read_facts, refuse_changes, resumed, settings_before
 from coview.training.run import Run
 
 __all__ = ["Request", "prepare", "start"]
@@ -24,9 +29,11 @@ def start(request: Request) -> Run:
     Raises:
         RequestError: the request is wrong.
     """
-    join(request.device, request.timeout)
+    before = _before(request)
+    settings = RunSettings.of(before, request.settings)
+    join(settings.device, settings.timeout)
     try:
-        return _started(request)
+        return _started(request, before)
     except RuntimeError as error:
         if is_loss_of_another(error):
             raise CoviewError(
@@ -35,13 +42,20 @@ def start(request: Request) -> Run:
         raise
 
 
-def _started(request: Request) -> Run:
-    if request.resume is not None:
-        refuse_changes(request)
-    elif request.allow_change:
+def _before(request: Request) -> dict[str, Any]:
+    """Return the settings that the run had, or that a run's ``recipe.toml`` has."""
+    if request.resume is None:
+        return run_table(request.method)
+    refuse_changes(request)
+    return settings_before(request.resume, read_facts(request.resume / "run.json"))
+
+
+def _started(request: Request, before: dict[str, Any]) -> Run:
+    if request.resume is None and request.allow_change:
         raise RequestError("allow_change is for a run that is resumed: give resume too.")
-    observers = _watchers(request)
-    run = _new(request) if request.resume is None else resumed(request, observers)
+    observers = _watchers(request, before)
+    again = request.resume is not None
+    run = (resumed if again else _new)(request, observers, before)
     for watcher in observers:
         run.method.observe(watcher.observer, watcher.name, watcher.package)
     speak = any(watcher.name == OF_THE_TERMINAL for watcher in observers)
@@ -58,19 +72,20 @@ def _started(request: Request) -> Run:
     return run
 
 
-def _watchers(request: Request) -> list[Watcher]:
-    """Return the observers asked for, before them those that a resumed run had."""
-    facts = request.resume / "run.json" if request.resume is not None else None
-    before = read_facts(facts).get("observers", []) if facts is not None else []
+def _watchers(request: Request, before: dict[str, Any]) -> list[Watcher]:
+    """Return the observers asked for, before them those that the run had."""
+    had = before.get("observe", ())
     asked = [item for item in request.observe if is_first() or item != OF_THE_TERMINAL]
-    fresh = request.resume is None
-    return watchers(watched([*before, *asked], request.on_collapse, fresh))
+    return watchers(watched([*had, *asked], request.on_collapse, request.resume is None))
 
 
-def _new(request: Request) -> Run:
+def _new(request: Request, observers: list[Watcher], before: dict[str, Any]) -> Run:
     if request.out is not None and is_first():
         refuse_taken(request.out)
-    resolved, source, options = prepare(request)
+    prepared = prepare(request, before)
+    prepared = attrs.evolve(
+        prepared, settings=attrs.evolve(prepared.settings, observe=asked_of(observers))
+    )
     if request.out is not None and is_first():
         new_directory(request.out)
-    return assemble(request, resolved, source, options, request.out)
+    return assemble(request, prepared, request.out)

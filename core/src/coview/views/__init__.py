@@ -1,4 +1,4 @@
-"""What plugins build views with: batched operations on the run's device."""
+"""Building blocks for views: batched operations on the run's device."""
 
 from coview.views.augmentation import Augmentation, Normalize
 from coview.views.backends.fused.fusing import fuse

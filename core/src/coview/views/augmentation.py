@@ -1,4 +1,4 @@
-"""The standard augmentations as settings, and the chain they stand for."""
+"""Settings of the standard augmentations, and the chain that they describe."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.errors import RequestError
+from coview.errors import nearest
 from coview.nn.constants import like
+from coview.registry import entries, find
 from coview.settings import between, gt, increasing, one_of, setting
-from coview.views.backends.fused.fusing import fuse, whether_compiled
-from coview.views.backends.kornia import as_kornia
-from coview.views.backends.torchvision import as_torchvision
-from coview.views.chain import Chain, Operation
+from coview.views.backends.fused.fusing import whether_compiled
+from coview.views.chain import Chain
 from coview.views.operations import (
     LUMA,
     Blur,
@@ -23,9 +22,10 @@ from coview.views.operations import (
     Flip,
     Grey,
     Jitter,
+    Operation,
     Solarize,
     Standardize,
-    is_idle,
+    ViewBackend,
     jitter_ranges,
 )
 
@@ -34,36 +34,43 @@ __all__ = ["LUMA", "OPERATIONS", "Augmentation", "Normalize"]
 OPERATIONS = ("crop", "flip", "jitter", "grey", "blur", "solarize")
 
 
+def _known_backend(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    names = [entry.name for entry in entries("view_backends")]
+    if value.rpartition(":")[2] not in names:
+        hint = nearest(value, names)
+        raise ValueError(f"'backend' must be one of {', '.join(names)}: {value!r}.{hint}")
+
+
 def _known_operations(
     instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]
 ) -> None:
     names = tuple(value)
     if len(set(names)) != len(names) or not set(names) <= set(OPERATIONS):
-        raise ValueError(f"'order' must name each of {', '.join(OPERATIONS)} once at most: {names}")
+        raise ValueError(
+            f"'order' must name each of {', '.join(OPERATIONS)} at most once, not {names}"
+        )
 
 
 @attrs.frozen
 class Augmentation:
-    """Settings of the standard chain; derive yours and change the defaults.
+    """Settings of the standard chain; derive a class to change the defaults.
 
-    Colours and factors follow torchvision's ``ColorJitter``: brightness and
-    contrast multiply, hue is a share of the colour circle. ``docs/views.md``
-    says what the backends share and where they differ.
+    Colour factors follow torchvision's ``ColorJitter``: brightness and contrast
+    multiply, hue is a share of the colour circle. ``docs/views.md`` says what the
+    backends have in common and where they differ.
     """
 
     size: int | None = setting(
-        None, "pixels a side of a view; none: 7/8 of the loader's size, all of it up to 128", gt(0)
+        None, "view size in pixels; none: 7/8 of the loader's size, or all of it up to 128", gt(0)
     )
     crop_scale: tuple[float, float] = setting(
-        (0.08, 1.0), "share of the image's area that a crop covers, from and to", increasing(0, 1)
+        (0.08, 1.0), "least and greatest share of the image's area in a crop", increasing(0, 1)
     )
     crop_ratio: tuple[float, float] = setting(
-        (0.75, 4 / 3), "aspect ratio of a crop, from and to", increasing(0.01, 100)
+        (0.75, 4 / 3), "least and greatest aspect ratio of a crop", increasing(0.01, 100)
     )
-    interpolation: str = setting(
-        "bilinear", "how a crop is resampled", one_of("bilinear", "bicubic")
-    )
-    antialias: bool = setting(False, "filter crops that are made smaller, as Pillow does")
+    interpolation: str = setting("bilinear", "resampling of a crop", one_of("bilinear", "bicubic"))
+    antialias: bool = setting(False, "filter crops that are shrunk, as Pillow does")
     flip_p: float = setting(0.5, "probability of a horizontal flip", between(0, 1))
     jitter: tuple[float, float, float, float] = setting(
         (0.8, 0.8, 0.8, 0.2), "strength of brightness, contrast, saturation (>= 0), hue (<= 0.5)"
@@ -71,31 +78,33 @@ class Augmentation:
     jitter_p: float = setting(0.8, "probability of colour jitter", between(0, 1))
     jitter_order: str = setting(
         "batch",
-        "the four's random order: one for each view of a batch, or one for each sample",
+        "how often the random order of the four is drawn: for each view of a batch, or each sample",
         one_of("batch", "sample"),
     )
     grey_p: float = setting(0.2, "probability of grey-scale", between(0, 1))
     blur_p: float = setting(0.5, "probability of Gaussian blur", between(0, 1))
     blur_sigma: tuple[float, float] = setting(
-        (0.1, 2.0), "standard deviation of the blur in pixels, from and to", increasing(1e-3, 100)
+        (0.1, 2.0), "least and greatest blur: standard deviation in pixels", increasing(1e-3, 100)
     )
     blur_kernel: int | None = setting(
         None, "taps of the blur; none: a tenth of the view's size, made odd", gt(0)
     )
     solarize_p: float = setting(0.0, "probability of inverting pixels above half", between(0, 1))
-    normalize: bool = setting(True, "subtract the data set's mean and divide by its deviation")
+    normalize: bool = setting(
+        True, "subtract the data set's mean and divide by its standard deviation"
+    )
     order: tuple[str, ...] = setting(
-        OPERATIONS, "the order of the operations; one left out is not done", _known_operations
+        OPERATIONS, "order of the operations; those left out are not applied", _known_operations
     )
     backend: str = setting(
         "fused",
-        "what runs the chain: fused (all views in one go), kornia (operation by operation) or "
-        "torchvision (image by image)",
-        one_of("fused", "kornia", "torchvision"),
+        "implementation of the chain: fused (all views at once), kornia (operation by operation), "
+        "torchvision (image by image), or one that a package provides",
+        _known_backend,
     )
     compile: str = setting(
         "auto",
-        "compile the fused chain: on, off, or auto (with --compile, and in long runs where a "
+        "compile the fused chain: on, off, or auto (with --compile, and in long runs if a "
         "compiler is found)",
         one_of("auto", "on", "off"),
     )
@@ -106,35 +115,30 @@ class Augmentation:
     )
 
     def view_size(self, image_size: int) -> int:
-        """Return pixels a side of a view of the loader's images."""
+        """Return the size in pixels of a view, given the size of the loader's images."""
         return self.size or (image_size if image_size <= 128 else round(image_size * 7 / 8))
 
     def chain(self, size: int, channels: int, normalize: Operation, total_steps: int = 0) -> Chain:
-        """Return the chain that makes one view, colour operations as the channels allow.
+        """Return the chain that makes one view, with the colour operations that the channels allow.
 
         Args:
-            size: pixels a side of the view.
-            channels: of the images.
-            normalize: what comes last.
-            total_steps: of the run; long ones compile the chain.
+            size: pixels per side of the view.
+            channels: number of channels of the images.
+            normalize: the last operation.
+            total_steps: ignored since the run decides whether to compile; plugins for version
+                0.1 pass it.
 
         Raises:
-            RequestError: the backend does not know one of the settings.
+            RequestError: the backend does not support one of the settings.
         """
+        backend: type[ViewBackend] = find("view_backends", self.backend).load()
         descriptions = self.descriptions(size, channels)
-        dtype = getattr(torch, self.dtype)
-        if self.backend == "fused":
-            compile = whether_compiled(self.compile, total_steps)
-            return Chain(fuse([*descriptions, normalize], compile, dtype))
-        if dtype != torch.float32:
-            raise RequestError(f"views.dtype = {self.dtype} needs views.backend = fused.")
-        active = [one for one in descriptions if not is_idle(one)]
-        if self.backend == "kornia":
-            return Chain([*(made for one in active for made in as_kornia(one)), normalize])
-        return Chain([as_torchvision(active), normalize])
+        compile = whether_compiled(self.compile)
+        made: Chain = backend.chain(descriptions, normalize, compile, getattr(torch, self.dtype))
+        return made
 
     def descriptions(self, size: int, channels: int) -> list[Description]:
-        """Return the operations in their order; those of probability 0 are among them."""
+        """Return the operations in order, including those of probability 0."""
         made: dict[str, Description | None] = {
             "crop": self._crop(size),
             "flip": Flip(self.flip_p),
@@ -172,10 +176,10 @@ class Normalize:
 
     @property
     def description(self) -> Standardize:
-        """What the fused chain does instead."""
+        """The description by which the fused chain replaces this operation."""
         return Standardize(self.mean, self.std)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) float to the same, standardised."""
+        """Return images (B, C, H, W) float, standardised."""
         scale, shift = (like(v, images).view(-1, 1, 1) for v in (self.std, self.mean))
         return (images.clamp(0, 1) - shift) / scale

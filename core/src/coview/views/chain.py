@@ -1,8 +1,8 @@
-"""A chain of batched operations with randomness that the step decides."""
+"""A chain of batched operations whose randomness is determined by the step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,34 +10,48 @@ from kornia.augmentation.base import _BasicAugmentationBase
 from kornia.augmentation.container.base import ImageSequentialBase
 from torch import Tensor
 
+from coview.components import declared
+from coview.errors import RequestError
 from coview.views.backends.fused.plan import Fused
-
-Operation = Callable[[Tensor], Tensor]
+from coview.views.operations import Operation, OwnOperation
 
 # Parameters that describe the whole call, not one row each.
 _WHOLE = frozenset({"order", "forward_input_shape"})
 
 
+def refuse_other_types(backend: str, dtype: torch.dtype) -> None:
+    """Refuse a number type that only the fused backend gives.
+
+    Raises:
+        RequestError: it is not float32.
+    """
+    if dtype != torch.float32:
+        name = str(dtype).removeprefix("torch.")
+        raise RequestError(
+            f"views.dtype = {name} needs views.backend = fused; {backend} gives float32."
+        )
+
+
 def unit_interval(images: Tensor) -> Tensor:
-    """Return images as float in [0, 1]: uint8 divided by 255, float as it is."""
+    """Return images as float in [0, 1]: uint8 is divided by 255, float is left unchanged."""
     return images if images.is_floating_point() else images.float() / 255
 
 
 class Chain:
     """Operations applied one after the other to a batch of images.
 
-    kornia's augmentations are asked for their parameters first, for the global
-    batch, of which this process applies its own rows: n processes see what one
-    would. kornia draws from torch's global CPU generator, so drawing happens
-    under a seed of the step's, and the global state is put back. Any other
-    callable (a torchvision transform, say) is applied image by image, since
-    those draw once a call, under the same seed; one with an attribute
-    ``batched = True`` is called with the batch and should draw nothing. A
+    kornia's augmentations first draw their parameters for the global batch, and
+    this process then applies its own rows: n processes see what one would. kornia
+    draws from torch's global CPU generator, which is therefore seeded from the step
+    and restored afterwards. Any other callable (a torchvision transform, for
+    example) draws once per call and is therefore applied image by image, under the
+    same seed. A callable with an attribute ``batched = True`` is called with the
+    batch and should draw nothing. A
     :class:`coview.views.backends.fused.plan.Fused` draws on the images' device.
 
-    The operations are kept out of ``nn.Module`` on purpose: moving kornia's to
-    a GPU moves their random generators there, and every parameter that a
-    Python branch reads would then wait for the device.
+    The operations are deliberately not registered in an ``nn.Module``: moving
+    kornia's to a GPU moves their random generators there, and every parameter that
+    a Python branch reads would then wait for the device.
     """
 
     def __init__(self, operations: Sequence[Operation | Fused]) -> None:
@@ -45,7 +59,7 @@ class Chain:
 
     @property
     def whole(self) -> Fused | None:
-        """The fused run that this chain is, if it is nothing else."""
+        """The fused operation, if it is the chain's only one; else None."""
         only = self.operations[0] if len(self.operations) == 1 else None
         return only if isinstance(only, Fused) else None
 
@@ -54,8 +68,8 @@ class Chain:
 
         Args:
             images: (B, C, H, W) uint8, or float in [0, 1].
-            seed: decides everything random.
-            rank: this process's place among ``world_size``.
+            seed: determines everything random.
+            rank: number of this process.
             world_size: number of processes that share the global batch.
 
         Returns:
@@ -73,9 +87,9 @@ class Chain:
                 if isinstance(operation, _BasicAugmentationBase):
                     images = _apply_own_rows(operation, images, rank, world_size)
                 elif isinstance(operation, ImageSequentialBase):
-                    torch.manual_seed(seed + rank)  # its parameters are not by row
+                    torch.manual_seed(seed + rank)  # its parameters cannot be split by row
                     images = operation(images)
-                elif getattr(operation, "batched", False):
+                elif declared(operation, OwnOperation, "batched"):
                     images = operation(images)
                 else:
                     images = _apply_to_each(operation, images, rank, world_size)
@@ -113,8 +127,8 @@ def _own_rows(params: Mapping[str, Any], rows: int, rank: int, world_size: int) 
 
 
 def _apply_to_each(operation: Operation, images: Tensor, rank: int, world_size: int) -> Tensor:
-    # Each image of the global batch has a seed, so that a process can skip the others',
-    # and so has what comes after, whatever these images drew.
+    # Each image of the global batch has a seed, so that a process can skip other processes'
+    # images. The next operation has one too, so that these images' draws do not affect it.
     *seeds, after = torch.randint(2**62, (len(images) * world_size + 1,)).tolist()
     done = []
     for image, seed in zip(images, seeds[rank * len(images) :], strict=False):
@@ -125,10 +139,10 @@ def _apply_to_each(operation: Operation, images: Tensor, rank: int, world_size: 
 
 
 def _seed(seed: int, images: Tensor) -> None:
-    """Seed what draws for images, the host's generator and their device's, and no other.
+    """Seed only the generators that images use: the host's and that of their device.
 
-    ``torch.manual_seed`` keeps a stack trace for each kind of device that is not in
-    use: a third of the time that a small image takes.
+    ``torch.manual_seed`` records a stack trace for each kind of device not in use,
+    which takes a third of the time of a small image.
     """
     torch.default_generator.manual_seed(seed)
     if images.is_cuda:

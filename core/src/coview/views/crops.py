@@ -21,16 +21,16 @@ __all__ = ["CropViews", "Rendering", "TransformViews", "positives"]
 
 
 def positives(queries: Sequence[int], keys: Sequence[int]) -> Pairs:
-    """Return every pair of different views; with one view, the view and itself."""
+    """Return every pair of different views; a single view is paired with itself."""
     pairs = tuple((q, k) for q in queries for k in keys if q != k)
     return pairs or tuple((q, k) for q in queries for k in keys)
 
 
 class Rendering:
-    """A chain for each view; those that differ only in what they draw run as one.
+    """One chain per view; those that differ only in what they draw run as one.
 
     Args:
-        chains: of the views.
+        chains: the chain of each view.
     """
 
     def __init__(self, chains: Sequence[Chain]) -> None:
@@ -46,11 +46,11 @@ class Rendering:
         return Fused.joined([part for part in parts if part is not None])
 
     def __call__(self, images: Tensor, step: Step) -> tuple[Tensor, ...]:
-        """Return a view a chain of images (B, C, H, W) uint8, or float in [0, 1].
+        """Return one view per chain, of images (B, C, H, W) uint8, or float in [0, 1].
 
         Args:
-            images: this process's.
-            step: its generator and its seeds decide everything random.
+            images: this process's images.
+            step: the step, whose generator and seeds determine everything random.
         """
         place = rank(), world_size()
         seeds = [step.seed_for(f"{step.component}/{view}") for view in range(len(self.chains))]
@@ -65,13 +65,13 @@ class Rendering:
 
 
 class CropViews(nn.Module):
-    """Random crops of one image, each by a chain of its own.
+    """Random crops of one image, each made by its own chain.
 
     Args:
-        augmentations: one a view; views may differ in size and strength.
-        plan: channels, image size, mean, std and the run's length are used.
-        symmetric: every view is query and key; else the first view is the
-            query and the others are keys.
+        augmentations: one per view; views may differ in size and strength.
+        plan: its channels, image size, mean, std and number of steps are used.
+        symmetric: whether every view is both query and key; else the first view
+            is the query and the others are keys.
     """
 
     def __init__(
@@ -93,23 +93,24 @@ class CropViews(nn.Module):
         self.normalize = Normalize(plan.mean, plan.std, first.normalize)
         self.rendering = Rendering(
             [
-                augmentation.chain(size, plan.channels, self.normalize, plan.total_steps)
+                augmentation.chain(size, plan.channels, self.normalize)
                 for augmentation, size in zip(augmentations, sizes, strict=True)
             ]
         )
         if plan.channels != 3 and any(a.grey_p or any(a.jitter[2:]) for a in augmentations):
             plan.notice(
-                f"images have {plan.channels} channel(s): no saturation, hue or grey-scale is drawn"
+                f"images have {plan.channels} channel(s), so saturation, hue and grey-scale are "
+                "left out"
             )
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation of each channel that views are standardised with."""
+        """Mean and standard deviation of each channel with which views are standardised."""
         return self.normalize.mean, self.normalize.std
 
     @hookimpl
     def generate_views(self, batch: Batch, step: Step) -> Views:
-        """Return one crop a chain, each (B, C, size, size) float."""
+        """Return one crop per chain, each (B, C, size, size) float."""
         crops = self.rendering(batch.images, step)
         return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)
 
@@ -121,12 +122,12 @@ class CropViews(nn.Module):
 
 
 class TransformViews(nn.Module):
-    """Two views by a user's transform: a kornia module or a torchvision one.
+    """Two views by a user's transform, from kornia or torchvision.
 
     Args:
-        transform: from an image in [0, 1] to a view; kornia augmentations are
-            called with the batch (and those of RGB images that are standard ones run
-            fused), anything else image by image.
+        transform: makes a view of an image in [0, 1]. kornia augmentations are called
+            with the batch (standard ones run fused if images are RGB), anything else
+            image by image.
         plan: its channels and image size are used.
     """
 
@@ -146,7 +147,7 @@ class TransformViews(nn.Module):
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean 0 and deviation 1: the transform's business."""
+        """Mean 0 and standard deviation 1: normalisation is left to the transform."""
         channels = self.layout.channels[0]
         return (0.0,) * channels, (1.0,) * channels
 

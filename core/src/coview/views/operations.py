@@ -1,33 +1,70 @@
-"""The standard operations, described: what a backend has to do, and with which ranges.
+"""Descriptions of the standard operations: what a backend must do, and with which ranges.
 
-A description holds distributions; what is drawn from them is a backend's. All
-work on images in [0, 1]. Attributes in ``STATIC`` decide what is computed, the
-others only what is drawn, so that views which differ in those alone are made
+A description holds distributions, and the backend draws from them. All operations
+work on images in [0, 1]. Attributes in ``STATIC`` determine what is computed, the
+others only what is drawn, so that views that differ only in those are made
 together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import torch
+from torch import Tensor
+
+Operation = Callable[[Tensor], Tensor]
+"""Anything that takes images and returns them changed."""
+
+
+class ViewBackend:
+    """What runs the standard augmentations (group ``coview.view_backends``)."""
+
+    @staticmethod
+    def chain(
+        descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
+    ) -> Any:
+        """Return a :class:`coview.views.Chain` of the described operations.
+
+        Args:
+            descriptions: in their order (the classes below).
+            last: what comes after them, the normalisation.
+            compile: whether to compile; None: as the run does.
+            dtype: number type of the views.
+
+        Raises:
+            RequestError: the backend cannot do one of them.
+        """
+        raise NotImplementedError
+
+
+class OwnOperation:
+    """What an operation in a chain may declare; a function or a transform declares nothing."""
+
+    batched: bool = False
+    """Called with the batch (B, C, H, W), not image by image; it should draw nothing."""
+
+    description: Any = None
+    """The standard operation that it is, for the fused backend; None: none of them."""
+
 
 LUMA = (0.2989, 0.587, 0.114)
 """torchvision's luma weights."""
 
 KORNIA_LUMA = (0.299, 0.587, 0.114)
-"""kornia's; the difference is 1e-4 of the red channel."""
+"""kornia's luma weights; they differ from torchvision's by 1e-4 of the red channel."""
 
 Range = tuple[float, float]
 
 
 @attrs.frozen
 class Crop:
-    """A random part of the image, resized to ``size`` pixels a side.
+    """A random part of the image, resized to ``size`` pixels per side.
 
-    Area and aspect ratio as torchvision draws them: a share of the area, a
+    Area and aspect ratio are drawn as in torchvision: a share of the area, a
     log-uniform ratio, ten tries, then the largest central part of an allowed ratio.
     """
 
@@ -41,7 +78,7 @@ class Crop:
 
 @attrs.frozen
 class Flip:
-    """Mirror left and right with probability ``p``."""
+    """Mirror horizontally with probability ``p``."""
 
     p: float
 
@@ -51,11 +88,11 @@ class Jitter:
     """Brightness, contrast, saturation (factors) and hue (turns), in a random order.
 
     Attributes:
-        ranges: from and to, of each of the four.
+        ranges: smallest and largest value of each of the four.
         p: probability that an image is changed at all.
         luma: weights of the channels in a grey value.
-        order: "batch": one order for all images of a view; "sample": one for each.
-        fixed: the order, where it is not random: a subset of (0, 1, 2, 3).
+        order: "batch": one order for all images of a view; "sample": one per image.
+        fixed: the order, a subset of (0, 1, 2, 3), if it is not random.
     """
 
     ranges: tuple[Range, Range, Range, Range]
@@ -66,13 +103,13 @@ class Jitter:
 
     @property
     def by_sample(self) -> bool:
-        """Whether each image draws an order of its own."""
+        """Whether each image draws its own order."""
         return self.order == "sample" and self.fixed is None
 
 
 @attrs.frozen
 class Grey:
-    """Give every channel the luma with probability ``p``."""
+    """Set every channel to the luma with probability ``p``."""
 
     p: float
     luma: tuple[float, ...] = LUMA
@@ -89,14 +126,14 @@ class Blur:
 
 @attrs.frozen
 class Solarize:
-    """Invert what is half or brighter with probability ``p``."""
+    """Invert pixels of at least one half with probability ``p``."""
 
     p: float
 
 
 @attrs.frozen
 class Standardize:
-    """Subtract a mean and divide by a deviation, channel by channel; first clamp to [0, 1]."""
+    """Clamp to [0, 1], then subtract the mean and divide by the deviation of each channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -121,7 +158,7 @@ NEUTRAL = (1.0, 1.0, 1.0, 0.0)
 
 
 def structure(description: Description) -> tuple[Any, ...]:
-    """Return what must be equal for two views to be made by the same operations."""
+    """Return what must be equal for two views to be made together."""
     kind = type(description)
     return (kind, *(getattr(description, name) for name in STATIC[kind]))
 
@@ -134,7 +171,7 @@ def jitter_ranges(strength: tuple[float, float, float, float]) -> tuple[Range, R
 
 
 def is_idle(description: Description) -> bool:
-    """Whether the description never changes an image."""
+    """Return whether the described operation never changes an image."""
     if isinstance(description, Jitter):
         still = all(r == (n, n) for r, n in zip(description.ranges, NEUTRAL, strict=True))
         return description.p == 0 or still
@@ -154,5 +191,5 @@ def central_box(ratio: Range, height: int, width: int) -> tuple[int, int, int, i
 
 
 def reach(blur: Blur) -> int:
-    """Return how many pixels a side a blur needs: what is further away has weight below 1e-6."""
+    """Return how many pixels a blur needs on each side; the weights of others are below 1e-6."""
     return min(blur.taps // 2, math.ceil(5 * blur.sigma[1]))

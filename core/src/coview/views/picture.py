@@ -1,4 +1,4 @@
-"""Images beside their views."""
+"""A picture of images beside their views."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 from torchvision.utils import make_grid, save_image
 
+from coview.components import ViewsComponent, declared
 from coview.data.base import ImageData
 from coview.data.loader import read_batches
 from coview.errors import CoviewError, RequestError
@@ -19,23 +20,25 @@ from coview.recipes.resolve import Resolved
 from coview.records import Batch, Step
 
 CELL = 96
-"""Pixels a side of a picture's cells."""
+"""Pixels per side of a cell of the picture."""
 
 
 def draw_views(
     resolved: Resolved, data: ImageData, path: Path, images: int = 8, draws: int = 2, seed: int = 0
 ) -> tuple[int, int]:
-    """Write a PNG: a row an image, the image first, then its views.
+    """Write a PNG with one row per image: the image first, then its views.
 
     Args:
-        resolved: its views component is built.
-        data: the first ``images`` training images are drawn.
-        path: where the PNG goes.
-        draws: how often the views are drawn anew.
-        seed: of the randomness.
+        resolved: the recipe, whose views component is built.
+        data: the data set, whose first ``images`` training images are drawn.
+        path: path of the PNG.
+        images: number of images.
+        draws: number of times that the views are drawn.
+        seed: random seed.
 
     Returns:
-        The numbers of images (a small set has fewer than asked for) and of columns.
+        The number of images (fewer than asked for if the data set is small) and of
+        columns.
     """
     plan = Plan(
         dataset_size=len(data.train),
@@ -49,7 +52,7 @@ def draw_views(
     count = min(images, len(data.train))
     chosen = next(read_batches(data.train, [torch.arange(count)]))
     if chosen.ndim != 4:
-        raise RequestError("Views of signals cannot be drawn; those of images can.")
+        raise RequestError("Only views of images can be drawn, not views of signals.")
     batch = Batch(chosen, torch.arange(count))
     columns = [chosen.float() / 255]
     for number in range(draws):
@@ -69,20 +72,22 @@ def draw_views(
 
 
 def _pictured(views: Any, view: int, crop: Tensor) -> Tensor:
-    """Return a crop as people see it, in [0, 1]: by the views' own ``pictured``, if they have it.
+    """Return a crop as people see it, in [0, 1].
 
-    Else the standardisation is undone.
+    The views' own method ``pictured`` makes it if there is one; else the
+    standardisation is undone.
     """
-    if hasattr(views, "pictured"):
-        seen: Tensor = views.pictured(view, crop)
+    seen: Tensor | None = declared(views, ViewsComponent, "pictured")(view, crop)
+    if seen is not None:
         return seen
     channels = crop.shape[1]
-    mean, std = getattr(views, "normalization", ((0.0,) * channels, (1.0,) * channels))
+    normalization = declared(views, ViewsComponent, "normalization")
+    mean, std = normalization or ((0.0,) * channels, (1.0,) * channels)
     return crop * crop.new_tensor(std).view(-1, 1, 1) + crop.new_tensor(mean).view(-1, 1, 1)
 
 
 def _cell(images: Tensor) -> Tensor:
-    """Bring images to the picture's cells: three channels, one size, [0, 1]."""
+    """Convert images to cells of the picture: three channels, one size, in [0, 1]."""
     grey = (
         images if images.shape[1] == 3 else images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     )

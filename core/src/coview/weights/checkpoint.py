@@ -1,12 +1,14 @@
-"""A run's encoder with the weights of its last checkpoint, projection head included."""
+"""Checkpoints as files, and a run's encoder read from one, projection head included."""
 
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from torch import nn
 
 from coview.errors import CoviewError, RequestError
@@ -14,18 +16,46 @@ from coview.nn.backbones import BackboneSpec
 from coview.nn.encoder import Encoder
 from coview.plan import Plan
 from coview.recipes.configure import Changes, configure
-from coview.training import checkpoints
-from coview.weights.exported import build_part, parts_of
+from coview.weights.card import WeightCard, parts_of
+from coview.weights.exported import build_part
 
+FORMAT = 1
 PREFIX = "components.encoder."
 
 
-def load_encoder(run: Path, meta: dict[str, Any]) -> Encoder:
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, every bit of it checked, without executing anything in it.
+
+    Raises:
+        RequestError: there is none.
+        CoviewError: it is damaged, or holds more than data.
+    """
+    if not path.is_file():
+        raise RequestError(f"There is no checkpoint at {path}; the run cannot be resumed.")
+    try:
+        _check_sums(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CoviewError(f"{path} is damaged or no checkpoint of coview's: {error}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CoviewError(f"{path} is not a checkpoint this version of coview can read.")
+    return state
+
+
+def _check_sums(path: Path) -> None:
+    """Compare every part with the checksum written beside it, which torch itself does not."""
+    with zipfile.ZipFile(path) as archive:
+        wrong = archive.testzip()
+    if wrong is not None:
+        raise CoviewError(f"its part {wrong} is not what was written")
+
+
+def load_encoder(run: Path, card: WeightCard) -> Encoder:
     """Build a run's encoder and load its checkpoint.
 
     Args:
         run: its directory.
-        meta: of its exported backbone.
+        card: of its exported backbone.
 
     Raises:
         RequestError: it is no run, has no checkpoint, or its backbone was a Python object.
@@ -35,18 +65,18 @@ def load_encoder(run: Path, meta: dict[str, Any]) -> Encoder:
         raise RequestError(
             f"{run} is no run's directory: only a run's checkpoint has the projection head."
         )
-    if meta.get("given"):
+    if card.given:
         raise RequestError(f"{run} has a backbone that no name stands for; start from head.0.")
     resolved = configure(run / "recipe.toml", None, Changes(preset="none"), "run")
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    state = checkpoints.read(run / "checkpoints" / "last.pt")["method"]
+    state = read(run / "checkpoints" / "last.pt")["method"]
     part = resolved.part("backbone")
     plan = Plan(
         dataset_size=facts["data"]["train_images"],
-        channels=meta["channels"],
-        image_size=meta["image_size"],
-        mean=(0.0,) * meta["channels"],
-        std=(1.0,) * meta["channels"],
+        channels=card.channels,
+        image_size=card.image_size,
+        mean=(0.0,) * card.channels,
+        std=(1.0,) * card.channels,
         batch_size=resolved.training.batch_size,
         backbone=BackboneSpec(part.name, part.factory, part.settings),
     )

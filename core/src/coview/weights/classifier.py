@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
+import attrs
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from coview.errors import RequestError
-from coview.evaluation.linear import Heads, Standard
 from coview.files import replacing
+from coview.weights.card import WeightCard
 from coview.weights.exported import CLASSIFIER, ExportedBackbone, build_backbone, read
 
 
@@ -53,22 +53,8 @@ def refuse_unsavable(network: ExportedBackbone) -> None:
     Raises:
         RequestError: it was a Python object, or needs views to be built.
     """
-    if network.views is not None or network.meta.get("given"):
+    if network.views is not None or network.card.given:
         raise RequestError("A classifier on this kind of backbone cannot be saved.")
-
-
-def save_linear(network: ExportedBackbone, heads: Heads, standard: Standard, path: Path) -> None:
-    """Write a backbone with the first head on its standardised features, as one classifier.
-
-    Raises:
-        RequestError: as :func:`save_classifier`.
-    """
-    weights = heads.weights[0] / standard.deviation[:, None]
-    last = nn.Linear(*weights.shape)
-    with torch.no_grad():
-        last.weight.copy_(weights.T)
-        last.bias.copy_(heads.biases[0] - standard.mean @ weights)
-    save_classifier(Classifier(network, nn.Identity(), last), path)
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -87,7 +73,8 @@ def load_classifier(path: Path) -> Classifier:
             "--save FILE."
         )
     about = json.loads(metadata[CLASSIFIER])
-    network = ExportedBackbone(build_backbone(about["meta"]), about["meta"])
+    card = WeightCard.of(about["meta"])
+    network = ExportedBackbone(build_backbone(card), card)
     classifier = Classifier(network, _rebuilt(about["head"]), nn.Linear(*about["last"]))
     classifier.load_state_dict(tensors)
     return classifier.eval()
@@ -100,11 +87,11 @@ def student_of(teacher: Classifier, backbone: str | None) -> Classifier:
         teacher: whose stem and preprocessing are taken over.
         backbone: a registered or timm name; None: the teacher's own.
     """
-    meta = {**teacher.network.meta, "backbone": backbone or teacher.network.meta["backbone"]}
+    card = teacher.network.card
     if backbone is not None:
-        settings = meta["settings"]
-        meta |= {"heads": None, "settings": {**settings, "patch": None, "drop_path": 0.0}}
-    network = ExportedBackbone(build_backbone(meta), meta)
+        settings = {**card.settings, "patch": None, "drop_path": 0.0}
+        card = attrs.evolve(card, backbone=backbone, heads=None, settings=settings)
+    network = ExportedBackbone(build_backbone(card), card)
     last = nn.Linear(network.width, teacher.last.out_features)
     return Classifier(network, nn.Identity(), last)
 

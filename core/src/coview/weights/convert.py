@@ -85,7 +85,7 @@ def ship(exported: ExportedBackbone, path: Path, format: str, keys: str) -> floa
         "torch-export": _torch_export,
     }
     exported = exported.cpu().eval()
-    size, channels = exported.meta["size"], exported.meta["channels"]
+    size, channels = exported.card.size, exported.card.channels
     images = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = exported(images)

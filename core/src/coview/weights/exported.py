@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
-
-from coview.errors import CoviewError
-from coview.plan import Plan
-from coview.registry import find, kind_of_role
-from coview.settings import plain, structure
-
-if TYPE_CHECKING:
-    from coview.nn.backbones import BackboneSpec
-    from coview.recipes.resolve import Resolved
-
-
-import json
-from typing import TYPE_CHECKING
-
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
-from coview.errors import RequestError
+from coview.components import ViewsComponent, declared
+from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 from coview.nn.backbones import (
     BackboneSettings,
@@ -36,9 +24,14 @@ from coview.nn.backbones import (
     from_module,
     is_convolutional,
 )
+from coview.plan import Plan
+from coview.registry import find, kind_of_role
+from coview.settings import structure
+from coview.weights.card import WeightCard
 
 if TYPE_CHECKING:
     from coview.method.module import Method
+    from coview.nn.backbones import BackboneSpec
 
 BACKBONE = "coview"
 """The metadata's key of a file that holds a backbone."""
@@ -73,21 +66,6 @@ def is_foreign(path: Path) -> bool:
             return not {BACKBONE, CLASSIFIER} & set(opened.metadata() or {})
     except SafetensorError:
         return False
-
-
-PLAN = ("dataset_size", "channels", "image_size", "mean", "std", "batch_size")
-"""What of a plan decides how views and encoder are built."""
-
-
-def parts_of(resolved: Resolved, plan: Plan) -> dict[str, Any]:
-    """Return, as plain values, what :func:`rebuilt` needs."""
-    found: dict[str, Any] = {"plan": {name: plain(getattr(plan, name)) for name in PLAN}}
-    for role in ("views", "encoder"):
-        part = resolved.part(role)
-        settings = plain(attrs.asdict(part.settings, recurse=False))
-        name = part.name.rpartition(":")[2]
-        found[role] = {"use": f"{part.package}:{name}", "settings": settings}
-    return found
 
 
 def rebuilt(parts: Mapping[str, Any], backbone: BackboneSpec) -> tuple[nn.Module, nn.Module]:
@@ -127,9 +105,7 @@ class ExportedBackbone(nn.Module):
     Attributes:
         backbone: (B, C, size, size) normalised -> (B, D); where ``views`` are
             given, called with each of their crops.
-        meta: what is needed to build it again: backbone and its settings,
-            channels, image_size, size, mean, std, method; and ``heads``, which
-            a transformer's tensor shapes do not tell.
+        card: what network it is and what that takes.
         views: the views component, where preprocessing is more than the
             standardised centre (patches, groups of channels): its
             ``evaluation_views`` then make what the backbone sees.
@@ -140,14 +116,17 @@ class ExportedBackbone(nn.Module):
     views: nn.Module | None
 
     def __init__(
-        self, backbone: nn.Module, meta: dict[str, Any], views: nn.Module | None = None
+        self,
+        backbone: nn.Module,
+        meta: WeightCard | Mapping[str, Any],
+        views: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.meta = meta
+        self.card = card = WeightCard.of(meta)
         self.views = views
-        self.register_buffer("mean", torch.tensor(meta["mean"]).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(meta["std"]).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(card.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(card.std).view(-1, 1, 1), persistent=False)
         self.channels_last = is_convolutional(backbone)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -159,7 +138,7 @@ class ExportedBackbone(nn.Module):
         if self.views is not None:
             crops: tuple[Tensor, ...] = self.views.evaluation_views(images).crops  # type: ignore[operator]
             return crops
-        size = self.meta["size"]
+        size = self.card.size
         if images.shape[-2:] != (size, size):
             images = center_crop(images, [size, size])
         return ((images - self.mean) / self.std,)
@@ -168,30 +147,39 @@ class ExportedBackbone(nn.Module):
         return crop.contiguous(memory_format=torch.channels_last) if self.channels_last else crop
 
     @property
+    def meta(self) -> dict[str, Any]:
+        """The card as plain values."""
+        return self.card.as_dict()
+
+    @property
     def width(self) -> int:
         """D, the number of features."""
         return int(self.backbone.num_features)  # type: ignore[arg-type]
 
 
-def export(method: Method, meta: dict[str, Any]) -> ExportedBackbone:
+def export(method: Method, card: WeightCard) -> ExportedBackbone:
     """Return the method's backbone (shared, not copied) with its preprocessing.
 
     Args:
         method: a built method.
-        meta: backbone, settings, channels, image_size and parts of the run.
+        card: of the run (:func:`coview.weights.card.card_of`).
     """
-    views = method.components["views"]
+    views: Any = method.components["views"]
+    backbone = method.backbone()
     # Views that say how they standardise do nothing else in evaluation: no plugin is
     # needed to load these weights again.
-    simple = hasattr(views, "normalization")
-    meta = {key: value for key, value in meta.items() if key != "parts" or not simple}
-    mean, std = getattr(
-        views, "normalization", ((0.0,) * meta["channels"], (1.0,) * meta["channels"])
+    normalization = declared(views, ViewsComponent, "normalization")
+    simple = normalization is not None
+    mean, std = normalization or ((0.0,) * card.channels, (1.0,) * card.channels)
+    card = attrs.evolve(
+        card,
+        parts=None if simple else card.parts,
+        mean=mean,
+        std=std,
+        size=max(max(size) for size in views.layout.sizes),
+        heads=attention_heads(backbone),
     )
-    size = max(max(size) for size in views.layout.sizes)  # type: ignore[union-attr]
-    backbone = method.backbone()
-    facts = {"mean": list(mean), "std": list(std), "size": size, "heads": attention_heads(backbone)}
-    return ExportedBackbone(backbone, {**meta, **facts}, None if simple else views)
+    return ExportedBackbone(backbone, card, None if simple else views)
 
 
 def attention_heads(network: nn.Module) -> list[int]:
@@ -200,7 +188,7 @@ def attention_heads(network: nn.Module) -> list[int]:
     return [count for count in counts if isinstance(count, int)]
 
 
-def refuse_other_heads(meta: dict[str, Any], network: nn.Module, weights: str | Path) -> None:
+def refuse_other_heads(card: WeightCard, network: nn.Module, weights: str | Path) -> None:
     """Refuse weights of a transformer with other attention heads.
 
     Equal tensor shapes hide the difference (a ViT-S has 12 heads in MoCo v3, 6
@@ -209,16 +197,16 @@ def refuse_other_heads(meta: dict[str, Any], network: nn.Module, weights: str | 
     Raises:
         RequestError: the counts differ.
     """
-    stored, here = meta.get("heads"), attention_heads(network)
-    if stored is not None and stored != here:
+    stored, here = card.heads, attention_heads(network)
+    if stored is not None and list(stored) != here:
         raise RequestError(
-            f"{weights} holds backbone {meta['backbone']!r} with {_shown(stored)} attention heads "
+            f"{weights} holds backbone {card.backbone!r} with {_shown(stored)} attention heads "
             f"a block; the network here has {_shown(here)}. Their tensors have equal shapes, but "
             "they compute different features: use the backbone that the weights were trained in."
         )
 
 
-def _shown(heads: list[int]) -> str:
+def _shown(heads: Sequence[int]) -> str:
     return "/".join(str(count) for count in sorted(set(heads))) or "no"
 
 
@@ -250,43 +238,45 @@ def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> Export
         raise RequestError(f"There is no exported backbone at {file}.")
     metadata, tensors = read(file)
     if CLASSIFIER in metadata:
-        meta = json.loads(metadata[CLASSIFIER])["meta"]
+        card = WeightCard.of(json.loads(metadata[CLASSIFIER])["meta"])
         tensors = {k.removeprefix(INSIDE): v for k, v in tensors.items() if k.startswith(INSIDE)}
     elif BACKBONE in metadata:
-        meta = json.loads(metadata[BACKBONE])
+        card = WeightCard.of(json.loads(metadata[BACKBONE]))
     else:
         raise RequestError(f"{file} holds weights, but not from coview: it names no backbone.")
-    module, views = _build(meta, backbone)
-    refuse_other_heads(meta, module, file)
+    module, views = _build(card, backbone)
+    refuse_other_heads(card, module, file)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CoviewError(f"{file} does not fit backbone {meta['backbone']!r}: {error}") from error
-    return ExportedBackbone(module, meta, views).eval()
+        raise CoviewError(f"{file} does not fit backbone {card.backbone!r}: {error}") from error
+    return ExportedBackbone(module, card, views).eval()
 
 
-def _build(meta: dict[str, Any], given: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
-    """Return the backbone that a file's facts name, and the views it needs, if any."""
-    spec = _spec(meta, given)
-    if "parts" in meta:
-        return rebuilt(meta["parts"], spec)
-    return spec.build(meta["channels"], meta["size"]), None
+def _build(card: WeightCard, given: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
+    """Return the backbone that a card names, and the views it needs, if any."""
+    spec = _spec(card, given)
+    if card.parts is not None:
+        return rebuilt(card.parts, spec)
+    return spec.build(card.channels, card.size), None
 
 
-def build_backbone(meta: dict[str, Any]) -> nn.Module:
-    """Return a fresh backbone of the kind that a file's facts name."""
-    return _spec(meta, None).build(meta["channels"], meta["size"])
+def build_backbone(card: WeightCard) -> nn.Module:
+    """Return a fresh backbone of the kind that a card names."""
+    return _spec(card, None).build(card.channels, card.size)
 
 
-def _spec(meta: dict[str, Any], given: nn.Module | None) -> BackboneSpec:
+def _spec(card: WeightCard, given: nn.Module | None) -> BackboneSpec:
     if given is not None:
-        return from_module(given, meta["channels"], meta["size"])
-    if meta.get("given"):
+        return from_module(given, card.channels, card.size)
+    if card.given:
         raise RequestError(
-            f"This run's backbone was a Python object ({meta['backbone']}); pass one like it: "
+            f"This run's backbone was a Python object ({card.backbone}); pass one like it: "
             "load_backbone(path, backbone=...)."
         )
-    settings, problems = structure(BackboneSettings, meta["settings"], "backbone")
+    if not card.backbone:
+        raise CoviewError("These weights do not name their network.")
+    settings, problems = structure(BackboneSettings, card.settings, "backbone")
     if problems:
         raise CoviewError("; ".join(problems))
-    return BackboneSpec(meta["backbone"], find_backbone(meta["backbone"])[0], settings)
+    return BackboneSpec(card.backbone, find_backbone(card.backbone)[0], settings)

@@ -15,6 +15,7 @@ from torch import nn
 from coview.data.base import IMAGENET_MEAN, IMAGENET_STD
 from coview.errors import CoviewError, RequestError, nearest
 from coview.nn.backbones import BackboneSettings, find_backbone
+from coview.weights.card import WeightCard
 from coview.weights.exported import ExportedBackbone, attention_heads, is_foreign, load_backbone
 from coview.weights.foreign import load_into, match, read_tensors
 
@@ -109,7 +110,9 @@ def _of_another(path: Path, backbone: str | None) -> Weights:
         )
     # Built at the size that its data configuration says, which a transformer's positions fit.
     factory, entry = find_backbone(backbone)
-    size = 224 if entry is not None else _size(timm.create_model(backbone, num_classes=0))
+    size = 224
+    if entry.from_catalogue:
+        size = _size(timm.create_model(backbone, num_classes=0))
     network = factory(CHANNELS, size, BackboneSettings())
     matched = match(read_tensors(path), network, path)
     load_into(network, matched)
@@ -136,18 +139,17 @@ def _exported(network: nn.Module, name: str) -> ExportedBackbone:
     if hasattr(network, "pretrained_cfg"):
         config = _config(network)
     channels, size = config["input_size"][0], config["input_size"][-1]
-    meta = {
-        "method": f"{TIMM}{name}",
-        "backbone": name,
-        "given": False,
-        "settings": attrs.asdict(BackboneSettings()),
-        "channels": channels,
+    card = WeightCard(
+        method=f"{TIMM}{name}",
+        backbone=name,
+        settings=attrs.asdict(BackboneSettings()),
+        channels=channels,
         # The loader delivers this size; the network sees the centre.
-        "image_size": math.floor(size / config["crop_pct"]),
-        "size": size,
-        "mean": list(config["mean"]),
-        "std": list(config["std"]),
-        "heads": attention_heads(network),
-        "published": {},
-    }
-    return ExportedBackbone(network, meta).eval()
+        image_size=math.floor(size / config["crop_pct"]),
+        size=size,
+        mean=config["mean"],
+        std=config["std"],
+        heads=attention_heads(network),
+        published={},
+    )
+    return ExportedBackbone(network, card).eval()

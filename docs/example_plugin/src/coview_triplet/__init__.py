@@ -3,7 +3,7 @@
 from coview import Recipe, Use
 
 recipe = Recipe(
-    summary="SimCLR that stays ahead of its hardest negative by a margin",
+    summary="SimCLR with a triplet loss: beat the hardest negative by a margin",
     paper="arXiv:1503.03832",
     views=Use("simclr"),
     encoder=Use("projection"),

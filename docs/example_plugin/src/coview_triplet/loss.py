@@ -10,15 +10,15 @@ from coview.settings import gt
 
 
 class Triplet(nn.Module):
-    """Hinge on the hardest of the negatives, compared by cosine."""
+    """Hinge loss against the hardest negative, compared by cosine."""
 
-    needs = {"negatives": "each positive is compared with the hardest of them"}
+    needs = {"negatives": "it compares each positive with the hardest of them"}
 
     @attrs.frozen
     class Settings:
-        """The paper's margin."""
+        """The paper's value."""
 
-        margin: float = setting(0.2, "how much nearer the positive must be", gt(0))
+        margin: float = setting(0.2, "how much closer the positive must be", gt(0))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()

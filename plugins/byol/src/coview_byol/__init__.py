@@ -8,7 +8,7 @@ from coview import Recipe, Use, cosine
 __all__ = ["recipe"]
 
 recipe = Recipe(
-    summary="predict the projection that a moving average of the network gives another view",
+    summary="predict the projection of another view by a moving average of the network",
     paper="arXiv:2006.07733",
     views=Use("byol"),
     encoder=Use("predictor", dim=256, hidden=4096, predictor_hidden=4096),
@@ -27,7 +27,7 @@ recipe = Recipe(
     schedule=Use("cosine", warmup_epochs=10),
     epochs=1000,
     batch_size=4096,
-    # The paper searches five rates on held-out images; the released code has this one.
+    # The paper tries five learning rates on held-out images; the released code uses this one.
     probe=Use(
         "sgd",
         source="arXiv:2006.07733, appendix C.1 and released code",
@@ -38,7 +38,7 @@ recipe = Recipe(
     ),
     presets={
         # Richemond et al. 2020, arXiv:2010.10241: group normalisation with weight
-        # standardisation everywhere, and no statistic of the batch anywhere.
+        # standardisation everywhere, and no batch statistics.
         "no-batch-statistics": {
             "backbone": Use("resnet50-gn-ws"),
             "encoder": {"norm": "group", "standardized": True},

@@ -1,7 +1,7 @@
 """ResNets without batch statistics.
 
 Group normalisation with weight standardisation (Richemond et al. 2020,
-arXiv:2010.10241): rows of a batch do not meet before the loss.
+arXiv:2010.10241): the rows of a batch are independent up to the loss.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def resnet50(channels: int, image_size: int, settings: BackboneSettings) -> nn.M
 
 
 def _build(name: str, channels: int, settings: BackboneSettings) -> nn.Module:
-    """Return timm's network, its parameter names kept, other norms and convolutions in place."""
+    """Return timm's network and parameter names, with its norms and convolutions replaced."""
     network: nn.Module = timm.create_model(
         name,
         num_classes=0,

@@ -5,20 +5,19 @@ from __future__ import annotations
 import attrs
 from torch import nn
 
-from coview.guards import Guard
+from coview.components import Guard, ParameterGroup
 from coview.nn.encoder import Encoder, EncoderSettings
 from coview.nn.heads import NORMS, OUTPUT_NORMS, mlp
-from coview.optim.optimizers import ParameterGroup
 from coview.plan import Plan
 from coview.settings import gt, one_of, setting
 
 
 class PredictorEncoder(Encoder):
-    """Projector and predictor, MLPs of one form (Grill et al. 2020, section 3.3).
+    """A backbone with a projector and a predictor of one form (Grill et al. 2020, section 3.3).
 
-    Linear with bias, batch norm, ReLU, linear without bias (released code), and
-    no batch norm on the output. Each view is batch-normalised alone. Only the
-    online network predicts: a target that copies the encoder has no predictor.
+    Each is an MLP: linear with bias, batch norm, ReLU, linear without bias (released
+    code), and no batch norm on the output. Each view is batch-normalised alone. Only
+    the online network predicts: a target that copies the encoder has no predictor.
     """
 
     @attrs.frozen
@@ -27,23 +26,23 @@ class PredictorEncoder(Encoder):
 
         dim: int = setting(256, "width of projection and prediction", gt(0))
         hidden: int | None = setting(
-            4096, "width between the projector's layers; none: the backbone's", gt(0)
+            4096, "width between the projector's layers; none: the backbone's width", gt(0)
         )
         layers: int = setting(2, "linear layers of the projector", gt(0))
-        hidden_bias: bool = setting(True, "whether the layers before the last have a bias")
+        hidden_bias: bool = setting(True, "give the layers before the last a bias")
         norm: str = setting("batch", "normalisation between layers", one_of(*NORMS))
         output_norm: str = setting("none", "normalisation of the projection", one_of(*OUTPUT_NORMS))
-        predictor: bool = setting(True, "whether there is a predictor at all")
+        predictor: bool = setting(True, "use a predictor")
         predictor_hidden: int = setting(4096, "width between the predictor's layers", gt(0))
-        predictor_output_bias: bool = setting(False, "whether the prediction has a bias")
+        predictor_output_bias: bool = setting(False, "give the predictor's last layer a bias")
         predictor_output_norm: str = setting(
             "none", "normalisation of the prediction", one_of(*OUTPUT_NORMS)
         )
         standardized: bool = setting(
-            False, "whether the linear layers' weights are standardised (goes with norm = group)"
+            False, "standardise the weights of linear layers (use with norm = group)"
         )
         predictor_fixed_rate: bool = setting(
-            False, "whether the predictor keeps the peak learning rate throughout (SimSiam)"
+            False, "keep the predictor at the peak learning rate throughout (SimSiam)"
         )
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
@@ -73,7 +72,7 @@ class PredictorEncoder(Encoder):
             )
 
     def guards(self) -> list[Guard]:
-        """Return the predictor, and batch norm in the heads."""
+        """Return the safeguards: the predictor, and batch norm in the heads."""
         heads = [head for head in (self.projector, self.predictor) if head is not None]
         modules = [module for head in heads for module in head.modules()]
         normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
@@ -83,7 +82,7 @@ class PredictorEncoder(Encoder):
         ]
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:
-        """Return the predictor's own learning rate, where it has one."""
+        """Return the predictor's own learning rate, if it has one."""
         if not self.predictor_fixed_rate:
             return {}
         return {"predictor.*": ParameterGroup(fixed_rate=True)}

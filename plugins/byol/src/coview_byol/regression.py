@@ -1,4 +1,4 @@
-"""Regression of the target's projection."""
+"""The regression loss: predicting the target's projection."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from coview.settings import one_of, setting
 class Regression(nn.Module):
     """Squared distance of unit vectors (Grill et al. 2020, equation 2).
 
-    2 - 2 cos(prediction, key), the mean over rows, summed over the pairs: 0 to
-    8 for the two directions of two views. With ``form = "negative-cosine"`` and
+    2 - 2 cos(prediction, key), averaged over rows and summed over pairs: 0 to 8
+    for the two directions of two views. With ``form = "negative-cosine"`` and
     ``reduction = "mean"`` it is SimSiam's loss L (Chen & He 2021, equation 2),
     -1 to 1; BYOL's sum of two directions on the same vectors is 4 + 4 L.
     """
@@ -33,7 +33,7 @@ class Regression(nn.Module):
             "squared-distance: 2 - 2 cos (BYOL); negative-cosine: -cos (SimSiam)",
             one_of("squared-distance", "negative-cosine"),
         )
-        reduction: str = setting("sum", "over pairs of views", one_of("sum", "mean"))
+        reduction: str = setting("sum", "reduction over pairs of views", one_of("sum", "mean"))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Regression(nn.Module):
 
     @hookimpl
     def compute_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
-        """Return the loss; gradient reaches the queries, and keys only where the target lets it."""
+        """Return the loss; gradient reaches the queries, and the keys if the target allows it."""
         return _loss(encoded, targets, self.settings.form, self.settings.reduction)
 
 

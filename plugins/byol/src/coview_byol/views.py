@@ -1,4 +1,4 @@
-"""Two views, each with a transform of its own."""
+"""Two views, each with its own transform."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from coview.views import Augmentation, CropViews
 
 
 class TwoSidedViews(CropViews):
-    """BYOL's two transforms (Grill et al. 2020, appendix B): always blurred, or solarised.
+    """BYOL's two transforms (Grill et al. 2020, appendix B), which differ in blur and solarisation.
 
     The first view is blurred with probability ``blur_p`` and solarised with
-    ``solarize_p``, the second with ``second_blur_p`` and ``second_solarize_p``;
-    all else is common. Deviation from the released code: brightness multiplies,
-    as in torchvision, where that code adds.
+    ``solarize_p``, the second with ``second_blur_p`` and ``second_solarize_p``; they
+    share all else. Deviation from the released code: brightness multiplies, as in
+    torchvision, where that code adds.
     """
 
     @attrs.frozen
@@ -23,7 +23,7 @@ class TwoSidedViews(CropViews):
         """The paper's values; see :class:`coview.views.Augmentation`."""
 
         interpolation: str = setting(
-            "bicubic", "how a crop is resampled", one_of("bilinear", "bicubic")
+            "bicubic", "resampling of a crop", one_of("bilinear", "bicubic")
         )
         jitter: tuple[float, float, float, float] = setting(
             (0.4, 0.4, 0.2, 0.1), "strength of brightness, contrast, saturation, hue"

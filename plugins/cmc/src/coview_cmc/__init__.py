@@ -9,7 +9,7 @@ from coview import Recipe, Use
 __all__ = ["recipe"]
 
 recipe = Recipe(
-    summary="luminance and chrominance of an image, each with a network of its own, agree",
+    summary="make luminance and chrominance of an image agree, each with its own network",
     paper="arXiv:1906.05849",
     views=Use("colour-groups", space="lab", crop_scale=(0.08, 1.0)),
     encoder=Use("per-view", dim=128),
@@ -18,12 +18,12 @@ recipe = Recipe(
     loss=Use("nce", temperature=0.07, reduction="sum"),
     backbone=Use("resnet50"),
     optimizer=Use("sgd", lr=0.03, momentum=0.9, weight_decay=1e-4),
-    # 4096 noise samples, as the released weights had (the code's later default is 16384).
-    # The released code counts epochs from 1 and divides after 120, 160 and 200 of them.
+    # 4096 noise samples, as for the released weights (the code's later default is 16384).
+    # The released code counts epochs from 1 and divides the rate after epochs 120, 160 and 200.
     schedule=Use("steps", milestones=(120, 160, 200), gamma=0.1),
     epochs=240,
     batch_size=128,
-    # On the features of both networks; the released code's rate for ResNet-50.
+    # On the features of both networks, with the released code's rate for ResNet-50.
     probe=Use(
         "sgd",
         source="arXiv:1906.05849, released code",
@@ -33,9 +33,9 @@ recipe = Recipe(
         factor=0.2,
     ),
     presets={
-        # The released code's later form, a softmax in place of NCE, and its temperature for
-        # STL-10. With a constant Z the NCE form fails where a small set's rows are visited
-        # again every few steps; and a small set's bank is small enough to compare with all of it.
+        # The released code's later form, a softmax instead of NCE, with its temperature for
+        # STL-10. With a constant Z, NCE fails on a small data set, whose rows are visited again
+        # every few steps; and its bank is small enough to compare with all of it.
         "small": {
             "backbone": Use("resnet18", stem="3x3"),
             "views": {"crop_scale": (0.2, 1.0)},

@@ -1,4 +1,4 @@
-"""A network of its own for every view."""
+"""An encoder with a separate network for every view."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from coview.settings import gt, one_of, setting
 
 
 class PerViewEncoder(nn.Module):
-    """One backbone and head for each view, nothing shared (Tian et al. 2020, section 3.3).
+    """A separate backbone and head for each view (Tian et al. 2020, section 3.3).
 
-    Views may differ in channels and size. What is exported and evaluated joins
+    Views may differ in channels and size. The exported and evaluated network joins
     the features of all backbones: V views give V x D.
 
     Attributes:
         dim: width d of every view's projection.
-        encoders: by view, a backbone and a head.
+        encoders: a backbone and a head for each view.
         trunk: all backbones as one, see :class:`JoinedBackbones`.
     """
 
@@ -38,7 +38,7 @@ class PerViewEncoder(nn.Module):
         dim: int = setting(128, "width of the embedding", gt(0))
         layers: int = setting(1, "linear layers of the head", gt(0))
         hidden: int | None = setting(
-            None, "width between the head's layers; none: the backbone's", gt(0)
+            None, "width between the head's layers; none: the backbone's width", gt(0)
         )
         norm: str = setting("none", "normalisation between the head's layers", one_of(*NORMS))
         output_norm: str = setting("none", "normalisation of the embedding", one_of(*OUTPUT_NORMS))
@@ -55,14 +55,14 @@ class PerViewEncoder(nn.Module):
 
     @property
     def trunk(self) -> JoinedBackbones:
-        """The backbones, shared, not copied."""
+        """The backbones themselves, not copies."""
         return JoinedBackbones([self._of(view).trunk for view in self.views])
 
     def project(self, views: Views, which: Sequence[int]) -> tuple[ByView, ByView]:
         """Run each view through its own backbone and head.
 
         Returns:
-            features (B, D) and projections (B, d), by view, in full precision.
+            Features (B, D) and projections (B, d), by view, in full precision.
         """
         features: dict[int, Tensor] = {}
         projections: dict[int, Tensor] = {}
@@ -77,11 +77,11 @@ class PerViewEncoder(nn.Module):
         return projections
 
     def backbone(self) -> nn.Module:
-        """Return what is exported and evaluated: a crop a view -> (B, V x D)."""
+        """Return the network to export and evaluate: one crop per view -> (B, V x D)."""
         return self.trunk
 
     def without_predictor(self) -> PerViewEncoder:
-        """Return a copy, weights and all."""
+        """Return a copy, including weights."""
         return copy.deepcopy(self)
 
     @hookimpl
@@ -126,7 +126,7 @@ class JoinedBackbones(nn.Module):
         self.num_features = sum(widths)
 
     def compile(self, *arguments: Any, **named: Any) -> None:
-        """Compile every backbone: training calls them one by one."""
+        """Compile every backbone separately, as training calls them one by one."""
         for trunk in self.trunks:
             trunk.compile(*arguments, **named)
 
@@ -137,7 +137,7 @@ class JoinedBackbones(nn.Module):
 
 
 def _plan_of(plan: Plan, layout: Layout, view: int) -> Plan:
-    """Return the plan as if there were this view alone."""
+    """Return the plan with this view alone."""
     alone = Layout(
         sizes=(layout.sizes[view],),
         channels=(layout.channels[view],),

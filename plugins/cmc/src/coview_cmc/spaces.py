@@ -1,4 +1,4 @@
-"""What the channels of an image are turned into before they are split into groups."""
+"""Colour spaces and the like: conversions of an image before its channels are grouped."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ TO_XYZ = (
 
 @attrs.frozen
 class Space:
-    """A way to look at an image.
+    """A representation of an image.
 
     Attributes:
         convert: images (B, C, H, W) in [0, 1] -> (B, channels, H, W).
-        channels: how many it gives, from how many an image has.
-        scale: what its channels are standardised with.
-        limits: the least and greatest value of each of so many channels.
-        takes: how many channels an image must have; None: any number.
-        groups: the views, where a user names none.
+        channels: from an image's number of channels to that of the result.
+        scale: values that the channels are standardised with.
+        limits: from a number of channels to the least and greatest value of each.
+        takes: number of channels that an image must have; None: any number.
+        groups: default groups of channels, one per view, for an image's number of channels.
     """
 
     convert: Callable[[Tensor], Tensor]
@@ -47,10 +47,10 @@ class Space:
 
 
 def lab(images: Tensor) -> Tensor:
-    """CIE Lab: L in [0, 100], a and b about [-108, 98] (sRGB, D65).
+    """Return CIE Lab: L in [0, 100], a and b about [-108, 98] (sRGB, D65).
 
-    It is kornia's ``rgb_to_lab``, which copies its matrices to the device in every
-    call, and so waits for it; here numbers are arguments of operations.
+    Equal to kornia's ``rgb_to_lab``, which waits for the device because it copies its
+    matrices there in every call; here the numbers are arguments of operations.
     """
     red, green, blue = rgb_to_linear_rgb(images.clamp(0, 1)).unbind(1)
     x, y, z = (_root((r * red + g * green + b * blue) / w) for (r, g, b), w in TO_XYZ)
@@ -58,24 +58,24 @@ def lab(images: Tensor) -> Tensor:
 
 
 def _root(share: Tensor) -> Tensor:
-    """The cube root of a share of white, and a line where it is dark (CIE 15)."""
+    """Return the cube root of a share of white, or a line for dark colours (CIE 15)."""
     return torch.where(
         share > 0.008856, share.clamp(min=0.008856) ** (1 / 3), 7.787 * share + 4 / 29
     )
 
 
 def ycbcr(images: Tensor) -> Tensor:
-    """ITU-R BT.601 with 8 bits: Y in [16, 235], Cb and Cr in [16, 240]."""
+    """Return ITU-R BT.601 with 8 bits: Y in [16, 235], Cb and Cr in [16, 240]."""
     values = rgb_to_ycbcr(images.clamp(0, 1))
     span = like((219.0, 224.0, 224.0), values).view(3, 1, 1)
     return values * span + 16
 
 
 def frequencies(images: Tensor) -> Tensor:
-    """The image blurred, then what the blur took away: (B, C, ...) -> (B, 2 C, ...)."""
+    """Return the blurred image, then what the blur removed: (B, C, ...) -> (B, 2 C, ...)."""
     height, width = images.shape[-2:]
     sigma = max(min(height, width) / 16, 1.0)
-    # Reflection needs an image that is larger than half the kernel.
+    # Reflection needs an image larger than half the kernel.
     taps = min(2 * round(2 * sigma) + 1, 2 * (min(height, width) - 1) + 1)
     low = gaussian_blur2d(images, (taps, taps), (sigma, sigma))
     return torch.cat([low, images - low], dim=1)
@@ -86,7 +86,7 @@ def _of_data(plan: Plan) -> Range:
 
 
 def _of_frequencies(plan: Plan) -> Range:
-    # A blur keeps the mean; the rest has mean 0. A deviation each, about the image's own.
+    # A blur keeps the mean; the rest has mean 0. Both deviations are about the image's own.
     return (*plan.mean, *(0.0,) * plan.channels), (*plan.std, *plan.std)
 
 
@@ -121,7 +121,7 @@ SPACES: Mapping[str, Space] = {
         frequencies,
         lambda channels: 2 * channels,
         _of_frequencies,
-        # The blurred image, then differences either way.
+        # The blurred image, then differences, which may be negative.
         lambda channels: (
             (0.0,) * (channels // 2) + (-1.0,) * (channels // 2),
             (1.0,) * channels,

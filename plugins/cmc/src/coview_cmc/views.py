@@ -19,21 +19,20 @@ from coview.views import Augmentation, Normalize, Rendering, positives, unit_int
 from coview_cmc.spaces import SPACES, Space
 
 GREY = "frequencies"
-"""The space that takes a colour space's place where images have no colours."""
+"""The space used instead of a colour space if images have no colours."""
 
 
 class GroupViews(nn.Module):
-    """One random crop, its channels split into views (Tian et al. 2020, section 3 and 4.1).
+    """One random crop whose channels are split into views (Tian et al. 2020, sections 3 and 4.1).
 
     A view is a sensor: luminance and chrominance of a photograph (the paper's
-    Lab, and YCbCr), or any groups of the channels that images have (depth beside
-    colours, the bands of a satellite). All views of an image are of the same
-    crop. Views are compared in pairs: each with each (full graph), or the first
-    with every other (core view).
+    Lab, or YCbCr), or any groups of an image's channels (depth beside colours, the
+    bands of a satellite). All views of an image are of the same crop. Views are
+    compared in pairs: each with each (full graph), or the first with every other
+    (core view).
 
-    Images of one channel have no chrominance. Instead of a colour space their
-    views are then their low and their high spatial frequencies, which is not the
-    paper's, and the run says so.
+    Images of one channel have no chrominance. Their views are their low and their
+    high spatial frequencies instead, which is not in the paper; the run says so.
     """
 
     @attrs.frozen
@@ -42,27 +41,27 @@ class GroupViews(nn.Module):
 
         space: str = setting(
             "lab",
-            "what channels are turned into: lab, ycbcr (RGB images), raw (left as they are) or "
+            "conversion of the channels: lab, ycbcr (both for RGB images), raw (unchanged) or "
             "frequencies (the image blurred, and the rest)",
             one_of(*SPACES),
         )
         groups: tuple[tuple[int, ...], ...] | None = setting(
             None,
-            "channels of each view, counted from 0 in the space; none: L and ab, Y and CbCr, each "
-            "raw channel by itself, low and high frequencies",
+            "channels of each view, numbered from 0 in views.space; none: L and ab, Y and CbCr, "
+            "each raw channel by itself, or low and high frequencies",
         )
         pairing: str = setting(
             "full",
-            "which views are compared: full (each with each) or core (the first with each)",
+            "views to compare: full (each with each other) or core (the first with each other)",
             one_of("full", "core"),
         )
         crop_scale: tuple[float, float] = setting(
-            (0.2, 1.0), "share of the image's area that a crop covers, from and to"
+            (0.2, 1.0), "least and greatest share of the image's area in a crop"
         )
         grey_p: float = setting(0.0, "probability of grey-scale", between(0, 1))
         blur_p: float = setting(0.0, "probability of Gaussian blur", between(0, 1))
         order: tuple[str, ...] = setting(
-            ("crop", "flip"), "the order of the operations; one left out is not done"
+            ("crop", "flip"), "order of the operations; those left out are not applied"
         )
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
@@ -83,9 +82,9 @@ class GroupViews(nn.Module):
         )
         self.channels = channels
         self.scale = self.space.scale(plan) if settings.normalize else ((0.0,), (1.0,))
-        # In [0, 1], which colour spaces are defined on, and standardised after those.
+        # Colour spaces are defined on [0, 1], so images are standardised after them.
         within = Normalize((0.0,) * plan.channels, (1.0,) * plan.channels, active=False)
-        chain = settings.chain(size, plan.channels, within, plan.total_steps)
+        chain = settings.chain(size, plan.channels, within)
         self.rendering = Rendering([chain])
 
     @hookimpl
@@ -99,7 +98,7 @@ class GroupViews(nn.Module):
         return self._split(center_crop(unit_interval(images), list(self.layout.sizes[0])))
 
     def pictured(self, view: int, crop: Tensor) -> Tensor:
-        """Return a view for people to look at: each channel's range brought to [0, 1]."""
+        """Return a view for people to look at, with each channel's range scaled to [0, 1]."""
         group = list(self.groups[view])
         shift, scale = (crop.new_tensor(v).expand(self.channels)[group] for v in self.scale)
         values = crop * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
@@ -121,7 +120,7 @@ def _channels(images: Tensor, group: Sequence[int]) -> Tensor:
 
 
 def pairs_of(views: Sequence[int], pairing: str) -> Pairs:
-    """Return the directed pairs of a full graph, or of a core view (the first)."""
+    """Return the directed pairs of a full graph, or of a core view (the first one)."""
     pairs = positives(views, views)
     return pairs if pairing == "full" else tuple(pair for pair in pairs if views[0] in pair)
 
@@ -130,8 +129,8 @@ def _for_grey_images(settings: GroupViews.Settings, plan: Plan) -> GroupViews.Se
     if plan.channels != 1 or SPACES[settings.space].takes is None:
         return settings
     plan.notice(
-        f"images have one channel, so no {settings.space} colours to split: the views are low and "
-        f"high spatial frequencies instead (views.space = {GREY})"
+        f"images have one channel, so there are no {settings.space} colours to split: the views "
+        f"are low and high spatial frequencies instead (views.space = {GREY})"
     )
     return attrs.evolve(settings, space=GREY, groups=None)
 
@@ -145,12 +144,12 @@ def _check(
 ) -> None:
     if space.takes is not None and plan.channels != space.takes:
         raise RequestError(
-            f"views.space = {settings.space} needs RGB images; these have {plan.channels} "
-            "channels: use views.space = raw, and views.groups for which channels make a view."
+            f"views.space = {settings.space} needs RGB images, but these have {plan.channels} "
+            "channels: use views.space = raw, and list the channels of each view in views.groups."
         )
     if len(groups) < 2 or not all(groups):
         raise RequestError(
-            f"views.groups must be two groups of channels or more, none empty: "
+            f"views.groups must be two or more groups of channels, none of them empty, not "
             f"{[list(group) for group in groups]}."
         )
     outside = sorted({c for group in groups for c in group if not 0 <= c < channels})
@@ -161,6 +160,6 @@ def _check(
         )
     if settings.grey_p and "grey" in settings.order and space.takes is not None:
         raise RequestError(
-            f"views.grey_p = {settings.grey_p} would take the colours away that views.space = "
+            f"views.grey_p = {settings.grey_p} would remove the colours that views.space = "
             f"{settings.space} makes a view of: set views.grey_p = 0."
         )

@@ -5,9 +5,9 @@ from coview import Recipe, Use
 __all__ = ["recipe", "recipe_audio", "recipe_v2"]
 
 # Released small-image settings (the STL-10 baseline of Löwe et al. 2019, arXiv:1905.11786):
-# 7 x 7 patches of a quarter of the image, three stages of ResNet-v2-50, prediction from two
-# rows below on, since neighbours overlap. Two things are from CPC v2 instead, whose paper
-# found them better: layer norm, and every patch of the batch as a negative (there 16 drawn).
+# 7 x 7 patches of a quarter of the image, three stages of ResNet-v2-50, and prediction from the
+# second row below on, since neighbours overlap. Two things are from CPC v2, whose paper found
+# them better: layer norm, and every patch of the batch as a negative (the baseline draws 16).
 SMALL = {
     "backbone": Use("cpc-resnet50", stem="3x3"),
     "views": {"size": None, "padding": 2, "patch": None, "stride": None, "kept": None},
@@ -26,7 +26,7 @@ recipe = Recipe(
     negatives=Use("patches"),
     loss=Use("info-nce", cosine=False, temperature=1.0),
     backbone=Use("cpc-resnet101"),
-    # Adam: without weight decay AdamW is the same. The paper gives no number of epochs.
+    # Adam, which AdamW equals without weight decay. The paper gives no number of epochs.
     optimizer=Use("adamw", lr=2e-4, weight_decay=0.0),
     schedule=Use("constant"),
     data={"size": 300},
@@ -49,8 +49,8 @@ recipe = Recipe(
 recipe_v2 = Recipe(
     summary="CPC with layer norm, four directions, augmented patches and a larger network",
     paper="arXiv:1905.09272",
-    # 6 x 6 colour patches of 80, 36 apart. The paper names the operations on patches; their
-    # strengths and probabilities, but for the dropped colours, are this package's choice.
+    # 6 x 6 colour patches of 80, 36 apart. The paper names the operations on patches; except
+    # for the dropped colours, their strengths and probabilities are this package's choice.
     views=Use(
         "patch-grid",
         size=260,
@@ -92,9 +92,9 @@ recipe_v2 = Recipe(
 )
 
 recipe_audio = Recipe(
-    summary="predict the next 12 frames of sound, 10 ms each, from those so far",
+    summary="predict the next 12 frames of sound, 10 ms each, from the frames so far",
     paper="arXiv:1807.03748",
-    # Windows of 20480 samples (1.28 s at 16 kHz), at random from 2.56 s of a recording.
+    # Random windows of 20480 samples (1.28 s at 16 kHz) from 2.56 s of a recording.
     views=Use("frames", window=20480, frame=465, hop=160),
     encoder=Use(
         "autoregressive",
@@ -105,14 +105,14 @@ recipe_audio = Recipe(
         first=1,
         last=12,
     ),
-    # The frames of all 64 windows; in the paper, of the 8 windows of a GPU.
+    # The frames of all 64 windows; in the paper, of the 8 windows on a GPU.
     negatives=Use("patches"),
     loss=Use("info-nce", cosine=False, temperature=1.0),
     backbone=Use("cpc-audio"),
     optimizer=Use("adamw", lr=2e-4, weight_decay=0.0),
     schedule=Use("constant"),
     data={"size": 40960},
-    # About 300,000 updates in the paper; epochs of LibriSpeech's 28,539 recordings.
+    # About 300,000 updates as in the paper, in epochs of LibriSpeech's 28,539 recordings.
     epochs=670,
     batch_size=64,
 )

@@ -1,4 +1,4 @@
-"""What happens to each patch by itself, so that borders and colours give nothing away."""
+"""Augmentation of each patch separately, so that borders and colours give nothing away."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from coview.views import Chain, fuse
 
 @attrs.frozen
 class PatchAugmentation:
-    """Settings of what happens to each patch; CPC moves it, CPC v2 does all of this.
+    """Settings of the augmentation of each patch; CPC only moves it, CPC v2 does all of this.
 
-    The second paper names the operations (Hénaff et al. 2019, section 2.2); where
-    it gives no strength, this package's recipe says which it chose.
+    The second paper names the operations (Hénaff et al. 2019, section 2.2); if it
+    gives no strength, this package's recipe says what it chose.
     """
 
     kept: int | None = setting(
         None,
-        "pixels a side of the random part of a patch that is kept, then padded back; none: 15/16",
+        "size in pixels of the random part of a patch that is kept, then padded; none: 15/16",
         gt(0),
     )
     drop_colours_p: float = setting(
-        0.0, "probability that a patch keeps one of its channels only", between(0, 1)
+        0.0, "probability that a patch keeps only one of its channels", between(0, 1)
     )
     jitter: tuple[float, float, float, float] = setting(
         (0.4, 0.4, 0.4, 0.1), "strength of brightness, contrast, saturation, hue"
     )
     jitter_p: float = setting(0.0, "probability of colour jitter of a patch", between(0, 1))
-    degrees: float = setting(10.0, "rotation of a patch, at most", ge(0))
-    shear: float = setting(10.0, "shear of a patch in degrees, at most", ge(0))
+    degrees: float = setting(10.0, "greatest rotation of a patch in degrees", ge(0))
+    shear: float = setting(10.0, "greatest shear of a patch in degrees", ge(0))
     affine_p: float = setting(0.0, "probability of rotation and shear of a patch", between(0, 1))
     elastic_p: float = setting(0.0, "probability of elastic deformation of a patch", between(0, 1))
 
@@ -51,7 +51,7 @@ class PatchAugmentation:
         if self.elastic_p:
             operations.append(kornia.RandomElasticTransform((15, 15), (4.0, 4.0), p=self.elastic_p))
         if channels != 3 and (self.jitter_p or self.drop_colours_p):
-            notice(f"images have {channels} channel(s): patches keep their colours")
+            notice(f"images have {channels} channel(s), so patches keep their colours")
         return Chain(fuse(operations))
 
     def applied(self, operations: Chain, patches: Tensor, seed: int) -> Tensor:
@@ -63,7 +63,7 @@ class PatchAugmentation:
     def moved(self, patches: Tensor, step: Step) -> Tensor:
         """Drop colours of normalised patches (N, C, p, p), then move each by a few pixels.
 
-        Zero, which is the data's mean, takes the place of what is gone.
+        Removed parts are filled with zero, which is the data's mean.
         """
         rows, channels, side = patches.shape[:3]
         if self.drop_colours_p and channels == 3:
@@ -82,12 +82,12 @@ class PatchAugmentation:
 
 
 def draw(step: Step, rows: int, *shape: int, high: int | None = None) -> Tensor:
-    """Draw for the global batch, return this process's rows, each of that shape.
+    """Draw numbers for the global batch and return those of this process, (rows, *shape).
 
     Args:
-        step: its generator decides.
-        rows: of this process.
-        shape: of what is drawn for a row.
+        step: the step, whose generator is used.
+        rows: number of rows of this process.
+        shape: shape of what is drawn for each row.
         high: draw whole numbers below this; None: floats in [0, 1).
     """
     size: Sequence[int] = (rows * world_size(), *shape)

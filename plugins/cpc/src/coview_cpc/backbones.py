@@ -56,11 +56,11 @@ def _three_stages(depths: tuple[int, ...], channels: int, settings: BackboneSett
 
 
 def _initialised(net: ResNetV2) -> ResNetV2:
-    """Initialise so that the network works without its norms, which an encoder may take out.
+    """Initialise so that the network works without its norms, which an encoder may remove.
 
     Activations keep their scale (timm's fan-out rule shrinks them), and residual
-    branches start at zero: thirty of them would otherwise double the variance
-    of their sum thirty times. The paper does not say how it initialised.
+    branches start at zero: otherwise each of thirty branches would double the
+    variance of their sum. The paper does not give its initialisation.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):

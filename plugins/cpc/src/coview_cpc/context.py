@@ -1,4 +1,4 @@
-"""Autoregressive context networks: what row r of a grid gives depends on rows up to r only."""
+"""Autoregressive context networks: the output for row r of a grid depends only on rows up to r."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class MaskedConvolutions(nn.Module):
     """Residual units of causal convolutions (Hénaff et al. 2019, appendix; PixelCNN's kind).
 
     A unit is 1 x 1 to ``hidden``, 1 x 3 along the row, 2 x 1 over the row and the
-    one above, 1 x 1 back. A row's own patches are seen, in all columns within
-    reach; of rows below, nothing.
+    one above, 1 x 1 back. It sees the patches of its own row in all columns within
+    reach, and nothing of the rows below.
 
     Args:
-        inputs: width D of what comes in and goes out.
+        inputs: width D of input and output.
         hidden: width inside a unit.
-        layers: units.
+        layers: number of units.
     """
 
     def __init__(self, inputs: int, hidden: int, layers: int) -> None:
@@ -43,7 +43,7 @@ class _Unit(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         hidden = self.along(relu(self.reduce(grid)))
-        # A row of zeros on top: the first row has none above it.
+        # A row of zeros on top, as the first row has none above it.
         hidden = self.down(pad(hidden, (0, 0, 1, 0)))
         output: Tensor = self.expand(relu(hidden))
         return output
@@ -52,16 +52,16 @@ class _Unit(nn.Module):
 class Recurrent(nn.Module):
     """A recurrent network down every column (van den Oord et al. 2018, section 3).
 
-    In a grid with several columns a 1 x 3 convolution first lets a patch see
-    its neighbours in the row, as in a row-wise PixelRNN; a signal is a grid of
-    one column.
+    In a grid with several columns, a 1 x 3 convolution first lets a patch see its
+    neighbours in the row, as in a row-wise PixelRNN. A signal is a grid of one
+    column.
 
     Args:
         cell: ``nn.GRU`` or ``nn.LSTM``.
-        inputs: width D of what comes in.
-        hidden: width of the state, which is what goes out.
-        layers: recurrent layers.
-        columns: of the grid.
+        inputs: width D of the input.
+        hidden: width of the state, which is the output.
+        layers: number of recurrent layers.
+        columns: number of columns of the grid.
     """
 
     def __init__(
@@ -94,4 +94,4 @@ CONTEXTS: Mapping[str, Callable[[int, int, int, int], Context]] = {
     "gru": lambda *sizes: Recurrent(nn.GRU, *sizes),
     "lstm": lambda *sizes: Recurrent(nn.LSTM, *sizes),
 }
-"""By name, a maker of a context network: (inputs, hidden, layers, columns) -> module."""
+"""Makers of context networks, by name: (inputs, hidden, layers, columns) -> module."""

@@ -1,4 +1,4 @@
-"""CPC's encoder of signals."""
+"""CPC's encoder for signals."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ STRIDES = (5, 4, 2, 2, 2)
 
 
 class StridedConvolutions(nn.Module):
-    """Five strided convolutions with ReLU: a frame of 465 samples to one vector.
+    """Five strided convolutions with ReLU, from a frame of 465 samples to one vector.
 
     Args:
-        channels: of the signal.
-        width: of every layer and of the vector; the paper's is 512.
+        channels: number of channels of the signal.
+        width: width of every layer and of the vector; the paper's is 512.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -33,16 +33,16 @@ class StridedConvolutions(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
 
     def forward(self, signals: Tensor) -> Tensor:
-        """(B, C, T) -> (B, width): the mean over what a longer signal gives."""
+        """(B, C, T) -> (B, width): for a longer signal, the mean of its vectors."""
         vectors: Tensor = self.layers(signals)
         return vectors.mean(dim=-1)
 
 
 def audio(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """512 features of a frame of sound (van den Oord et al. 2018, section 3.1)."""
+    """Return the paper's encoder: 512 features (van den Oord et al. 2018, section 3.1)."""
     return StridedConvolutions(channels, 512)
 
 
 def audio_narrow(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """The same with 32 features: for tests and demonstrations; no paper's network."""
+    """Return the same with 32 features, for tests and demonstrations; not in any paper."""
     return StridedConvolutions(channels, 32)

@@ -1,4 +1,4 @@
-"""Patch encoder, context network and one bilinear prediction head for each offset."""
+"""A patch encoder, a context network and one bilinear prediction head for each offset."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from coview_cpc.context import CONTEXTS
 from coview_cpc.norms import KINDS, normalized
 
 EVERY_PATCH = 0
-"""The slot that holds all patches once: keys and identities, no query."""
+"""The slot that holds every patch once: keys and identities, but no queries."""
 
 
 class AutoregressiveEncoder(Encoder):
-    """Predict pieces that are still to come (van den Oord et al. 2018, section 2.3).
+    """Predict the pieces that follow (van den Oord et al. 2018, section 2.3).
 
-    Every piece of the grid is encoded to z; a context network sums up the rows
-    so far in c; for each offset k a matrix W_k predicts from c[r, col] the
-    target z[r + k, col]. A loss that compares by dot product thus scores with
-    the paper's log-bilinear z' W_k c.
+    Every piece of the grid is encoded to z; a context network summarises the rows
+    so far in c; for each offset k, a matrix W_k predicts the target z[r + k, col]
+    from c[r, col]. A loss that compares by dot product thus scores with the paper's
+    log-bilinear z' W_k c.
 
-    Slot k holds offset k: its queries are the predictions, its projections the
-    targets that they are for, in the order image, row, column. With several
-    directions the grid is turned by quarter turns and slot d x last + k is
-    offset k after d turns (0: downwards). Slot 0 has every target once and no
-    query. Identities are index x pieces + position, whatever the direction.
+    Slot k holds offset k: its queries are the predictions, and its projections are
+    their targets, in the order image, row, column. With several directions the grid
+    is rotated by quarter turns, and slot d x last + k is offset k after d turns (0:
+    downwards). Slot 0 has every target once and no queries. Identities are
+    index x pieces + position, whatever the direction.
 
-    The W_k start at zero: all candidates then score alike, and the first loss is
-    the logarithm of their number. (The paper does not say how it initialised.)
-    Every offset weighs the same in the loss, however many predictions it has.
+    The W_k start at zero, so that all candidates score alike and the first loss is
+    the logarithm of their number. (The paper does not give its initialisation.)
+    Every offset has the same weight in the loss, however many predictions it has.
     """
 
     by_view = False
@@ -51,29 +51,29 @@ class AutoregressiveEncoder(Encoder):
         norm_views: str = norm_views("resolution")
         norm: str = setting(
             "none",
-            "what takes the place of the trunk's batch norms (batch: they stay, and let patches "
-            "of an image tell each other apart by their statistics)",
+            "replacement of the trunk's batch norms (batch: keep them, although their statistics "
+            "reveal patches of the same image)",
             one_of(*KINDS),
         )
         context: str = setting("masked-conv", "the autoregressive network", one_of(*CONTEXTS))
         context_hidden: int = setting(256, "width inside the autoregressive network", gt(0))
-        context_layers: int = setting(5, "its residual units or recurrent layers", gt(0))
-        first: int = setting(
-            1, "the nearest row that is predicted, counted from the last seen", ge(1)
+        context_layers: int = setting(
+            5, "residual units or recurrent layers of the autoregressive network", gt(0)
         )
-        last: int = setting(5, "the farthest row that is predicted", ge(1))
+        first: int = setting(1, "nearest row to predict, counted from the last one seen", ge(1))
+        last: int = setting(5, "farthest row to predict, counted from the last one seen", ge(1))
         directions: int = setting(
-            1, "quarter turns of the grid to predict in, a context network each", between(1, 4)
+            1, "directions (quarter turns) to predict in, a context network each", between(1, 4)
         )
         dim: int | None = setting(
             None, "width of targets, by a linear layer; none: the patch features themselves", gt(0)
         )
-        scale: float = setting(1.0, "what predictions are multiplied by", gt(0))
+        scale: float = setting(1.0, "factor of the predictions", gt(0))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         if plan.layout is None or plan.layout.grid is None:
             raise RequestError(
-                "encoder 'autoregressive' predicts pieces of an image from others, but these "
+                "encoder 'autoregressive' predicts pieces of an image from other pieces, but these "
                 "views are whole images: use views that make a grid, such as patch-grid."
             )
         super().__init__(settings, plan, dim=0)
@@ -127,7 +127,7 @@ class AutoregressiveEncoder(Encoder):
         return indices.view(-1, 1, 1) * (rows * columns) + positions
 
     def backbone(self) -> nn.Module:
-        """Return the patch encoder and the mean over patches: B patches each -> (B, D)."""
+        """Return the patch encoder with a mean over patches: (B, C, p, p) each -> (B, D)."""
         return MeanOverPatches(self.trunk, self.features)
 
     def _slots(self, turns: int) -> Iterator[tuple[int, int, nn.Module]]:
@@ -138,13 +138,13 @@ class AutoregressiveEncoder(Encoder):
             yield offset, turns * last + offset, predictor
 
     def _on_grid(self, by_view: ByView) -> Tensor:
-        """Put what each piece gave, (B, d), in its place: (B, d, rows, columns)."""
+        """Arrange the vectors of all pieces, (B, d) each, on the grid: (B, d, rows, columns)."""
         stacked = torch.stack([by_view[v] for v in sorted(by_view)], dim=2)
         return stacked.view(*stacked.shape[:2], *self.grid)
 
 
 class MeanOverPatches(nn.Module):
-    """A whole image's features: the mean over its patches' (van den Oord et al. 2018, section 3.3).
+    """An image's features: the mean of its patches' (van den Oord et al. 2018, section 3.3).
 
     Args:
         trunk: (N, C, p, p) -> (N, D).
@@ -163,7 +163,7 @@ class MeanOverPatches(nn.Module):
 
 
 def _turned(grid: Tensor, turns: int) -> Tensor:
-    """Turn the last two dimensions, rows and columns, by quarter turns."""
+    """Rotate the last two dimensions, rows and columns, by quarter turns."""
     return torch.rot90(grid, turns, dims=(-2, -1))
 
 
@@ -176,10 +176,10 @@ def _check_offsets(settings: AutoregressiveEncoder.Settings, grid: Sequence[int]
     first, last = settings.first, settings.last
     if first > last:
         raise RequestError(f"encoder.first = {first} is beyond encoder.last = {last}.")
-    # A quarter turn makes rows of columns.
+    # A quarter turn swaps rows and columns.
     rows = grid[0] if settings.directions == 1 else min(grid)
     if last >= rows:
         raise RequestError(
-            f"encoder.last = {last} has nothing to predict in a grid of {grid[0]} x {grid[1]} "
-            f"pieces: use {rows - 1} or less, or smaller patches."
+            f"encoder.last = {last} is outside the grid of {grid[0]} x {grid[1]} pieces: use "
+            f"{rows - 1} or less, or smaller patches."
         )

@@ -21,15 +21,15 @@ class EveryPatch(nn.Module):
     The paper draws from all of them (van den Oord et al. 2018, section 3.3; Hénaff
     et al. 2019, section 2.1, names "other locations in the image and other
     images in the mini-batch"). A patch occurs once, however many offsets it is
-    the target of; a loss leaves out the query's own by identity. ``in-batch``
-    with ``views = "key"`` has only the rows that an offset reaches.
+    the target of; a loss leaves out the query's own target by its identity.
+    ``in-batch`` with ``views = "key"`` has only the rows that an offset reaches.
 
-    They are what the online network made of the patches, gradient and all.
+    The negatives are the online network's outputs for the patches, with gradient.
     """
 
     @attrs.frozen
     class Settings:
-        """How many."""
+        """The number of negatives."""
 
         draws: int = setting(
             0, "negatives drawn for each prediction, with replacement; 0: every patch", ge(0)
@@ -41,12 +41,12 @@ class EveryPatch(nn.Module):
         if plan.layout is not None and plan.layout.grid is None:
             raise RequestError(
                 "negatives 'patches' are pieces of images, but these views are whole images: use "
-                "in-batch."
+                "negatives 'in-batch' instead."
             )
 
     @hookimpl
     def draw_negatives(self, encoded: Encoded, step: Step) -> Negatives:
-        """Return by slot all patches (K, d) and who they are, or a set for each query."""
+        """Return all patches (K, d) and their identities by slot, or a set for each query."""
         every = gather(encoded.projections[EVERY_PATCH])
         whose = gather(encoded.identities[EVERY_PATCH])
         slots = [key for _, key in encoded.pairs]
@@ -61,7 +61,7 @@ class EveryPatch(nn.Module):
         )
 
     def _draw(self, queries: int, patches: int, step: Step) -> torch.Tensor:
-        """Draw for the global batch, take this process's part: (queries, draws) row numbers."""
+        """Draw row numbers for the global batch; return this process's, (queries, draws)."""
         shape = (queries * world_size(), self.settings.draws)
         generator = step.generator
         drawn = torch.randint(patches, shape, generator=generator, device=generator.device)

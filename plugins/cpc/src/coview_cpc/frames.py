@@ -17,10 +17,10 @@ from coview_cpc.augmentation import draw
 class FrameViews(nn.Module):
     """A window of a signal, cut into frames, each a view (van den Oord et al. 2018, section 3.1).
 
-    The paper runs strided convolutions over the window: one vector every 160
-    samples, each of which sees 465. Cut into frames of 465 samples, 160 apart,
-    and encoded one by one, the window gives the very same vectors. Without
-    padding 20,480 samples are 126 frames. Views are a grid of one column.
+    The paper runs strided convolutions over the window, which give one vector every
+    160 samples, each from 465 samples. Encoding frames of 465 samples, 160 apart, one
+    by one gives the very same vectors. Without padding, 20,480 samples are 126
+    frames. Views are a grid of one column.
     """
 
     takes = "signals"
@@ -30,8 +30,8 @@ class FrameViews(nn.Module):
     class Settings:
         """The paper's values."""
 
-        window: int = setting(20480, "samples of the random window of a recording", gt(0))
-        frame: int = setting(465, "samples of a frame", gt(0))
+        window: int = setting(20480, "samples in the random window of a recording", gt(0))
+        frame: int = setting(465, "samples in a frame", gt(0))
         hop: int = setting(160, "samples from one frame to the next", gt(0))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
@@ -39,8 +39,8 @@ class FrameViews(nn.Module):
         self.settings = settings
         if settings.window > plan.image_size or settings.frame > settings.window:
             raise RequestError(
-                f"A frame of {settings.frame} samples, a window of {settings.window} and a "
-                f"recording of {plan.image_size} (data.size) must each fit into the next."
+                f"A frame ({settings.frame} samples) must fit into a window ({settings.window}), "
+                f"and a window into a recording ({plan.image_size}, data.size)."
             )
         count = (settings.window - settings.frame) // settings.hop + 1
         everyone = tuple(range(count))
@@ -59,7 +59,7 @@ class FrameViews(nn.Module):
         window = self.settings.window
         slack = batch.images.shape[-1] - window
         starts = draw(step, len(batch.images), high=slack + 1)
-        # Gathered by place: a slice would read each start back from the device.
+        # Gathered by position, as a slice would read each start back from the device.
         places = starts[:, None] + torch.arange(window, device=starts.device)
         channels = batch.images.shape[1]
         windows = batch.images.gather(-1, places[:, None].expand(-1, channels, -1))

@@ -16,18 +16,19 @@ from coview.settings import one_of, setting
 class InBatch(nn.Module):
     """The keys of the other images of the global batch (van den Oord et al. 2018, section 2.3).
 
-    Gradient flows into them wherever the target lets it: with the target
-    ``shared`` this is SimCLR's 2(B - 1) negatives with gradient, gathered over
-    all processes; with a momentum target there is none.
+    Gradient flows into them if the target allows it: the target ``shared`` gives
+    SimCLR's 2(B - 1) negatives with gradient, gathered over all processes; a
+    momentum target gives no gradient.
     """
 
     @attrs.frozen
     class Settings:
-        """Which keys count."""
+        """The keys that are used."""
 
         views: str = setting(
             "all",
-            "all: keys of every view (SimCLR); key: of the compared key's view only (MoCo v3)",
+            "all: keys of every view (SimCLR); key: only those of the compared key's view "
+            "(MoCo v3)",
             one_of("all", "key"),
         )
 
@@ -37,7 +38,7 @@ class InBatch(nn.Module):
 
     @hookimpl
     def draw_negatives(self, targets: Targets) -> Negatives:
-        """Return the batch's keys (K, d) and whose they are; a loss leaves out the query's own."""
+        """Return the batch's keys (K, d) with identities; a loss leaves out the query's own."""
         vectors = {slot: gather(rows) for slot, rows in targets.keys.items()}
         identities = {slot: gather(rows) for slot, rows in targets.identities.items()}
         if self.settings.views == "all":

@@ -1,4 +1,4 @@
-"""InfoNCE: which of the candidates is the true one."""
+"""InfoNCE: recognise the positive among all candidates."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from coview.settings import gt, one_of, setting
 class InfoNCE(nn.Module):
     """Cross-entropy of the positive among all candidates (van den Oord et al. 2018, equation 4).
 
-    The positive is compared beside every negative that is not the query's own:
-    with in-batch negatives of all views this is SimCLR's NT-Xent, with a queue
-    MoCo's loss. CPC compares by dot product at temperature 1
-    (``cosine = false, temperature = 1``); what came after compares by cosine,
-    and so do the defaults here.
+    The candidates are the positive and every negative that is not of the query's
+    own image: with in-batch negatives of all views this is SimCLR's NT-Xent, with a
+    queue it is MoCo's loss. CPC compares by dot product at temperature 1
+    (``cosine = false, temperature = 1``); later methods compare by cosine, which is
+    the default here.
     """
 
-    needs = {"negatives": "the positive is told from them"}
+    needs = {"negatives": "it compares the positive with them"}
 
     @attrs.frozen
     class Settings:
-        """Temperature and form."""
+        """Temperature and form of the loss."""
 
-        temperature: float | Schedule = setting(0.1, "what similarities are divided by", gt(0))
+        temperature: float | Schedule = setting(0.1, "divisor of the similarities", gt(0))
         cosine: bool = setting(True, "compare by cosine instead of dot product")
-        reduction: str = setting("mean", "over pairs of views", one_of("mean", "sum"))
+        reduction: str = setting("mean", "reduction over pairs of views", one_of("mean", "sum"))
         scale: str = setting(
             "none",
-            "what the loss is multiplied by: none, or 2-temperature: twice the temperature, so "
-            "that gradients keep their size when the temperature changes (MoCo v3)",
+            "factor of the loss: none, or 2-temperature: twice the temperature, so that gradients "
+            "keep their size when the temperature changes (MoCo v3)",
             one_of("none", "2-temperature"),
         )
 
@@ -49,7 +49,7 @@ class InfoNCE(nn.Module):
     def compute_loss(
         self, encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], step: Step
     ) -> Tensor:
-        """Return the mean over queries; gradient reaches queries and whatever else has it."""
+        """Return the mean over queries; gradient reaches everything that requires it."""
         temperature = step.read(self.settings.temperature)
         loss = softmax_loss(
             encoded,

@@ -1,4 +1,4 @@
-"""Networks without batch normalisation, which would let patches of an image tell each other."""
+"""Removing batch normalisation, whose statistics would reveal patches of the same image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def normalized(network: nn.Module, kind: str) -> nn.Module:
     """Replace every 2-D batch norm of a network.
 
     Args:
-        network: changed in place; an activation that is part of a norm stays.
-        kind: ``"none"``: nothing in its place; ``"layer"``: one mean and
-            deviation for all channels and positions of a patch, scale and shift
-            for each channel; ``"batch"``: leave them.
+        network: changed in place; activations that are part of a norm are kept.
+        kind: ``"none"``: remove the norms; ``"layer"``: use one mean and deviation
+            for all channels and positions of a patch, with scale and shift for each
+            channel; ``"batch"``: leave the norms unchanged.
 
     Returns:
         The network.

@@ -22,14 +22,14 @@ from coview_cpc.augmentation import PatchAugmentation, draw, window
 class PatchViews(nn.Module):
     """A grid of overlapping patches, each a view (van den Oord et al. 2018, section 3.3).
 
-    The image is cropped at a random place and flipped, turned grey, cut into
-    patches, and each patch moved by a few pixels: a random part of it is kept
-    and padded back. View number r x columns + c is the patch in row r and
-    column c. The positives, as views, are each patch and those below it in its
-    column; which of them are compared is the encoder's to say.
+    The image is cropped at a random place, flipped, turned grey and cut into
+    patches, and each patch is moved by a few pixels: a random part of it is kept
+    and padded back to size. View number r x columns + c is the patch in row r and
+    column c. The pairs of views are each patch and those below it in its column;
+    the encoder decides which of them are compared.
 
-    A quarter of the image and half a patch of stride (the defaults) give the
-    paper's 7 x 7 patches at any size that 8 divides.
+    The defaults, patches of a quarter of the image with a stride of half a patch,
+    give the paper's 7 x 7 patches at any size that is a multiple of 8.
     """
 
     @attrs.frozen
@@ -37,20 +37,22 @@ class PatchViews(nn.Module):
         """The paper's values."""
 
         size: int | None = setting(
-            None, "pixels a side of the part of the image that is cut; none: all of it", gt(0)
+            None, "size in pixels of the part of the image to cut up; none: all of it", gt(0)
         )
         padding: int = setting(
-            0, "pixels of the mean around the image before the random crop", ge(0)
+            0, "pixels of padding (with the mean) around the image before the random crop", ge(0)
         )
         flip_p: float = setting(0.5, "probability of a horizontal flip", between(0, 1))
-        grey: bool = setting(True, "turn the image grey: views have one channel")
+        grey: bool = setting(True, "turn the image grey, so that views have one channel")
         patch: int | None = setting(
-            None, "pixels a side of a patch; none: a quarter of the size", gt(1)
+            None, "patch size in pixels; none: a quarter of views.size", gt(1)
         )
         stride: int | None = setting(
             None, "pixels from one patch to the next; none: half a patch", gt(0)
         )
-        normalize: bool = setting(True, "subtract the data set's mean and divide by its deviation")
+        normalize: bool = setting(
+            True, "subtract the data set's mean and divide by its standard deviation"
+        )
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ class PatchViews(nn.Module):
         self.layout = _layout(side, self.patch, channels)
         mean, std = plan.mean, plan.std
         if self.to_grey:
-            # The channels of photographs vary nearly together: their deviations add like means.
+            # The channels of photographs vary nearly together, so deviations add like means.
             mean, std = _luma(mean), _luma(std)
         self.normalize = Normalize(mean, std, settings.normalize)
         self.operations = settings.chain(channels, plan.notice)
@@ -76,19 +78,19 @@ class PatchViews(nn.Module):
         images = self._cropped(batch.images.float() / 255, step)
         patches = self.cut(self._grey(images))
         rows = patches.flatten(0, 1)
-        # Rows are images first, patches second, so a process's rows lie together.
+        # Rows are ordered by image, then by patch, so a process's rows lie together.
         seed = step.seed_for(f"{step.component}/patches")
         rows = self.normalize(self.settings.applied(self.operations, rows, seed))
         rows = self.settings.moved(rows, step)
         return self._views(rows.view_as(patches))
 
     def evaluation_views(self, images: Tensor) -> Views:
-        """Return the patches of the centre of images (B, C, H, W), normalised, none moved."""
+        """Return the patches of the centre of images (B, C, H, W), normalised but not moved."""
         centre = center_crop(unit_interval(images), [self.size, self.size])
         return self._views(self.cut(self.normalize(self._grey(centre))))
 
     def pictured(self, view: int, crop: Tensor) -> Tensor:
-        """Return a patch for people to look at: the standardisation undone."""
+        """Return a patch for people to look at, with the standardisation undone."""
         shift, scale = self.normalize.mean, self.normalize.std
         return crop * crop.new_tensor(scale).view(-1, 1, 1) + crop.new_tensor(shift).view(-1, 1, 1)
 
@@ -101,7 +103,7 @@ class PatchViews(nn.Module):
         return pieces.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
 
     def _cropped(self, images: Tensor, step: Step) -> Tensor:
-        """Crop each image at a place of its own, and flip some."""
+        """Crop each image at its own random place, and flip some."""
         rows, margin = len(images), self.settings.padding
         if margin:
             mean = sum(self.normalize.mean) / len(self.normalize.mean)
@@ -131,13 +133,13 @@ def _check(size: int, patch: int, padding: int, plan: Plan) -> None:
     if size > plan.image_size + 2 * padding:
         raise RequestError(
             f"views.size = {size} is more than the loader's {plan.image_size} pixels"
-            f"{f' and {padding} of padding a side' if padding else ''}: set data.size = {size} or "
-            "more, or leave views.size out."
+            f"{f' and {padding} of padding on each side' if padding else ''}: set data.size to "
+            f"{size} or more, or remove views.size."
         )
     if patch >= size:
         raise RequestError(
-            f"views.patch = {patch} leaves one patch of an image of {size} pixels: use less, a "
-            f"quarter ({max(2, size // 4)}) say."
+            f"views.patch = {patch} leaves only one patch of an image of {size} pixels: use less, "
+            f"for example a quarter ({max(2, size // 4)})."
         )
 
 

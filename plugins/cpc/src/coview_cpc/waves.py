@@ -20,16 +20,16 @@ from coview.data.splits import digest, hold_out, part
 from coview.errors import CoviewError, RequestError
 
 CLIP = 40960
-"""Samples of a recording that are kept where the recipe does not say: 2.56 s at 16 kHz."""
+"""Samples kept of a recording if the recipe does not say how many: 2.56 s at 16 kHz."""
 
 
 class Waves(Folder):
     """WAV files below a folder (PCM of 8 to 32 bits, any rate, channels averaged).
 
-    Folders are read as those of images are: ``train`` and ``test`` (or ``val``)
-    are splits, the folders one level down are classes. Every recording is
-    brought to ``data.size`` samples: the middle of a longer one, zeros around a
-    shorter one. Nothing is resampled; files of several rates are refused.
+    Folders are read like those of images: ``train`` and ``test`` (or ``val``) are
+    splits, and the folders one level below are classes. Every recording becomes
+    ``data.size`` samples long: a longer one is cut to its middle, a shorter one is
+    padded with zeros. Nothing is resampled; files of different rates are refused.
     """
 
     kind: ClassVar[str] = "wav"
@@ -38,11 +38,11 @@ class Waves(Folder):
     example_method: ClassVar[str] = "cpc-audio"
 
     def native_size(self) -> int:
-        """Return the samples of a clip."""
+        """Return the number of samples in a clip."""
         return CLIP
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Load, split and describe: (1, T) float in [-1, 1] each."""
+        """Load, split and describe the recordings, (1, T) float in [-1, 1] each."""
         listings = [self.train] if self.test is None else [self.train, self.test]
         classes = tuple(sorted({name for listing in listings for name in listing.classes or ()}))
         samples = settings.size or CLIP
@@ -82,14 +82,14 @@ class Waves(Folder):
         rates = {rate_of(self.root / name) for listing in listings for name in listing.names}
         if len(rates) > 1:
             raise RequestError(
-                f"The recordings below {self.root} have several rates ({sorted(rates)} Hz): "
-                "resample them to one, 16000 say."
+                f"The recordings below {self.root} have different rates ({sorted(rates)} Hz): "
+                "resample them to one rate, for example 16000."
             )
 
 
 @attrs.frozen(eq=False)
 class Clips(Dataset[Tensor]):
-    """Recordings, read when asked: one (1, samples) float tensor an index."""
+    """Recordings read on demand: one (1, samples) float tensor per index."""
 
     paths: tuple[str, ...]
     samples: int
@@ -108,7 +108,7 @@ class Clips(Dataset[Tensor]):
 
 
 def rate_of(path: Path) -> int:
-    """Return a recording's samples a second."""
+    """Return a recording's samples per second."""
     try:
         with wave.open(str(path)) as file:
             return int(file.getframerate())
@@ -119,10 +119,10 @@ def rate_of(path: Path) -> int:
 
 
 def read(path: str) -> Tensor:
-    """Return a recording, (T,) float32 in [-1, 1], its channels averaged.
+    """Return a recording, (T,) float32 in [-1, 1], with its channels averaged.
 
     Raises:
-        BadImageError: it cannot be read.
+        BadImageError: the recording cannot be read.
     """
     try:
         with wave.open(path) as file:
@@ -140,7 +140,7 @@ def _samples(data: bytes, width: int) -> np.ndarray[tuple[int], np.dtype[np.floa
     """Decode little-endian PCM; one byte is unsigned, more are signed."""
     if width == 1:
         return np.frombuffer(data, np.uint8).astype(np.float64) / 128 - 1
-    # Widened to four bytes by zeros below: three have no type of their own.
+    # Widened to four bytes by zeros below, as there is no type of three bytes.
     wide = np.zeros((len(data) // width, 4), np.uint8)
     wide[:, 4 - width :] = np.frombuffer(data, np.uint8).reshape(-1, width)
     return wide.view("<i4")[:, 0].astype(np.float64) / 2**31

@@ -10,7 +10,7 @@ from coview import Recipe, Use, cosine, linear
 __all__ = ["recipe"]
 
 recipe = Recipe(
-    summary="a student matches the centred, sharpened output of its moving average across crops",
+    summary="match the centred, sharpened output of a moving average of the network across crops",
     paper="arXiv:2104.14294",
     # Two large crops with a group each, since BYOL's two transforms differ.
     views=Use(
@@ -43,7 +43,7 @@ recipe = Recipe(
     epochs=300,
     batch_size=1024,
     evaluates="target",
-    # There on the features of a ViT-S's last four blocks; here on those of the last.
+    # The released code uses the features of a ViT-S's last four blocks; here it is the last one.
     probe=Use(
         "sgd", source="arXiv:2104.14294, released code", lr=0.001, epochs=100, batch_size=1024
     ),

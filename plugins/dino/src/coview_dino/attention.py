@@ -1,4 +1,4 @@
-"""Where a vision transformer looks."""
+"""Attention maps: where a vision transformer looks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coview.files import replacing
 from coview.weights.exported import ExportedBackbone
 
 CELL = 224
-"""Least pixels a side of a picture's cells."""
+"""Minimum pixels per side of the picture's cells."""
 
 
 @torch.no_grad()
@@ -28,11 +28,11 @@ def attention(network: nn.Module, images: Tensor) -> Tensor:
         images: (B, C, H, W), standardised; H and W multiples of the patch.
 
     Returns:
-        (B, heads, H / patch, W / patch): softmax attention to the patches; what
-        goes to the class token itself is left out, so a map sums to 1 at most.
+        (B, heads, H / patch, W / patch): softmax attention to the patches. Attention
+        to the class token itself is left out, so a map sums to at most 1.
 
     Raises:
-        RequestError: the network has no class token that attends.
+        RequestError: the network has no class token that attends to patches.
     """
     layer = _last_attention(network)
     seen: list[Tensor] = []
@@ -53,17 +53,17 @@ def attention(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def patch_of(network: nn.Module) -> int:
-    """Return pixels a side of the network's patch."""
+    """Return the size in pixels of the network's patch."""
     _last_attention(network)
     size: int = network.patch_embed.patch_size[0]  # type: ignore[union-attr, index, assignment]
     return size
 
 
 def mask(maps: Tensor, keep: float) -> Tensor:
-    """Return the fewest strongest tokens that hold a share ``keep`` of each map's mass.
+    """Select the fewest, strongest tokens that hold a share ``keep`` of each map's mass.
 
-    (..., tokens) to the same, bool. As in the released code a token stays where
-    the mass of all weaker ones, its own included, exceeds 1 - keep.
+    (..., tokens) -> (..., tokens) bool. As in the released code, a token is selected
+    if the mass of it and all weaker ones exceeds 1 - keep.
     """
     order = maps.argsort(dim=-1)
     ascending = maps.gather(-1, order)
@@ -74,26 +74,26 @@ def mask(maps: Tensor, keep: float) -> Tensor:
 def draw_attention(
     exported: ExportedBackbone, images: Tensor, path: Path, size: int | None, keep: float
 ) -> dict[str, Any]:
-    """Write a PNG: a row an image, then its map by each head, then the mean head's mask.
+    """Write a PNG with one row per image: the image, each head's map, the mean head's mask.
 
     Args:
-        exported: a backbone that has attention; put in evaluation mode.
+        exported: a backbone with attention; it is put in evaluation mode.
         images: (B, C, S, S) uint8.
-        path: where the PNG goes.
-        size: pixels a side that the network sees, cut down to whole patches;
-            none: all of the image.
-        keep: share of the attention that the mask holds.
+        path: path of the PNG.
+        size: pixels per side that the network sees, rounded down to whole patches;
+            None: the whole image.
+        keep: share of the attention inside the mask.
 
     Returns:
-        heads, patch, size, the mean entropy of the maps (in nats, over patches)
-        and the mean share of the image that the mask covers.
+        ``heads``, ``patch``, ``size``, ``entropy`` (mean entropy of the maps over
+        patches, in nats) and ``masked`` (mean share of the image inside the mask).
     """
     patch = patch_of(exported.backbone)
     side = min(size or images.shape[-1], images.shape[-1]) // patch * patch
     if side == 0:
         raise RequestError(
-            f"These images have {images.shape[-1]} pixels a side, and the network's patch has "
-            f"{patch}: give larger images (--image-size)."
+            f"The network's patches have {patch} pixels per side, but these images have only "
+            f"{images.shape[-1]}: use larger images (--image-size)."
         )
     shown = center_crop(images.float() / 255, [side, side])
     device = exported.mean.device
@@ -140,7 +140,7 @@ def _last_attention(network: nn.Module) -> Any:
     layer = getattr(blocks[-1], "attn", None) if isinstance(blocks, nn.Sequential) else None
     if not hasattr(layer, "qkv") or not getattr(network, "num_prefix_tokens", 0):
         raise RequestError(
-            f"This backbone, {type(network).__name__}, has no class token that attends to patches: "
-            "attention maps need a vision transformer (--backbone vit_small_patch16_224)."
+            f"The backbone {type(network).__name__} has no class token that attends to patches. "
+            "Attention maps need a vision transformer (--backbone vit_small_patch16_224)."
         )
     return layer

@@ -1,4 +1,4 @@
-"""``coview attention``: pictures of where a transformer looks."""
+"""``coview attention``: a picture of where a transformer looks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from coview.commands.options import device_option, json_option, print_json
 @click.command("attention")
 @click.argument("weights", metavar="RUN_OR_WEIGHTS", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="SOURCE[:PATH], or the path of a folder of images.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A PNG file.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
 @click.option("--images", default=4, show_default=True, type=click.IntRange(1, 64))
-@click.option("--image-size", type=click.IntRange(1), help="Pixels a side; default: the data's.")
+@click.option("--image-size", type=click.IntRange(1), help="Pixels per side; default: the data's.")
 @click.option(
     "--keep",
     default=0.6,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True),
-    help="Share of the attention that the mask holds.",
+    help="Share of the attention inside the mask.",
 )
 @device_option
 @json_option
@@ -34,7 +34,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Draw the last block's attention by head, and the mask it makes, for a few images."""
+    """Draw the last block's attention maps, one per head, and their mask, for a few images."""
     import torch
 
     from coview.data.base import DataSettings
@@ -45,7 +45,7 @@ def command(
     from coview_dino.attention import draw_attention
 
     exported = load_backbone(weights).to(pick_device(device))
-    settings = DataSettings(size=image_size, channels=exported.meta["channels"])
+    settings = DataSettings(size=image_size, channels=exported.card.channels)
     loaded = open_source(data).load(settings, 0)
     count = min(images, len(loaded.train))
     chosen = next(read_batches(loaded.train, [torch.arange(count)]))
@@ -54,5 +54,5 @@ def command(
         print_json({"out": str(out), "images": count, **facts})
     else:
         click.echo(
-            f"The attention of {facts['heads']} heads and a mask of each in {out}, images: {count}"
+            f"Attention maps of {facts['heads']} heads and the mask, for {count} images: {out}"
         )

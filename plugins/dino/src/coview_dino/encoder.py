@@ -1,30 +1,25 @@
-"""A backbone and DINO's head, with what DINO does to its gradients."""
+"""A backbone with DINO's head and DINO's treatment of gradients."""
 
 from __future__ import annotations
 
 import attrs
 import torch
-from timm.layers.drop import DropPath
 
-from coview.distributed import rank
 from coview.hookspecs import hookimpl
 from coview.nn.encoder import Encoder, EncoderSettings, norm_views
 from coview.plan import Plan
-from coview.records import Batch, Encoded, Step, Views
+from coview.records import Step
 from coview.settings import ge, gt, one_of, setting
 from coview_dino.head import DINOHead
 
 
 class DINOEncoder(Encoder):
-    """Projections and queries are the head's K logits (Caron et al. 2021, section 3.1).
+    """An encoder whose queries are the head's K logits (Caron et al. 2021, section 3.1).
 
-    There is no predictor, so a momentum target is a copy of all of it, last
-    layer included. Before the optimiser's step every gradient tensor is clipped
-    to a length of its own, and the last layer takes none in the first epoch.
-    Views of one resolution pass the trunk together, and the head sees all.
-
-    Where the trunk drops residual branches, what is dropped is drawn for each
-    process apart: there n processes do not equal one.
+    There is no predictor, so a momentum target is a copy of the whole encoder,
+    including the last layer. Before the optimiser's step, every gradient tensor is
+    clipped by its own norm, and the last layer is not trained in the first epoch.
+    Views of one resolution pass through the trunk together, and the head sees all.
     """
 
     projector: DINOHead
@@ -33,18 +28,18 @@ class DINOEncoder(Encoder):
     class Settings(EncoderSettings):
         """The paper's values."""
 
-        dim: int = setting(65536, "outputs K", gt(1))
+        dim: int = setting(65536, "number of outputs K", gt(1))
         hidden: int = setting(2048, "width between layers", gt(0))
         bottleneck: int = setting(256, "width before the last layer", gt(0))
         layers: int = setting(3, "linear layers before the last one", ge(1))
         norm: str = setting("none", "normalisation between layers", one_of("none", "batch"))
         norm_last_layer: bool = setting(
-            True, "whether the last layer's rows keep length 1 (else it is learned: ViT-S)"
+            True, "keep the last layer's rows at length 1 instead of learning it (not for ViT-S)"
         )
         freeze_last_epochs: float = setting(
-            1.0, "first epochs in which the last layer stays as it is", ge(0)
+            1.0, "number of first epochs in which the last layer is not trained", ge(0)
         )
-        clip: float = setting(3.0, "longest gradient of one tensor; 0: no clipping", ge(0))
+        clip: float = setting(3.0, "largest gradient norm of one tensor; 0: no clipping", ge(0))
         norm_views: str = norm_views("joint")
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
@@ -60,23 +55,12 @@ class DINOEncoder(Encoder):
         )
         self.freeze_last_epochs = settings.freeze_last_epochs
         self.clip = settings.clip
-        self.drops = any(isinstance(m, DropPath) and m.drop_prob for m in self.trunk.modules())
-
-    @hookimpl
-    def encode(self, views: Views, batch: Batch, step: Step) -> Encoded:
-        """Encode the query views; what is dropped on the way depends on the step alone."""
-        if not self.drops:
-            return super().encode(views, batch)
-        devices = [step.device] if torch.device(step.device).type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(step.seed_for(f"{step.component}/{rank()}"))
-            return super().encode(views, batch)
 
     @hookimpl
     def gradients_ready(self, step: Step) -> None:
-        """Clip tensor by tensor, then take the last layer's gradient away while it is frozen.
+        """Clip each gradient tensor, then remove the last layer's gradient while it is frozen.
 
-        No gradient at all, and not a zero one: an optimiser would still decay it.
+        It is removed, not set to zero, as an optimiser would still decay the weights.
         """
         if self.clip:
             clip_each(self, self.clip)
@@ -86,7 +70,7 @@ class DINOEncoder(Encoder):
 
 
 def clip_each(module: torch.nn.Module, longest: float) -> None:
-    """Shorten every parameter's gradient to ``longest`` at most, each on its own, in place."""
+    """Clip each parameter's gradient to a norm of at most ``longest``, in place."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     if not gradients:
         return

@@ -10,7 +10,7 @@ from coview.losses.similarity import unit
 
 
 class UnitRows(nn.Module):
-    """A linear layer without bias whose rows have a length of their own (weight normalisation).
+    """A linear layer without bias, with a separate length for each row (weight normalisation).
 
     Attributes:
         weight: (outputs, inputs), the rows' directions; their length is divided out.
@@ -28,10 +28,10 @@ class UnitRows(nn.Module):
 
 
 class DINOHead(nn.Module):
-    """An MLP with GELU, unit length, then K logits (Caron et al. 2021, appendix C).
+    """An MLP with GELU, a unit-length bottleneck, then K logits (Caron et al. 2021, appendix C).
 
-    (N, inputs) -> (N, outputs). The MLP has no batch norm; its weights start
-    truncated normal with deviation 0.02, its biases at zero.
+    (N, inputs) -> (N, outputs). The paper's MLP has no batch norm. Its weights start
+    truncated normal with standard deviation 0.02, its biases at zero.
     """
 
     def __init__(
@@ -63,6 +63,6 @@ class DINOHead(nn.Module):
         self.last = UnitRows(bottleneck, outputs, fixed_length=fixed_length)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits; with fixed lengths they lie in [-1, 1]."""
+        """Return the logits; with fixed lengths they lie in [-1, 1]."""
         logits: Tensor = self.last(unit(self.mlp(features)))
         return logits

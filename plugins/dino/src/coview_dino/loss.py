@@ -1,4 +1,4 @@
-"""Self-distillation."""
+"""The self-distillation loss."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from coview.components import Guard
 from coview.distributed import mean_over_processes
 from coview.errors import RequestError
-from coview.guards import Guard
 from coview.hookspecs import hookimpl
 from coview.losses.assignments import log_assignments
 from coview.losses.similarity import reduced, soft_cross_entropies
@@ -23,8 +23,8 @@ class SelfDistillation(nn.Module):
 
     The teacher's logits are centred (their running mean is subtracted, which
     keeps one output from dominating) and sharpened (divided by a low
-    temperature, which keeps them from becoming uniform). The centre moves
-    after it was used, by the mean of the raw logits of all processes.
+    temperature, which keeps them from becoming uniform). After each use the centre
+    moves towards the mean of the raw logits of all processes.
 
     Attributes:
         centre: (K,), zero at the start.
@@ -39,26 +39,26 @@ class SelfDistillation(nn.Module):
         """The paper's values."""
 
         student_temperature: float | Schedule = setting(
-            0.1, "what the student's logits are divided by", gt(0)
+            0.1, "divisor of the student's logits", gt(0)
         )
         teacher_temperature: float | Schedule = setting(
-            0.04, "what the teacher's logits are divided by", gt(0)
+            0.04, "divisor of the teacher's logits", gt(0)
         )
         centre_momentum: float = setting(
-            0.9, "share of the centre that is kept at a step", between(0, 1)
+            0.9, "share of the centre that is kept at each step", between(0, 1)
         )
-        centring: bool = setting(True, "whether the centre is subtracted at all")
-        reduction: str = setting("mean", "over pairs of views", one_of("mean", "sum"))
+        centring: bool = setting(True, "subtract the centre from the teacher's logits")
+        reduction: str = setting("mean", "reduction over pairs of views", one_of("mean", "sum"))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         if plan.dim < 1:
-            raise RequestError("Self-distillation needs a plan with dim, the number of outputs.")
+            raise RequestError("Self-distillation needs a plan with dim (the number of outputs).")
         self.settings = settings
         self.register_buffer("centre", torch.zeros(plan.dim))
 
     def guards(self) -> list[Guard]:
-        """Return centring, which keeps one output from taking all, and sharpening."""
+        """Return the safeguards: centring (keeps one output from dominating) and sharpening."""
         warmest, coolest = self.settings.teacher_temperature, self.settings.student_temperature
         if isinstance(warmest, Schedule):
             warmest = max(warmest.start, warmest.end)
@@ -72,7 +72,7 @@ class SelfDistillation(nn.Module):
 
     @hookimpl
     def compute_loss(self, encoded: Encoded, targets: Targets, step: Step) -> Tensor:
-        """Return the loss; keys are constants, gradient reaches the queries."""
+        """Return the loss; the keys are constants, and gradient reaches the queries."""
         student = step.read(self.settings.student_temperature)
         teacher = step.read(self.settings.teacher_temperature)
         given = {slot: self._given(rows, teacher) for slot, rows in targets.keys.items()}
@@ -83,7 +83,7 @@ class SelfDistillation(nn.Module):
 
     @hookimpl
     def update_target(self, targets: Targets) -> None:
-        """Move the centre by the mean of the teacher's raw logits of all processes."""
+        """Move the centre towards the mean of the teacher's raw logits of all processes."""
         rows = torch.cat(list(targets.keys.values()))
         mean = mean_over_processes(rows.mean(dim=0)).to(self.centre.dtype)
         keep = self.settings.centre_momentum

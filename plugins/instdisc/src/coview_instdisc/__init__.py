@@ -1,4 +1,4 @@
-"""InstDisc: every image is a class of its own (Wu et al. 2018, arXiv:1805.01978).
+"""InstDisc: every image is its own class (Wu et al. 2018, arXiv:1805.01978).
 
 The defaults are the ImageNet recipe of the paper and its released code.
 """
@@ -8,7 +8,7 @@ from coview import Recipe, Use
 __all__ = ["recipe"]
 
 recipe = Recipe(
-    summary="every image a class of its own; a memory bank is the classifier",
+    summary="tell every image from all others, with a memory bank as the classifier",
     paper="arXiv:1805.01978",
     views=Use("instdisc"),
     encoder=Use("linear", dim=128),
@@ -20,9 +20,9 @@ recipe = Recipe(
     schedule=Use("steps", milestones=(120, 160), gamma=0.1),
     epochs=200,
     batch_size=256,
-    # Section 4.2: on each layer of the network, of which this is the last; C is not given.
+    # Section 4.2 evaluates each layer of the network; this is the last. It does not give C.
     probe=Use("svm", source="arXiv:1805.01978, section 4.2 (C is not given there)", cost=1.0),
-    # Section 4.3: divided by ten every 30 epochs. Batch size as in the training before it.
+    # Section 4.3: the rate is divided by ten every 30 epochs. Batch size as in pre-training.
     finetune=Use(
         "sgd",
         source="arXiv:1805.01978, section 4.3",
@@ -32,9 +32,9 @@ recipe = Recipe(
         factor=0.1,
     ),
     presets={
-        # The released CIFAR-10 settings. They flip no image and use the full
-        # softmax: with a constant Z the NCE form fails where a small set's rows
-        # are visited again every few steps.
+        # The released CIFAR-10 settings, without flips and with the full softmax:
+        # with a constant Z, NCE fails on a small data set, whose rows are visited
+        # again every few steps.
         "small": {
             "backbone": Use("resnet18", stem="3x3"),
             "views": {"order": ("crop", "jitter", "grey")},

@@ -1,4 +1,4 @@
-"""The memory bank: a row for every training image, target and source of negatives."""
+"""The memory bank: one row per training image, used as target and as negatives."""
 
 from __future__ import annotations
 
@@ -20,35 +20,33 @@ from coview_instdisc.shares import Share, fresh, moved
 
 
 class MemoryBank(nn.Module):
-    """One embedding an image, moved when the image is visited (Wu et al. 2018, section 3.2).
+    """One embedding per image, updated when the image is visited (Wu et al. 2018, section 3.2).
 
-    As target it gives an image's own row, as it was before this step. As
-    source of negatives it gives ``draws`` uniform draws with replacement for
-    every query (the paper's noise; a draw may hit the positive, as in the
-    released code), or, with ``draws = 0``, every other row (the full softmax).
-    With ``shared`` one set of draws serves all queries of the global batch: one
-    matrix product instead of a row of the bank fetched for each query and draw.
-    That is another estimator: unbiased too, but what the draws happen to be
-    moves all queries the same way, so its noise does not average out over the
-    batch as that of the paper's does.
+    As target it gives an image's own row, as it was before this step. As negatives
+    it gives ``draws`` uniform draws with replacement for every query (the paper's
+    noise; a draw may hit the positive, as in the released code) or, with
+    ``draws = 0``, every other row (the full softmax). With ``shared``, one set of
+    draws serves all queries of the global batch: one matrix product, instead of
+    fetching a row of the bank for each query and draw. This estimator differs from
+    the paper's: it is unbiased too, but a draw affects all queries alike, so its
+    noise does not average out over the batch.
 
-    With ``per_view`` there is a bank for each view (CMC): a key is the image's
-    row in the bank of the key's view, its negatives are rows of that bank, the
-    same ones for every view, and a view's bank takes in that view's features.
+    With ``per_view`` there is a bank for each view (CMC): a key is the image's row
+    in the bank of the key's view, its negatives are rows of that bank (the same
+    ones for every view), and each bank takes in the features of its view.
 
-    A bank that is larger than ``shard_above`` is shared out: each process keeps a
-    block of its rows (:mod:`coview_instdisc.shares`), with the same results. A
-    step then sends, beside the features, every row that is asked for over the
-    network: (draws + key views) x d numbers an image of the global batch. A
-    checkpoint gathers all rows on the first process's host, and fits any number
-    of processes.
+    A bank larger than ``shard_above`` is divided: each process keeps a block of its
+    rows (:mod:`coview_instdisc.shares`), with the same results. A step then sends
+    every requested row over the network, beside the features: (draws + key views)
+    x d numbers per image of the global batch. A checkpoint gathers all rows on the
+    first process's host, and can be loaded by any number of processes.
 
     Attributes:
         rows: (n, d), with ``per_view`` (views, n, d). They start uniform in
             (-s, s), s = 1 / sqrt(d / 3), so that their expected squared length is 1
-            (released code); a visited row has unit length. If shared out, this
+            (released code); a visited row has unit length. In a divided bank, this
             process's block and a row of zeros.
-        share: which rows those are, if shared out.
+        share: this process's share of a divided bank, else None.
         own_buffers: names of buffers that differ between processes, which
             DistributedDataParallel must leave alone.
     """
@@ -63,18 +61,18 @@ class MemoryBank(nn.Module):
         momentum: float = setting(
             0.5, "share of the old row that is kept when its image is visited", between(0, 1)
         )
-        draws: int = setting(4096, "negatives drawn for a query; 0: every other row", ge(0))
+        draws: int = setting(4096, "negatives drawn per query; 0: every other row", ge(0))
         shared: bool = setting(
             False,
-            "one set of draws for all queries: cheaper, but not the paper's estimator",
+            "use one set of draws for all queries: cheaper, but not the paper's estimator",
         )
-        per_view: bool = setting(False, "a bank for each view instead of one for all")
+        per_view: bool = setting(False, "keep a bank for each view instead of one for all")
         shard: str = setting(
             "auto",
-            "whether processes share the rows out: never, always, or auto, beyond shard_above",
+            "divide the rows among processes: never, always, or auto (if above shard_above)",
             one_of("auto", "never", "always"),
         )
-        shard_above: float = setting(4096.0, "MiB of rows that one process keeps at most", ge(0))
+        shard_above: float = setting(4096.0, "largest bank in MiB that is not divided", ge(0))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -89,7 +87,7 @@ class MemoryBank(nn.Module):
         self.images = plan.dataset_size
 
     def bank(self, view: int) -> Tensor:
-        """Return the rows (n, d) that hold a view's features, not copied."""
+        """Return the rows (n, d) of a view's features, without copying them."""
         return self.rows[self.views.index(view)] if self.settings.per_view else self.rows
 
     @hookimpl
@@ -100,7 +98,7 @@ class MemoryBank(nn.Module):
 
     @hookimpl
     def draw_negatives(self, targets: Targets, batch: Batch, step: Step) -> Negatives:
-        """Return (B, draws, d), a set for each query, or (draws, d), shared, or all rows (n, d)."""
+        """Return a set per query (B, draws, d), or a shared one (draws, d), or all rows (n, d)."""
         if self.settings.draws == 0:
             everyone = torch.arange(self.rows.shape[-2], device=self.rows.device)
             return Negatives(
@@ -114,7 +112,7 @@ class MemoryBank(nn.Module):
     def update_target(self, encoded: Encoded, batch: Batch) -> None:
         """Move the visited rows: row <- unit(momentum row + (1 - momentum) feature).
 
-        With several query views and one bank the feature is their mean direction.
+        With several query views and one bank, the feature is their mean direction.
         """
         indices = gather(batch.indices)
         directions = {view: unit(rows) for view, rows in encoded.projections.items()}
@@ -133,7 +131,7 @@ class MemoryBank(nn.Module):
             self.share.move(rows, indices, features, keep)
 
     def _by_view(self, views: Iterable[int], numbers: Tensor) -> dict[int, Tensor]:
-        """Return each view's rows at these numbers; taken once where all share a bank."""
+        """Return each view's rows at these numbers; read only once if all views share a bank."""
         if not self.settings.per_view:
             return dict.fromkeys(views, self._read(self.rows, numbers))
         return {view: self._read(self.bank(view), numbers) for view in views}
@@ -141,11 +139,11 @@ class MemoryBank(nn.Module):
     def _read(self, rows: Tensor, numbers: Tensor) -> Tensor:
         if self.share is not None:
             return self.share.read(rows, numbers)
-        # Whole rows by index_select: half the time of indexing.
+        # For whole rows, index_select takes half the time of indexing.
         return rows.index_select(0, numbers.flatten()).view(*numbers.shape, -1)
 
     def _draw(self, queries: int, step: Step) -> Tensor:
-        """Draw for the global batch, take this process's part: (B, draws) row numbers.
+        """Draw row numbers for the global batch; return this process's, (B, draws).
 
         Shared draws, (draws,), are the same on every process.
         """
@@ -175,7 +173,7 @@ class MemoryBank(nn.Module):
 
 
 def _share(settings: MemoryBank.Settings, plan: Plan, banks: int) -> Share | None:
-    """Return this process's share, or None where each process keeps all rows."""
+    """Return this process's share, or None if each process keeps all rows."""
     if world_size() == 1 or settings.shard == "never":
         return None
     size = banks * plan.dataset_size * plan.dim * 4 / 2**20
@@ -183,8 +181,9 @@ def _share(settings: MemoryBank.Settings, plan: Plan, banks: int) -> Share | Non
         return None
     if settings.draws == 0:
         raise RequestError(
-            f"A memory bank of {size:.0f} MiB in shares cannot give every row as a negative: set "
-            "target.draws to how many are drawn, or target.shard = never to keep it whole."
+            f"A memory bank of {size:.0f} MiB that is divided among processes cannot use every "
+            "row as a negative: set target.draws to a number of draws, or target.shard = never "
+            "to keep the bank whole."
         )
     return Share(plan.dataset_size)
 
@@ -194,8 +193,8 @@ def _views_with_banks(plan: Plan) -> tuple[int, ...]:
         raise RequestError("A memory bank for each view needs a plan with the views' layout.")
     if not set(plan.layout.keys) <= set(plan.layout.queries):
         raise RequestError(
-            "target 'memory-bank' with per_view = true fills the bank of each key view with what "
-            f"the online network makes of it, but the views encode only "
-            f"{list(plan.layout.queries)} as queries and have {list(plan.layout.keys)} as keys."
+            "target 'memory-bank' with per_view = true fills the bank of each key view with the "
+            f"online network's features, so every key view must also be a query; but the queries "
+            f"are views {list(plan.layout.queries)} and the keys {list(plan.layout.keys)}."
         )
     return plan.layout.keys

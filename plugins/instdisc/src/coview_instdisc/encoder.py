@@ -11,14 +11,14 @@ from coview.settings import gt, setting
 
 
 class LinearEncoder(Encoder):
-    """Backbone, then one linear layer with bias (Wu et al. 2018, section 3; MoCo v1's too).
+    """A backbone, then one linear layer with bias (Wu et al. 2018, section 3; MoCo v1's too).
 
-    The paper's unit length is taken by whatever compares: losses and the bank.
+    The paper's scaling to unit length is left to the losses and the bank.
     """
 
     @attrs.frozen
     class Settings(EncoderSettings):
-        """The paper's width."""
+        """The paper's value."""
 
         dim: int = setting(128, "width of the embedding", gt(0))
 

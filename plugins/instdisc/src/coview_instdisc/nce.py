@@ -25,12 +25,12 @@ class NCE(nn.Module):
 
     With similarity s, n training images and noise density 1/n, the posterior
     that a candidate is data is h = sigmoid(s / temperature - log Z - log(m / n)),
-    and the loss -log h(positive) - sum over the noise of log(1 - h), the mean
+    and the loss is -log h(positive) - sum over the noise of log(1 - h), averaged
     over queries. Written with softplus it needs no epsilon (the released code
     adds 1e-7 to a denominator).
 
-    Z is estimated from the first batch, positives included, times n, and kept:
-    one for each positive pair of views.
+    Z is n times the mean of exp(s / temperature) over the first batch, positives
+    included, and then kept: one Z for each positive pair of views.
 
     The paper's proximal regularisation is left out, as in the released code.
 
@@ -45,13 +45,15 @@ class NCE(nn.Module):
     class Settings:
         """The paper's values."""
 
-        temperature: float | Schedule = setting(0.07, "what similarities are divided by", gt(0))
-        reduction: str = setting("sum", "over pairs of views", one_of("sum", "mean"))
+        temperature: float | Schedule = setting(0.07, "divisor of the similarities", gt(0))
+        reduction: str = setting("sum", "reduction over pairs of views", one_of("sum", "mean"))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         if plan.dataset_size < 1:
-            raise RequestError("NCE needs a plan with dataset_size: its noise density is 1 / n.")
+            raise RequestError(
+                "NCE needs a plan with dataset_size n, because its noise density is 1 / n."
+            )
         self.settings = settings
         self.images = plan.dataset_size
         pairs = len(plan.layout.pairs) if plan.layout else 1
@@ -61,7 +63,7 @@ class NCE(nn.Module):
     def compute_loss(
         self, encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], step: Step
     ) -> Tensor:
-        """Return the mean over queries; gradient reaches the queries, never Z."""
+        """Return the mean over queries; gradient reaches the queries, but not Z."""
         temperature = step.read(self.settings.temperature)
         pairs = candidates(encoded, targets, negatives, cosine=True)
         terms = [
@@ -73,24 +75,24 @@ class NCE(nn.Module):
     def _pair(self, number: int, positive: Tensor, noise: Tensor) -> Tensor:
         log_z = self._log_normalizer(number, positive, noise)
         shift = log_z + math.log(noise.shape[-1] / self.images)
-        # softplus(-inf) is 0: a candidate that is masked out costs nothing.
+        # softplus(-inf) is 0, so a masked candidate adds nothing.
         return (softplus(shift - positive) + softplus(noise - shift).sum(dim=-1)).mean()
 
     @torch.no_grad()
     def _log_normalizer(self, number: int, positive: Tensor, noise: Tensor) -> Tensor:
-        """Return log Z, estimated on the first call and constant ever after."""
+        """Return log Z, estimated on the first call and constant afterwards."""
         total = positive.double().exp().sum() + _sum_of_exponentials(noise)
         count = positive.numel() + noise.numel()
         estimate = mean_over_processes(total / count) * self.images
         known = self.normalizer[number]
-        # torch.where instead of a branch: no synchronisation with the device.
+        # torch.where instead of a branch, to avoid a synchronisation with the device.
         self.normalizer[number] = torch.where(known > 0, known, estimate)
         return self.normalizer[number].log().to(positive.dtype)
 
 
 def _sum_of_exponentials(logits: Tensor) -> Tensor:
-    """Return the sum of exp over (N, K) in float64, the rest in the logits' own precision."""
-    lowest = torch.finfo(logits.dtype).min  # a finite largest, even where all are -inf
+    """Return the sum of exp over (N, K): over rows in float64, within rows in the logits' type."""
+    lowest = torch.finfo(logits.dtype).min  # keeps the largest finite, even if all are -inf
     largest = logits.amax(dim=-1, keepdim=True).clamp_min(lowest)
     rows = (logits - largest).exp_().sum(dim=-1, keepdim=True)
     return (rows.double() * largest.double().exp()).sum()

@@ -1,4 +1,4 @@
-"""A memory bank in shares: each process keeps a block of the rows, all can read any."""
+"""A memory bank divided among processes: each keeps a block of rows, and all can read any row."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from coview.distributed import gather, is_first, rank, world_size
 from coview.losses.similarity import unit
 
 BLOCK = 1 << 20
-"""Rows that are drawn at once when a bank starts; a bank of more is drawn block by block."""
+"""Rows drawn at a time when a bank starts; a larger bank is drawn block by block."""
 
 PIECE = 1 << 16
-"""Rows that travel at once when a checkpoint gathers them."""
+"""Rows sent at a time when a checkpoint gathers them."""
 
 # torch 2.14 renamed it, and warns.
 _reduce_scatter: Callable[..., Any] = (
@@ -27,16 +27,16 @@ _reduce_scatter: Callable[..., Any] = (
 
 @attrs.frozen
 class Share:
-    """Which rows are this process's: a block of them, the last one perhaps shorter.
+    """The rows that this process owns: a block of the bank; the last block may be shorter.
 
-    A share has one row more than its block, which is zero: what is another's is
-    read from it and written to it, so that shapes never depend on who owns what,
-    and nothing waits for the device.
+    A share has one extra row, of zeros, beside its block. Rows of other processes
+    are read from it and written to it, so that shapes do not depend on ownership and
+    nothing waits for the device.
 
     Attributes:
-        rows: of the whole bank.
-        rank: this process's number.
-        processes: how many share it.
+        rows: number of rows of the whole bank.
+        rank: number of this process.
+        processes: number of processes.
     """
 
     rows: int
@@ -45,20 +45,20 @@ class Share:
 
     @property
     def block(self) -> int:
-        """Rows of a share, without the one more."""
+        """Number of rows of a share, without the extra row."""
         return -(-self.rows // self.processes)
 
     def range(self, owner: int) -> tuple[int, int]:
-        """Return the first row of an owner, and the one after its last."""
+        """Return the first row that ``owner`` has, and the one after its last."""
         first = min(owner * self.block, self.rows)
         return first, min(first + self.block, self.rows)
 
     def read(self, share: Tensor, numbers: Tensor) -> Tensor:
-        """Return any rows of the whole: numbers (...) int64 -> (..., d).
+        """Return any rows of the whole bank: numbers (...) int64 -> (..., d).
 
-        Every process asks for equally many. All ask at once: each fills in the rows
-        that it owns, and the sum over processes, scattered, is what each asked for.
-        Exact, since all other summands are zero.
+        All processes call this together and ask for the same number of rows. Each
+        fills in the rows that it owns, and the sum over processes is scattered to
+        those that asked. It is exact, since all other summands are zero.
         """
         asked = gather(numbers.flatten())
         filled = share[self._place(asked)]
@@ -67,15 +67,16 @@ class Share:
         return answer.view(*numbers.shape, -1)
 
     def move(self, share: Tensor, numbers: Tensor, features: Tensor, keep: float) -> None:
-        """Move the rows of the global batch that are this process's, as :func:`moved` does."""
+        """Update, as :func:`moved` does, those rows of the global batch that this process owns."""
         places = self._place(numbers)
         share.index_copy_(0, places, moved(share[places], features, keep))
         share[-1].zero_()
 
     def whole(self, share: Tensor) -> Tensor:
-        """Gather (..., block + 1, d) from all; the first gets all rows, on the host.
+        """Return all rows, gathered from all shares, on the first process's host.
 
-        To be called on every process; each other one gets its own rows back.
+        Every process must call this with its share (..., block + 1, d); all but the
+        first get their own rows back.
         """
         own = self.range(self.rank)
         if not is_first():
@@ -98,7 +99,7 @@ class Share:
         return share
 
     def _place(self, numbers: Tensor) -> Tensor:
-        """Return where rows lie in this share; the last row where they are another's."""
+        """Return the positions of rows in this share; the extra row for those of others."""
         local = numbers - self.rank * self.block
         return torch.where((local >= 0) & (local < self.block), local, self.block)
 
@@ -120,9 +121,10 @@ def moved(rows: Tensor, features: Tensor, keep: float) -> Tensor:
 def fresh(banks: int | None, rows: int, dim: int, share: Share | None) -> Tensor:
     """Return uniform rows in (-s, s), s = 1 / sqrt(d / 3): (rows, d), or (banks, rows, d).
 
-    With a share it is this process's. Any number of processes start with the same
-    rows: up to 2^20 they are drawn whole from torch's generator; of more, each block
-    has a generator of its own, so that nobody draws the others'.
+    With a share, only this process's rows are returned. The rows do not depend on
+    the number of processes: up to 2^20 are drawn at once from torch's generator; if
+    there are more, each block has its own generator, so that no process draws the
+    blocks of others.
     """
     bound = (3 / dim) ** 0.5
     leading = () if banks is None else (banks,)

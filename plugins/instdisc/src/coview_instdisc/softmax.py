@@ -1,4 +1,4 @@
-"""The non-parametric softmax itself."""
+"""The non-parametric softmax."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from coview.settings import gt, one_of, setting
 class NonParametricSoftmax(nn.Module):
     """Classify an image among all rows of the bank (Wu et al. 2018, equation 2).
 
-    With a memory bank that gives every row (``draws = 0``) this is the exact
-    softmax over the n images, the form used on CIFAR; with fewer draws it is
-    the softmax over those and the positive.
+    With a memory bank that gives every row (``draws = 0``) this is the exact softmax
+    over the n images, which the authors use on CIFAR; with draws it is the softmax
+    over those and the positive.
     """
 
     needs = {"negatives": "its softmax runs over the other images' rows"}
@@ -29,8 +29,8 @@ class NonParametricSoftmax(nn.Module):
     class Settings:
         """The paper's values."""
 
-        temperature: float | Schedule = setting(0.07, "what similarities are divided by", gt(0))
-        reduction: str = setting("mean", "over pairs of views", one_of("sum", "mean"))
+        temperature: float | Schedule = setting(0.07, "divisor of the similarities", gt(0))
+        reduction: str = setting("mean", "reduction over pairs of views", one_of("sum", "mean"))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class NonParametricSoftmax(nn.Module):
     def compute_loss(
         self, encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], step: Step
     ) -> Tensor:
-        """Return -log P(i | query), the mean over queries; gradient reaches the queries."""
+        """Return -log P(i | query), averaged over queries; gradient reaches the queries."""
         temperature = step.read(self.settings.temperature)
         return softmax_loss(
             encoded,

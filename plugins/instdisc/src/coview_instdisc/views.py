@@ -1,4 +1,4 @@
-"""Weak random crops: one an image for InstDisc, two for MoCo."""
+"""Weakly augmented random crops: one per image for InstDisc, two for MoCo."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from coview.views import Augmentation, CropViews
 
 
 class InstanceViews(CropViews):
-    """InstDisc's augmentation (released code of Wu et al. 2018; MoCo v1 takes it over).
+    """InstDisc's augmentation (released code of Wu et al. 2018; also MoCo v1's).
 
-    Crop of 20 to 100 % of the area, grey-scale with probability 0.2, colour
-    jitter always, horizontal flip.
+    A crop of 20 to 100 % of the area, grey-scale with probability 0.2, colour
+    jitter on every image, and a horizontal flip.
     """
 
     @attrs.frozen
     class Settings(Augmentation):
         """InstDisc's values; see :class:`coview.views.Augmentation`."""
 
-        count: int = setting(1, "views an image", ge(1))
+        count: int = setting(1, "views per image", ge(1))
         symmetric: bool = setting(
-            False, "every view is query and key; else the first is the query, the others keys"
+            False, "use every view as query and key; else the first as query, the others as keys"
         )
         crop_scale: tuple[float, float] = setting(
-            (0.2, 1.0), "share of the image's area that a crop covers, from and to"
+            (0.2, 1.0), "least and greatest share of the image's area in a crop"
         )
         jitter: tuple[float, float, float, float] = setting(
             (0.4, 0.4, 0.4, 0.4), "strength of brightness, contrast, saturation, hue"
@@ -33,7 +33,7 @@ class InstanceViews(CropViews):
         jitter_p: float = setting(1.0, "probability of colour jitter", between(0, 1))
         blur_p: float = setting(0.0, "probability of Gaussian blur", between(0, 1))
         order: tuple[str, ...] = setting(
-            ("crop", "grey", "jitter", "flip"), "the order of the operations"
+            ("crop", "grey", "jitter", "flip"), "order of the operations"
         )
 
     def __init__(self, settings: Settings, plan: Plan) -> None:

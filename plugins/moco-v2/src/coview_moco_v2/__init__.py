@@ -1,4 +1,4 @@
-"""MoCo v2 (Chen et al. 2020, arXiv:2003.04297): a recipe, and nothing else."""
+"""MoCo v2 (Chen et al. 2020, arXiv:2003.04297): only a recipe."""
 
 from coview import Recipe, Use, cosine
 
@@ -16,8 +16,8 @@ recipe = Recipe(
         normalize=True,
         order=("crop", "jitter", "grey", "blur", "flip"),
     ),
-    # Two layers with biases and without batch normalisation; each device of
-    # eight normalises the backbone's activations on its own.
+    # Two layers with biases and without batch normalisation; each of eight devices
+    # normalises the backbone's activations separately.
     encoder=Use(
         "projection",
         dim=128,

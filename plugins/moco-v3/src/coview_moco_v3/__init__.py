@@ -1,6 +1,6 @@
 """MoCo v3 (Chen, Xie & He 2021, arXiv:2104.02057).
 
-The defaults are the ViT-S recipe of the paper and its released code; preset
+The defaults are the ViT-S recipe of the paper and its released code; the preset
 ``resnet`` is that code's ResNet-50 for 300 epochs.
 """
 
@@ -9,7 +9,7 @@ from coview import Recipe, Use, cosine
 __all__ = ["recipe"]
 
 recipe = Recipe(
-    summary="a momentum encoder, a predictor and in-batch negatives train vision transformers",
+    summary="train vision transformers with a momentum encoder, a predictor and in-batch negatives",
     paper="arXiv:2104.02057",
     views=Use(
         "byol",
@@ -35,8 +35,8 @@ recipe = Recipe(
     schedule=Use("cosine", warmup_epochs=40, warmup_count="steps"),
     epochs=300,
     batch_size=4096,
-    # The released code's rate for vision transformers, and below for ResNets; the paper has
-    # batches of 4096 and a rate that is searched for.
+    # The released code's rate for vision transformers, and below for ResNets; the paper uses
+    # batches of 4096 and searches for the rate.
     probe=Use("sgd", source="arXiv:2104.02057, released code", lr=3.0, epochs=90, batch_size=1024),
     presets={
         "resnet": {

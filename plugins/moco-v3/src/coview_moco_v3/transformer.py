@@ -1,8 +1,8 @@
 """Vision transformers as MoCo v3 trains them.
 
-Chen, Xie & He 2021: fixed two-dimensional sine-cosine positions (section 5),
-a patch projection that stays at its random start (section 4.2), Xavier uniform
-weights. The small model has 12 heads where others of its size have 6.
+Chen, Xie & He 2021: fixed two-dimensional sine-cosine positions (section 5), a
+random patch projection that is not trained (section 4.2), and Xavier uniform
+weights. The small model has 12 heads, where others of its size have 6.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ HEADS = 12
 
 
 def vit_small(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """ViT-S/16: width 384, 12 blocks of 12 heads; (B, C, H, W) -> (B, 384)."""
+    """Return ViT-S/16: width 384, 12 blocks of 12 heads; (B, C, H, W) -> (B, 384)."""
     return _build(384, BLOCKS, channels, image_size, settings)
 
 
 def vit_base(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """ViT-B/16: width 768, 12 blocks of 12 heads; (B, C, H, W) -> (B, 768)."""
+    """Return ViT-B/16: width 768, 12 blocks of 12 heads; (B, C, H, W) -> (B, 768)."""
     return _build(768, BLOCKS, channels, image_size, settings)
 
 
 def vit_tiny(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """Four blocks of 12 heads and width 192, for small images; no paper's network."""
+    """Return four blocks of 12 heads and width 192, for small images; not in any paper."""
     return _build(192, 4, channels, image_size, settings)
 
 
@@ -43,8 +43,8 @@ def _build(
     patch = settings.patch or PATCH
     if image_size % patch:
         raise RequestError(
-            f"A vision transformer cuts images into whole patches; {image_size} pixels are not a "
-            f"multiple of its patch of {patch}: set backbone.patch, or views of another size."
+            f"A vision transformer cuts images into whole patches, but {image_size} pixels are not "
+            f"a multiple of its patch size, {patch}: set backbone.patch, or change views.size."
         )
     network = VisionTransformer(
         img_size=image_size,
@@ -87,13 +87,13 @@ def _initialise(network: VisionTransformer) -> None:
 def positions(rows: int, columns: int, width: int) -> Tensor:
     """Return fixed positions, (1, 1 + rows x columns, width); the first, [CLS], is zero.
 
-    A quarter of the width each: sine and cosine of the row, then of the column,
-    at frequencies 10000^(-j / (width / 4)). (The released code's row and column
-    are these, by the naming of its mesh; on square grids only the order of
-    channels depends on it.)
+    Sine and cosine of the row, then of the column, take a quarter of the width each,
+    at frequencies 10000^(-j / (width / 4)). (This is also what the released code
+    computes, given how it names its mesh; on square grids only the order of channels
+    depends on it.)
 
     Raises:
-        RequestError: the width is no multiple of 4.
+        RequestError: the width is not a multiple of 4.
     """
     if width % 4:
         raise RequestError(f"Sine-cosine positions need a width divisible by 4, not {width}.")

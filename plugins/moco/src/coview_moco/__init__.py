@@ -1,7 +1,7 @@
 """MoCo (He et al. 2020, arXiv:1911.05722).
 
-The defaults are the ImageNet recipe of the paper and its released code, whose
-eight devices batch-normalise 32 images each.
+The defaults are the ImageNet recipe of the paper and its released code, in which
+each of eight devices batch-normalises 32 images.
 """
 
 from coview import Recipe, Use
@@ -9,7 +9,7 @@ from coview import Recipe, Use
 __all__ = ["recipe"]
 
 recipe = Recipe(
-    summary="a queue of keys from a slowly moving encoder is a large and consistent dictionary",
+    summary="find an image's key from a slowly moving encoder among a large queue of past keys",
     paper="arXiv:1911.05722",
     views=Use("instdisc", count=2),
     encoder=Use("linear", dim=128, norm_groups=8),
@@ -23,7 +23,7 @@ recipe = Recipe(
     batch_size=256,
     probe=Use("sgd", source="arXiv:1911.05722, section 4.1", lr=30.0, epochs=100, drops=(0.6, 0.8)),
     presets={
-        # The authors' CIFAR-10 demonstration, asymmetric form.
+        # The authors' CIFAR-10 demonstration in its asymmetric form.
         "small": {
             "backbone": Use("resnet18", stem="3x3"),
             "views": {

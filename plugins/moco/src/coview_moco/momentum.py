@@ -6,9 +6,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from coview.components import Guard
 from coview.distributed import gather, rank
 from coview.errors import RequestError
-from coview.guards import Guard
 from coview.hookspecs import hookimpl
 from coview.nn.encoder import Encoder
 from coview.plan import Plan
@@ -21,10 +21,10 @@ class Momentum(nn.Module):
     """Keys from a slowly moving copy of the encoder (He et al. 2020, equation 2).
 
     The copy starts equal to the online encoder, has no predictor, takes no
-    gradient, and moves after the optimiser's step. It stays in training mode,
-    so its batch norms see their own batch. Shuffled batch norm (section 3.3)
-    gives keys other neighbours in a batch-norm group than their queries have;
-    it needs groups (``encoder.norm_groups``, or several processes) to matter.
+    gradient, and moves after the optimiser's step. It stays in training mode, so
+    its batch norms use their own batch. With shuffled batch norm (section 3.3) keys
+    and their queries have different neighbours in a batch-norm group; this only
+    matters with groups (``encoder.norm_groups``, or several processes).
     """
 
     by_view = True
@@ -34,28 +34,28 @@ class Momentum(nn.Module):
         """The paper's values."""
 
         decay: float | Schedule = setting(
-            0.999, "share of a weight that is kept at a step", between(0, 1)
+            0.999, "share of each weight that is kept at each step", between(0, 1)
         )
         shuffle: bool = setting(
-            False, "shuffle images before the keys' batch normalisation, and undo it after"
+            False, "shuffle images before the keys' batch normalisation, and restore them after it"
         )
         buffers: str = setting(
             "own",
-            "batch norm's running statistics: own, or copy the online network's at each step",
+            "batch norm's running statistics: own, or copy those of the online network each step",
             one_of("own", "copy"),
         )
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         if plan.encoder is None:
-            raise RequestError("A momentum target needs a plan with the encoder it copies.")
+            raise RequestError("A momentum target needs a plan with the encoder to copy.")
         self.settings = settings
         self.network = plan.encoder.without_predictor().requires_grad_(False)
         for parameter in self.network.parameters():
             parameter.grad = None
 
     def guards(self) -> list[Guard]:
-        """Return that keys are a moving average's."""
+        """Return the safeguard that keys come from a moving average."""
         return [Guard("a target that is a moving average", True)]
 
     @hookimpl
@@ -70,7 +70,7 @@ class Momentum(nn.Module):
 
     @hookimpl
     def update_target(self, encoder: Encoder, step: Step) -> None:
-        """Weights <- decay x weights + (1 - decay) x online weights."""
+        """Update the copy: weights <- decay x weights + (1 - decay) x online weights."""
         online = dict(encoder.named_parameters())
         mine = dict(self.network.named_parameters())
         toward(list(mine.values()), [online[name] for name in mine], step.read(self.settings.decay))
@@ -84,7 +84,7 @@ class Momentum(nn.Module):
         return self.network.backbone()
 
     def _shuffled(self, views: Views, step: Step) -> dict[int, Tensor]:
-        """Encode each key view with its rows dealt anew over groups and processes."""
+        """Encode each key view with its rows shuffled over groups and processes."""
         keys = {}
         for view in views.keys:
             crops = gather(views.crops[view])
@@ -103,7 +103,7 @@ class Momentum(nn.Module):
 def toward(weights: list[Tensor], goal: list[Tensor], decay: float | Tensor) -> None:
     """Move weights toward the goal in place: w <- decay w + (1 - decay) goal."""
     if isinstance(decay, Tensor):
-        # A weight on the device (a schedule's) is no scalar argument of lerp.
+        # A decay on the device (from a schedule) cannot be lerp's scalar argument.
         way = torch._foreach_sub(goal, weights)
         torch._foreach_mul_(way, 1 - decay)
         torch._foreach_add_(weights, way)

@@ -18,24 +18,24 @@ from coview.settings import ge, gt, setting
 
 
 class Queue(nn.Module):
-    """First in, first out: the keys of past steps (He et al. 2020, section 3.1).
+    """A first-in, first-out queue of the keys of past steps (He et al. 2020, section 3.1).
 
     Keys are kept as unit vectors; the queue starts with random ones (released
-    code). It is read before it takes in a step's keys, so that a positive is
-    never its own negative. It is shared by all key views, a step enqueueing
-    the keys of all of them, or each view has one of its own (``per_view``).
-    The oldest leave first, wrapping at any batch size.
+    code). It is read before it takes in a step's keys, so that a positive is never
+    its own negative. All key views share one queue, which takes in the keys of all
+    of them, or each has its own (``per_view``). The oldest keys are overwritten
+    first, with any batch size.
 
-    SwAV's support queue (Caron et al. 2020, section 4.1) is this one, with a
-    queue a view, begun at a later epoch, and given to the loss only once every
-    row is a real key (``once_full``); until then the loss gets no part from it.
+    SwAV's support queue (Caron et al. 2020, section 4.1) is this one with a queue
+    per view, which starts at a later epoch and is used in the loss only once every
+    row is a real key (``once_full``).
 
-    A queue holds no more than the data set less one batch (size is reduced,
-    and said so): beyond that it would hold the query's own image again.
+    A queue is limited to the size of the data set minus one batch: a larger one
+    would hold the query's own image again. If the size is reduced, the run says so.
 
     Attributes:
         rows: (K, d) unit vectors; (views, K, d) with ``per_view``.
-        pointer: 0-dim int64, the row that is written next.
+        pointer: 0-dim int64, the row to write next.
     """
 
     rows: Tensor
@@ -45,12 +45,12 @@ class Queue(nn.Module):
     class Settings:
         """The paper's value."""
 
-        size: int = setting(65536, "keys kept; with per_view, of each key view", gt(0))
-        dim: int | None = setting(None, "width of a key; none: the encoder's", gt(0))
-        per_view: bool = setting(False, "whether each key view has a queue of its own")
-        from_epoch: float = setting(0.0, "the epoch (from 0) that keys are taken in from", ge(0))
+        size: int = setting(65536, "number of keys kept (with per_view: per key view)", gt(0))
+        dim: int | None = setting(None, "width of a key; none: the encoder's width", gt(0))
+        per_view: bool = setting(False, "keep a separate queue for each key view")
+        from_epoch: float = setting(0.0, "first epoch (from 0) whose keys are queued", ge(0))
         once_full: bool = setting(
-            False, "give nothing until all rows are keys; else the first ones are random"
+            False, "use the queue only once it is full of keys, not with random rows before"
         )
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
@@ -58,11 +58,11 @@ class Queue(nn.Module):
         dim = settings.dim or plan.dim
         if plan.dim and dim != plan.dim:
             raise RequestError(
-                f"negatives 'queue' keeps vectors of width {dim}, but the encoder gives "
-                f"{plan.dim}: leave negatives.dim out, or set encoder.dim = {dim}."
+                f"negatives 'queue' keeps vectors of width {dim}, but the encoder's have width "
+                f"{plan.dim}: remove negatives.dim, or set encoder.dim = {dim}."
             )
         if dim < 1:
-            raise RequestError("A queue needs a plan with dim, the width of a key.")
+            raise RequestError("A queue needs a plan with dim (the width of a key).")
         if settings.per_view and plan.layout is None:
             raise RequestError("A queue for each view needs a plan with the views' layout.")
         self.views = plan.layout.keys if settings.per_view and plan.layout else ()
@@ -72,13 +72,13 @@ class Queue(nn.Module):
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
         self.first_step = math.ceil(settings.from_epoch * plan.steps_per_epoch)
         keys = len(plan.layout.keys) if plan.layout and not settings.per_view else 1
-        # Known from the step's number alone: no counter to read back from the device.
+        # Known from the step number alone, so no counter is read back from the device.
         filling = math.ceil(size / (plan.batch_size * keys))
         self.ready_step = self.first_step + (filling if settings.once_full else 0)
 
     @hookimpl
     def draw_negatives(self, targets: Targets, step: Step) -> Negatives | None:
-        """Return the queue itself (K, d), uncopied, for every key slot; nothing before its time."""
+        """Return the queue (K, d) itself for every key slot, not a copy; None until it is ready."""
         if step.number < self.ready_step:
             return None
         vectors = dict.fromkeys(targets.keys, self.rows)
@@ -88,14 +88,14 @@ class Queue(nn.Module):
 
     @hookimpl
     def update_target(self, targets: Targets, step: Step) -> None:
-        """Take in this step's keys of all processes, over the oldest."""
+        """Overwrite the oldest keys with this step's keys of all processes."""
         if step.number < self.first_step:
             return
         size = self.rows.shape[-2]
         keys = {slot: gather(rows) for slot, rows in targets.keys.items()}
         if not self.views:
             keys = {0: torch.cat(list(keys.values()))}
-        # As many for each queue, so they go to the same places of all.
+        # Each queue gets the same number of keys, so they go to the same rows in all.
         count = min(len(next(iter(keys.values()))), size)
         places = (self.pointer + torch.arange(count, device=self.rows.device)) % size
         for slot, rows in keys.items():
@@ -107,7 +107,7 @@ class Queue(nn.Module):
         if slot not in self.views:
             raise RequestError(
                 f"negatives 'queue' keeps one queue for each of the key views {list(self.views)}, "
-                f"and the target gives key slot {slot}: set negatives.per_view = false."
+                f"but the target gives key slot {slot}: set negatives.per_view = false."
             )
         return self.views.index(slot)
 
@@ -119,7 +119,7 @@ def _allowed(size: int, plan: Plan) -> int:
     most = max(most, plan.batch_size)
     if size > most:
         plan.notice(
-            f"the queue keeps {most} keys instead of {size}: with {plan.dataset_size} training "
-            "images it would hold the query's own image again"
+            f"the queue keeps {most} keys instead of {size}: with only {plan.dataset_size} "
+            "training images, a longer one would hold the query's own image again"
         )
     return min(size, most)

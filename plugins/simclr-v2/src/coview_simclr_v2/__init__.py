@@ -7,16 +7,15 @@ from coview import Recipe, Use
 
 __all__ = ["recipe", "recipe_with_memory"]
 
-SUMMARY = "SimCLR with deeper, wider networks with selective kernels and a three-layer head"
-# No bias in any layer, and no shift in the last batch norm, as in SimCLR's released code. The
-# head is as wide as the backbone's features: head[0] is the layer to fine-tune from.
+# No layer has a bias, and the last batch norm has no shift, as in SimCLR's released code. The
+# head is as wide as the backbone's features; head[0] is the layer to fine-tune from.
 PARTS = {
     "paper": "arXiv:2006.10029",
     "views": Use("simclr"),
     "encoder": Use("projection", layers=3, dim=128),
     "loss": Use("info-nce", temperature=0.1),
     "backbone": Use("resnet152-3x-sk", zero_init_last=True),
-    # 0.1 x the root of the batch: 6.4 at 4096. Warm-up is 5 % of the training.
+    # 0.1 x the square root of the batch size: 6.4 at 4096. Warm-up is 5 % of the training.
     "optimizer": Use("lars", lr=0.1, lr_rule="sqrt", momentum=0.9, weight_decay=1e-4, eta=1e-3),
     "schedule": Use("cosine", warmup_epochs=40),
     "epochs": 800,
@@ -30,7 +29,7 @@ PARTS = {
         nesterov=True,
         init_std=0.0,
     ),
-    # The second stage, 0.16 at a batch of 1024: 60 epochs with 1 % of the labels, 30 with more.
+    # The second stage, 0.16 at batch size 1024: 60 epochs with 1 % of the labels, 30 with more.
     "finetune": Use(
         "sgd",
         source="arXiv:2006.10029, released code",
@@ -42,7 +41,7 @@ PARTS = {
         batch_size=1024,
     ),
 }
-# The released code's present settings for CIFAR-10: SimCLR's, with three layers in the head
+# The released code's current settings for CIFAR-10: SimCLR's, with three layers in the head
 # and the larger weight decay.
 SMALL = {
     "backbone": Use("resnet18", stem="3x3", zero_init_last=True),
@@ -54,13 +53,18 @@ SMALL = {
     "batch_size": 512,
 }
 
-recipe = Recipe(summary=SUMMARY, negatives=Use("in-batch"), presets={"small": SMALL}, **PARTS)
+recipe = Recipe(
+    summary="SimCLR with deeper, wider networks with selective kernels and a three-layer head",
+    negatives=Use("in-batch"),
+    presets={"small": SMALL},
+    **PARTS,
+)
 
-# The paper's memory (about one point better): keys of a slowly moving copy of the network,
-# as MoCo keeps them. Positives and in-batch negatives are that copy's keys too; the paper does
-# not say, and the released code has no memory.
+# The paper's memory (about one point better): keys of a slowly moving copy of the network, as
+# in MoCo. Here positives and in-batch negatives are that copy's keys too; the paper does not say
+# whether they are, and the released code has no memory.
 recipe_with_memory = Recipe(
-    summary=f"{SUMMARY}, and a memory of past keys",
+    summary="SimCLR v2 with a memory of past keys beside the negatives of the batch",
     target=Use("momentum", decay=0.999),
     negatives=(Use("in-batch"), Use("queue", size=65536)),
     presets={"small": SMALL},

@@ -1,4 +1,4 @@
-"""``coview distill``."""
+"""The command ``coview distill``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from coview.errors import RequestError
 
 @click.command("distill")
 @click.argument("teacher", metavar="TEACHER", type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="Images to learn from, and to measure on.")
+@click.option("--data", required=True, help="Images to train and test on.")
 @click.option(
     "--student", metavar="BACKBONE", help="Default: the teacher's own (self-distillation)."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Where the student is written.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write the student to.")
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0, min_open=True),
@@ -29,13 +29,17 @@ from coview.errors import RequestError
 @click.option(
     "--distill-weight",
     type=click.FloatRange(min=0, max=1),
-    help="Of the teacher's opinion against the labels (with --labels).  [default: 0.5]",
+    help="Weight of the teacher's logits against the labels (with --labels).  [default: 0.5]",
 )
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="x root of the batch.")
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Learning rate, multiplied by the square root of the batch size.",
+)
 @click.option("--weight-decay", type=click.FloatRange(min=0), help="Default: 1e-4.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Default: 400.")
 @click.option("--train-batch-size", type=click.IntRange(min=1), help="Default: 4096.")
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("--seed", default=0, show_default=True, help="Random seed.")
 @measuring
 def command(
     teacher: Path,
@@ -55,16 +59,16 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Train a student by a teacher's logits (SimCLR v2's third stage).
+    """Train a student on a teacher's logits (SimCLR v2's third stage).
 
-    TEACHER is what `coview evaluate finetune RUN --save TEACHER` wrote, or
+    TEACHER is a file written by `coview evaluate finetune RUN --save TEACHER`, or
     another student.
     """
     if distill_weight is not None and labels is None:
-        raise RequestError("--distill-weight weighs against labels: give --labels too.")
+        raise RequestError("--distill-weight needs labels to weigh against: add --labels.")
     import torch
 
-    from coview.recipes.protocols import changed
+    from coview.optim.protocols import changed
     from coview.training.device import pick_device
     from coview.weights.classifier import load_classifier, save_classifier, student_of
     from coview_simclr_v2.distillation import PAPER, distill
@@ -73,11 +77,11 @@ def command(
     known = load_classifier(teacher)
     torch.manual_seed(seed)
     learner = student_of(known, student)
-    own = learner.network.meta["backbone"] == known.network.meta["backbone"]
+    own = learner.network.card.backbone == known.network.card.backbone
     result = distill(
         known,
         learner,
-        load_like(data, known.network.meta, workers),
+        load_like(data, known.network.card, workers),
         changed(
             PAPER, lr=lr, weight_decay=weight_decay, epochs=epochs, batch_size=train_batch_size
         ),

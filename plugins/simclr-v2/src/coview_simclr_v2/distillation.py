@@ -1,8 +1,8 @@
-"""SimCLR v2's third stage: a student learns a teacher's opinion of images (section 2, eq. 2 and 3).
+"""SimCLR v2's third stage: a student learns a teacher's predictions (section 2, eq. 2 and 3).
 
-Teacher and student see the same random crop. The student is a plain network
-with a linear classifier; the layers of the projection head that the teacher
-kept are part of the teacher.
+Teacher and student see the same random crop. The student is a plain network with a
+linear classifier; the teacher includes the layers that it kept of its projection
+head.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from coview.evaluation.classifier import (
 )
 from coview.evaluation.features import unmoved
 from coview.evaluation.knn import labelled_splits
-from coview.recipes.protocols import Protocol
+from coview.optim.protocols import Protocol
 from coview.weights.classifier import Classifier
 
-# As the first stage: LARS, 0.1 x the root of the batch, 5 % warm-up.
+# As in the first stage: LARS, 0.1 x the square root of the batch size, 5 % warm-up.
 PAPER = Protocol(
     "arXiv:2006.10029, appendix B",
     lr=0.1,
@@ -47,9 +47,9 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
     """Return the mean over rows of -sum_y P_T(y) log P_S(y), P = softmax(logits / temperature).
 
     Args:
-        student: (B, K) logits; gradient flows.
-        teacher: (B, K) logits; no gradient.
-        temperature: of both.
+        student: (B, K) logits; gradient flows into them.
+        teacher: (B, K) logits; no gradient flows into them.
+        temperature: temperature of both.
     """
     opinion = softmax(teacher.detach() / temperature, dim=1)
     return -(opinion * log_softmax(student / temperature, dim=1)).sum(dim=1).mean()
@@ -57,11 +57,11 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
 
 @attrs.frozen(kw_only=True)
 class DistillationResult(Outcome):
-    """The student's accuracy beside the teacher's, with the protocol.
+    """The student's and the teacher's accuracy, with the protocol.
 
     Attributes:
         distill_weight: alpha; 1: labels are not used.
-        labels: how many of the training labels are used, None where none are.
+        labels: which share or number of the training labels is used; None: none.
     """
 
     teacher_top1: float
@@ -72,7 +72,7 @@ class DistillationResult(Outcome):
     labelled_images: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, protocol named."""
+        """Return plain values, with the protocol's name."""
         return {"protocol": "distilled", **attrs.asdict(self)}
 
 
@@ -89,18 +89,18 @@ def distill(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> DistillationResult:
-    """Train ``student`` in place on the training images, by the teacher's logits.
+    """Train ``student`` in place on the training images and the teacher's logits.
 
     With labels (eq. 3) the loss is alpha x distillation over the batch + (1 -
-    alpha) x cross-entropy over the labelled images in it; a batch without any
-    has the first part only.
+    alpha) x cross-entropy over its labelled images; for a batch without labelled
+    images it is the first part only.
 
     Raises:
         RequestError: there is no labelled test split to measure on.
-        CoviewError: the loss is not finite, or the teacher moved.
+        CoviewError: the loss is not finite, or the teacher's weights changed.
     """
     reference, test = labelled_splits(data)
-    # Of a set whose training images have no labels, all of them are learned from.
+    # Without labels, all training images are used, labelled or not.
     train = reference if labels is not None else data.train
     kept = torch.arange(0) if labels is None else labelled_subset(reference.labels, labels, seed)
     teacher, student = teacher.to(device).eval(), student.to(device).train()
@@ -120,7 +120,7 @@ def distill(
     return DistillationResult(
         **outcome(scores, test, train, protocol, seed),
         teacher_top1=outcome(known, test, train, protocol, seed)["top1"],
-        student=student.network.meta["backbone"],
+        student=student.network.card.backbone,
         temperature=temperature,
         distill_weight=distill_weight,
         labels=labels,

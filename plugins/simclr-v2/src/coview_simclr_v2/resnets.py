@@ -1,8 +1,8 @@
-"""ResNets up to 152 layers and three times the width, with and without selective kernels.
+"""ResNets of up to 152 layers and three times the width, with and without selective kernels.
 
 The form is the released code's (Chen et al. 2020, arXiv:2006.10029). Without
-selective kernels: the usual ResNet with its 7 x 7 stem, all widths multiplied.
-With them, always together with what is called ResNet-D: a stem of three 3 x 3
+selective kernels it is the usual ResNet with its 7 x 7 stem and all widths
+multiplied. Selective kernels always come with ResNet-D: a stem of three 3 x 3
 convolutions, and shortcuts that average before a 1 x 1 convolution of stride 1.
 """
 
@@ -22,10 +22,10 @@ SK_LEAST = 32
 
 
 class SKBottleneck(SelectiveKernelBottleneck):
-    """A bottleneck whose 3 x 3 convolution is two that are mixed (Li et al. 2019).
+    """A bottleneck that mixes two 3 x 3 convolutions in place of one (Li et al. 2019).
 
-    Both streams see all channels, both kernels are 3 x 3, and the layer that
-    weighs them has a sixteenth of their width, but at least 32 channels.
+    Both streams see all channels, both kernels are 3 x 3, and the layer that weights
+    them has a sixteenth of their width, but at least 32 channels.
     """
 
     def __init__(self, inplanes: int, planes: int, *arguments: Any, **named: Any) -> None:
@@ -38,7 +38,7 @@ class SKBottleneck(SelectiveKernelBottleneck):
 
 
 def middle_width(planes: int) -> int:
-    """Return the width of the layer that weighs two streams of ``planes`` channels."""
+    """Return the width of the layer that weights two streams of ``planes`` channels."""
     return max(int(planes * SK_RATIO), SK_LEAST)
 
 
@@ -53,10 +53,10 @@ def resnet(
 
     Args:
         depth: 50, 101 or 152 layers.
-        width: what ResNet's widths are multiplied by.
-        selective: selective kernels and ResNet-D, or neither.
-        channels: of the images.
-        settings: stem, and whether residual branches start at zero.
+        width: factor of ResNet's widths.
+        selective: use selective kernels and ResNet-D, or neither.
+        channels: number of channels of the images.
+        settings: the stem, and whether residual branches start at zero.
     """
     net = ResNet(
         SKBottleneck if selective else Bottleneck,  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def resnet(
         num_classes=0,
         in_chans=channels,
         channels=tuple(width * planes for planes in (64, 128, 256, 512)),
-        # timm's plain stem has 64 channels whatever the width; its deep one is as wide as asked.
+        # timm's plain stem always has 64 channels; its deep stem can have any width.
         stem_type="deep",
         stem_width=32 * width,
         avg_down=selective,

@@ -8,7 +8,7 @@ from coview import Recipe, Use
 __all__ = ["recipe"]
 
 recipe = Recipe(
-    summary="two strongly augmented views of an image agree, against the rest of a large batch",
+    summary="match two strongly augmented views of an image, against the rest of a large batch",
     paper="arXiv:2002.05709",
     views=Use("simclr"),
     encoder=Use("projection", dim=128),
@@ -19,7 +19,7 @@ recipe = Recipe(
     schedule=Use("cosine", warmup_epochs=10),
     epochs=1000,
     batch_size=4096,
-    # Logits start at zero.
+    # The logits start at zero.
     probe=Use(
         "sgd",
         source="arXiv:2002.05709, appendix B.6",

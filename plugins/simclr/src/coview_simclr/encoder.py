@@ -12,12 +12,12 @@ from coview.settings import gt, one_of, setting
 
 
 class ProjectionEncoder(Encoder):
-    """Backbone, then an MLP that is thrown away after training (Chen et al. 2020, section 2.1).
+    """A backbone, then an MLP that is discarded after training (Chen et al. 2020, section 2.1).
 
     The defaults are the first released code's: two layers without biases, their
-    weights from a normal distribution of deviation 0.01, batch norm after both,
-    the last one without a shift, and one batch norm over both views.
-    (The paper's text has no batch norm in the head.)
+    weights from a normal distribution of standard deviation 0.01, batch norm after
+    both (after the last one without a shift), and batch norm over both views
+    together. (The paper's text has no batch norm in the head.)
     """
 
     @attrs.frozen
@@ -25,15 +25,17 @@ class ProjectionEncoder(Encoder):
         """The released code's values."""
 
         dim: int = setting(128, "width of the projection", gt(0))
-        hidden: int | None = setting(None, "width between layers; none: the backbone's", gt(0))
-        layers: int = setting(2, "linear layers", gt(0))
+        hidden: int | None = setting(
+            None, "width between layers; none: the backbone's width", gt(0)
+        )
+        layers: int = setting(2, "number of linear layers", gt(0))
         norm: str = setting("batch", "normalisation between layers", one_of(*NORMS))
         output_norm: str = setting(
             "batch-no-shift", "normalisation of the projection", one_of(*OUTPUT_NORMS)
         )
-        bias: bool = setting(False, "whether linear layers have a bias")
+        bias: bool = setting(False, "give linear layers a bias")
         init_std: float | None = setting(
-            0.01, "standard deviation of the layers' first weights; none: torch's own", gt(0)
+            0.01, "standard deviation of the layers' initial weights; none: torch's default", gt(0)
         )
         norm_views: str = norm_views("joint")
 

@@ -1,9 +1,9 @@
 """SimSiam (Chen & He 2021, arXiv:2011.10566).
 
-The defaults are the ImageNet recipe of the released code: 100 epochs at batch
-size 512, a learning rate that falls once an epoch, and a predictor that keeps
-its own. Deviation: the projector's last layer has no bias; that code has one,
-frozen, which the batch norm after it takes away again.
+The defaults are the ImageNet recipe of the released code: 100 epochs at batch size
+512, a learning rate that falls once per epoch, and a constant one for the
+predictor. Deviation: the projector's last layer has no bias; that code has a
+frozen one, which the batch norm after it removes again.
 """
 
 from coview import Recipe, Use
@@ -11,7 +11,7 @@ from coview import Recipe, Use
 __all__ = ["recipe"]
 
 recipe = Recipe(
-    summary="two views predict each other; a stopped gradient alone prevents collapse",
+    summary="two views predict each other; only a stopped gradient prevents collapse",
     paper="arXiv:2011.10566",
     views=Use(
         "simclr",
@@ -39,7 +39,7 @@ recipe = Recipe(
     schedule=Use("cosine", per="epoch"),
     epochs=100,
     batch_size=512,
-    # The released code's rate; the paper's text has 0.02.
+    # The released code's rate; the paper's text says 0.02.
     probe=Use(
         "sgd",
         source="arXiv:2011.10566, released code",

@@ -1,9 +1,9 @@
 """SwAV (Caron et al. 2020, arXiv:2006.09882).
 
-The defaults are the ImageNet recipe of the released script for 800 epochs at
-batch size 4096; the preset ``batch-256`` is the script for small batches, with
-a queue and without warm-up. Deviation: images are standardised by the data
-set's own deviation, where that code has 0.228 for red.
+The defaults are the ImageNet recipe of the released script for 800 epochs at batch
+size 4096; the preset ``batch-256`` is the script for small batches, with a queue
+and without warm-up. Deviation: images are standardised by the data set's own
+standard deviation; that code has 0.228 for red.
 """
 
 from coview import Recipe, Use
@@ -47,7 +47,7 @@ recipe = Recipe(
     probe=Use(
         "sgd", source="arXiv:2006.09882, released code", lr=0.3, epochs=100, weight_decay=1e-6
     ),
-    # Rates of trunk and classifier: with 10 % of the labels, and with 1 %.
+    # Learning rates of trunk and classifier, with 10 % of the labels and with 1 %.
     finetune=Use(
         "sgd",
         source="arXiv:2006.09882, released code",

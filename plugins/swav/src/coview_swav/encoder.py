@@ -17,7 +17,7 @@ from coview.settings import ge, gt, one_of, setting
 
 
 class Prototypes(nn.Module):
-    """Cosines with K learned prototypes, (N, d) -> (N, K).
+    """Cosine similarities with K learned prototypes, (N, d) -> (N, K).
 
     Attributes:
         weight: (K, d), rows of unit length; gradient does not pass through
@@ -30,24 +30,23 @@ class Prototypes(nn.Module):
         self.renormalize()
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return the scores of rows, whatever their length."""
+        """Return the scores of rows of any length (norm)."""
         return linear(unit(rows), self.weight)
 
     @torch.no_grad()
     def renormalize(self) -> None:
-        """Bring every prototype back to unit length, in place."""
+        """Rescale every prototype to unit length, in place."""
         self.weight.copy_(unit(self.weight))
 
 
 class PrototypeEncoder(Encoder):
-    """Projections are embeddings z, queries their scores (Caron et al. 2020, section 3.1).
+    """An encoder of embeddings z, whose queries are their scores (Caron et al. 2020, section 3.1).
 
-    The prototypes stand where other methods have a predictor: a momentum
-    target has none, and a loss scores whatever it is given (targets, a queue)
-    by the current ones through ``predict``. They are brought back to unit
-    length when built and after every step (the paper; the released code does
-    it before the next step, which is the same), and take no gradient for the
-    first steps.
+    The prototypes take the place of other methods' predictor: a momentum target has
+    none, and a loss scores its inputs (targets, a queue) by the current prototypes
+    through ``predict``. They are scaled to unit length when built and after every
+    step (as in the paper; the released code does it before the next step, which is
+    the same), and are not trained in the first steps.
     """
 
     predictor: Prototypes
@@ -57,13 +56,17 @@ class PrototypeEncoder(Encoder):
         """The released code's values."""
 
         dim: int = setting(128, "width of the embedding", gt(0))
-        hidden: int | None = setting(2048, "width between layers; none: the backbone's", gt(0))
+        hidden: int | None = setting(
+            2048, "width between layers; none: the backbone's width", gt(0)
+        )
         layers: int = setting(2, "linear layers of the head", gt(0))
         norm: str = setting("batch", "normalisation between layers", one_of(*NORMS))
-        prototypes: int = setting(3000, "prototypes", gt(1))
-        freeze_steps: int = setting(313, "first steps in which prototypes stay as they are", ge(0))
+        prototypes: int = setting(3000, "number of prototypes", gt(1))
+        freeze_steps: int = setting(
+            313, "number of first steps in which prototypes are not trained", ge(0)
+        )
         freeze_epochs: float = setting(
-            0.0, "first epochs in which prototypes stay as they are", ge(0)
+            0.0, "number of first epochs in which prototypes are not trained", ge(0)
         )
         norm_views: str = norm_views("joint")
 
@@ -82,9 +85,9 @@ class PrototypeEncoder(Encoder):
 
     @hookimpl
     def gradients_ready(self, step: Step) -> None:
-        """Take the prototypes' gradient away while they are frozen.
+        """Remove the prototypes' gradient while they are frozen.
 
-        No gradient at all, and not a zero one: an optimiser would still decay them.
+        It is removed, not set to zero, as an optimiser would still decay the weights.
         """
         frozen = max(self.freeze_steps, self.freeze_epochs * step.steps_per_epoch)
         if step.number < frozen:
@@ -92,5 +95,5 @@ class PrototypeEncoder(Encoder):
 
     @hookimpl
     def update_target(self) -> None:
-        """Bring the prototypes back to unit length."""
+        """Rescale the prototypes to unit length."""
         self.predictor.renormalize()

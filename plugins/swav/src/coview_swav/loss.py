@@ -1,4 +1,4 @@
-"""Swapped prediction."""
+"""The swapped-prediction loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.guards import Guard
+from coview.components import Guard
 from coview.hookspecs import hookimpl
 from coview.losses.assignments import log_assignments
 from coview.losses.similarity import reduced, soft_cross_entropies
@@ -23,14 +23,14 @@ from coview_swav.sinkhorn import sinkhorn
 class SwappedPrediction(nn.Module):
     """Predict the code of one view from another (Caron et al. 2020, equations 1 to 3).
 
-    The keys are scored by the encoder's current prototypes (``predict``) and
-    turned into codes by a balanced assignment over the global batch. Vectors
-    from the negatives role, if there are any, are no negatives here: they are
-    scored too and take part in the balance (the support queue). The loss is the
-    cross-entropy of the code and the softmax of the query's scores.
+    The keys are scored by the encoder's current prototypes (``predict``) and turned
+    into codes by a balanced assignment over the global batch. Vectors from the
+    negatives role, if any, do not act as negatives: they are scored too and take
+    part in the balance (the support queue). The loss is the cross-entropy of the
+    code and the softmax of the query's scores.
 
-    With an encoder that has no prototypes, what it projects is the scores:
-    under DINO's head and a momentum target this is DINO with Sinkhorn codes.
+    If the encoder has no prototypes, its projections are the scores: with DINO's
+    head and a momentum target this is DINO with Sinkhorn codes.
     """
 
     constant_keys = True
@@ -39,17 +39,17 @@ class SwappedPrediction(nn.Module):
     class Settings:
         """The paper's values."""
 
-        temperature: float | Schedule = setting(0.1, "what scores are divided by", gt(0))
+        temperature: float | Schedule = setting(0.1, "divisor of the scores", gt(0))
         epsilon: float = setting(0.05, "weight of the codes' entropy", gt(0))
-        iterations: int = setting(3, "scalings of the balanced assignment", ge(1))
-        reduction: str = setting("mean", "over pairs of views", one_of("mean", "sum"))
+        iterations: int = setting(3, "iterations of the balanced assignment", ge(1))
+        reduction: str = setting("mean", "reduction over pairs of views", one_of("mean", "sum"))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         self.settings = settings
 
     def guards(self) -> list[Guard]:
-        """Return the balance of the codes."""
+        """Return the safeguard: the balance of the codes."""
         return [Guard("a balanced assignment", True)]
 
     @hookimpl
@@ -61,7 +61,7 @@ class SwappedPrediction(nn.Module):
         negatives: Sequence[Negatives],
         step: Step,
     ) -> Tensor:
-        """Return the loss; codes are constants, gradient reaches the queries' scores."""
+        """Return the loss; the codes are constants, and gradient reaches the queries' scores."""
         temperature = step.read(self.settings.temperature)
         codes = self._codes(encoder, targets, negatives)
         terms = soft_cross_entropies(encoded.queries, codes, encoded.pairs, temperature)

@@ -10,11 +10,11 @@ from torch import Tensor
 from coview.distributed import gather
 
 BLOCK = 1 << 21
-"""Scores that are worked on at once: 8 MiB in float32, for the cache that processors share."""
+"""Scores processed at a time: 8 MiB in float32, to fit the cache that processor cores share."""
 GROUP = 16
-"""Rows of which a largest is found at once: a tall table's columns are slow to look through."""
+"""Rows whose largest value is found first, as scanning the columns of a tall table is slow."""
 LARGEST = 1e30
-"""A column's factor at most, to stay within float32 for good."""
+"""Largest factor of a column, to stay well within float32."""
 
 
 @torch.no_grad()
@@ -23,23 +23,22 @@ def sinkhorn(
 ) -> Tensor:
     """Return codes: assignments of the rows that use the columns about equally.
 
-    Sinkhorn-Knopp's scaling of exp(scores / epsilon) to equal column sums and
-    row sums of one (Caron et al. 2020, section 3.1; Cuturi 2013). Rows sum to
-    one; the columns' masses are equal only in the limit.
+    Sinkhorn-Knopp's scaling of exp(scores / epsilon) to equal column sums and row
+    sums of one (Caron et al. 2020, section 3.1; Cuturi 2013). Rows sum to one; the
+    columns' masses are equal only in the limit.
 
-    No score can overflow or leave a row empty: the columns' maxima are
-    subtracted in the logarithm, then the rows'. After that each row has an entry
-    of 1, and so has each column, in a row from which nothing more was
-    subtracted; sums of rows and columns therefore stay within powers of N and K,
-    and scaling needs no logarithm.
+    No score can overflow or leave a row empty: the columns' maxima are subtracted
+    in the logarithm, then the rows'. Each row then has an entry of 1, and so has
+    each column (in a row from which nothing more was subtracted). Sums of rows and
+    columns therefore stay within powers of N and K, and scaling needs no logarithm.
 
     Args:
         scores: (N, K), this process's rows; columns are balanced over the rows
-            of all processes. Only K numbers a process are exchanged.
-        support: (M, K), rows that take part in the balance and get no code, the
-            same on every process and counted once.
-        epsilon: the weight of the entropy; high values give uniform codes.
-        iterations: scalings of columns and rows.
+            of all processes. Each process exchanges only K numbers.
+        support: (M, K), rows that take part in the balance but get no code; they
+            are the same on every process and count once.
+        epsilon: weight of the entropy; high values give uniform codes.
+        iterations: number of scalings of columns and rows.
 
     Returns:
         (N, K), float32 or better; without gradient.
@@ -56,7 +55,7 @@ def sinkhorn(
             sums = [table.sums(columns) for table in tables]
         total = gather(sums[0].unsqueeze(0)).sum(dim=0)
         total = total if support is None else total + sums[1]
-        # Only ratios count; the clamp is far from any that a few iterations can reach.
+        # Only ratios matter; the clamp is far above any that a few iterations can reach.
         columns = (total.amax() / total).clamp_max(LARGEST)
     return tables[0].codes(columns)
 
@@ -64,10 +63,10 @@ def sinkhorn(
 class _Table:
     """Scores, and their exponentials scaled so that none overflows and no row or column is empty.
 
-    It is worked on in blocks that stay in a cache, where each is read once a
-    scaling of rows and columns, last first: what was worked on last may still be
-    there. A vector by a matrix is one thread's work; a block is therefore G
-    matrices (G, R, K), which are shared out.
+    They are processed in blocks that fit a cache. Each scaling of rows and columns
+    reads every block once, in the reverse order of the time before, as the last
+    block may still be in the cache. A product of vector and matrix uses one thread;
+    a block is therefore G matrices (G, R, K), one for each thread.
     """
 
     def __init__(self, scores: Tensor) -> None:
@@ -92,7 +91,7 @@ class _Table:
         return torch.cat([grouped, self.scores[even:]]).amax(dim=0).to(self.values.dtype)
 
     def first_sums(self, highest: Tensor, epsilon: float) -> Tensor:
-        """Make the exponentials, and return the columns' sums (K,) over a common constant."""
+        """Compute the exponentials; return the columns' sums (K,), up to a common factor."""
         scale = math.log2(math.e) / epsilon
         lowered, sums = -scale * highest, self._zeros()
         for raw, block in self._turned():
@@ -103,7 +102,7 @@ class _Table:
         return sums.sum(dim=(0, 1))
 
     def sums(self, columns: Tensor) -> Tensor:
-        """Return the columns' sums (K,) after columns, then rows were scaled."""
+        """Return the columns' sums (K,) after scaling columns, then rows."""
         sums = self._zeros()
         for _, block in self._turned():
             sums[: len(block)].baddbmm_(_row_factors(block, columns), block)
@@ -117,7 +116,7 @@ class _Table:
         return self.values
 
     def _turned(self) -> list[tuple[Tensor, Tensor]]:
-        """Return the blocks of scores and of exponentials, the other way round than last time."""
+        """Return the blocks of scores and exponentials, in the reverse order of the last call."""
         self.blocks.reverse()
         return self.blocks
 
@@ -126,5 +125,5 @@ class _Table:
 
 
 def _row_factors(block: Tensor, columns: Tensor) -> Tensor:
-    """Return what scales rows to a sum of one after columns, (G, R, K) and (K,) -> (G, 1, R)."""
+    """Return factors that scale rows to sum to one, given columns' factors (K,): (G, 1, R)."""
     return torch.bmm(columns.expand(len(block), 1, -1), block.mT).reciprocal_()

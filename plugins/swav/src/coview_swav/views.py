@@ -1,4 +1,4 @@
-"""Crops of several sizes: a few large ones, and many small ones that cost little."""
+"""Crops of several sizes: a few large ones, and many small ones, which cost little."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def _each(check: Check) -> Check:
 def _pixels_or_share(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not (0 < value < 1 if isinstance(value, float) else value > 0):
         raise ValueError(
-            f"'{attribute.name}' must be whole pixels above 0 or a share between 0 and 1: {value}"
+            f"'{attribute.name}' must be a whole number of pixels above 0, or a share between 0 "
+            f"and 1, not {value}"
         )
 
 
@@ -47,15 +48,15 @@ def _each_range(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> N
 class MultiCropViews(CropViews):
     """Groups of crops, each with a size, a count and a scale (Caron et al. 2020, section 3.2).
 
-    The views are the crops of the first group, then those of the second, and
-    so on. The first ``keys`` views are what targets encode (and what codes are
-    computed of); all views are queries, so that small crops predict and are
-    never predicted. ``keys = 0`` makes every view a key.
+    The views are the crops of the first group, then those of the second, and so on.
+    The target encodes the first ``keys`` views (and codes are computed from them);
+    all views are queries, so that small crops predict and are never predicted.
+    ``keys = 0`` makes every view a key.
 
-    A setting marked "a value or one for each group" takes both; three groups
-    of sizes (none, none, 96) are how DINO gives its two large crops different
-    blur. Crops of equal size meet in one backbone call where the encoder's
-    ``norm_views`` lets them.
+    A setting marked "one value, or one per group" takes both. DINO, for example,
+    gives its two large crops different blur by three groups of sizes (none, none,
+    96). Crops of equal size share a backbone call if the encoder's ``norm_views``
+    allows it.
     """
 
     @attrs.frozen
@@ -64,28 +65,27 @@ class MultiCropViews(CropViews):
 
         size: int | float | tuple[int | float | None, ...] | None = setting(  # type: ignore[assignment]
             (None, SMALL_SHARE),
-            "pixels a side, a value or one for each group; none: 7/8 of the loader's size, all "
-            "of it up to 128; below 1: a share of the first group's (3/7: 96 where it is 224)",
+            "crop size in pixels, one value, or one per group; none: 7/8 of the loader's size, or "
+            "all of it up to 128; below 1: share of the first group's size (3/7 of 224 is 96)",
             _each(_pixels_or_share),
         )
         count: int | tuple[int, ...] = setting(
-            (2, 6), "crops an image, a value or one for each group", _each(gt(0))
+            (2, 6), "crops per image, one value, or one per group", _each(gt(0))
         )
         crop_scale: tuple[float, float] | tuple[tuple[float, float], ...] = setting(  # type: ignore[assignment]
             ((0.14, 1.0), (0.05, 0.14)),
-            "share of the image's area that a crop covers, from and to; a pair or one for each "
-            "group",
+            "least and greatest share of the image's area in a crop, one pair, or one per group",
             _each_range,
         )
         blur_p: float | tuple[float, ...] = setting(  # type: ignore[assignment]
-            0.5, "probability of Gaussian blur, a value or one for each group", _each(between(0, 1))
+            0.5, "probability of Gaussian blur, one value, or one per group", _each(between(0, 1))
         )
         solarize_p: float | tuple[float, ...] = setting(  # type: ignore[assignment]
             0.0,
-            "probability of inverting pixels above half, a value or one for each group",
+            "probability of inverting pixels above half, one value, or one per group",
             _each(between(0, 1)),
         )
-        keys: int = setting(2, "views, from the first, that targets encode; 0: all", ge(0))
+        keys: int = setting(2, "number of first views that the target encodes; 0: all", ge(0))
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__(augmentations(settings, plan.image_size), plan)
@@ -98,13 +98,13 @@ def augmentations(settings: MultiCropViews.Settings, image_size: int) -> list[Au
     """Return the augmentation of every view, group by group.
 
     Raises:
-        RequestError: lists of different lengths.
+        RequestError: lists have different lengths.
     """
     values = {name: _grouped(name, getattr(settings, name)) for name in GROUPED}
     lengths = {name: len(value) for name, value in values.items() if value is not None}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"views.{name} has {length}" for name, length in lengths.items())
-        raise RequestError(f"multi-crop needs one value for each group of crops, but {listed}.")
+        raise RequestError(f"multi-crop needs one value per group of crops, but {listed}.")
     groups = max(lengths.values(), default=1)
     common = {
         field.name: getattr(settings, field.name)
@@ -127,7 +127,7 @@ def augmentations(settings: MultiCropViews.Settings, image_size: int) -> list[Au
 
 
 def _grouped(name: str, value: Any) -> tuple[Any, ...] | None:
-    """Return a list with a value for each group, or None for one value for all of them."""
+    """Return a list with a value for each group, or None if there is one value for all."""
     if not isinstance(value, tuple):
         return None
     if name == "crop_scale" and not isinstance(value[0], tuple):

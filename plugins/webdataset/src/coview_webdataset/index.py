@@ -1,4 +1,4 @@
-"""Where the images of a shard are: read from the tar file once, then from a cache."""
+"""The positions of images in a shard, read from the tar file once and then from a cache."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-"""Of several images of a sample the first in this order counts."""
+"""If a sample has several images, the first in this order is used."""
 LABELS = ("cls", "label", "class")
-"""Where a label is looked for in a sample's ``json``."""
+"""Keys under which a label is looked for in a sample's ``json``."""
 META = re.compile(r"__[^/]*__($|/)")
-"""Members that the library leaves out too."""
+"""Members to leave out, as the library does."""
 VERSION = 1
 
 
@@ -36,8 +36,8 @@ class Index:
 
     Attributes:
         names: KEY.EXTENSION each.
-        places: (N, 2) int64: an image's first byte in the shard, and its length.
-        labels: a text each; empty where there is none.
+        places: (N, 2) int64: each image's first byte in the shard, and its length.
+        labels: each image's label as text; empty if it has none.
     """
 
     names: tuple[str, ...]
@@ -46,11 +46,11 @@ class Index:
 
 
 def index_of(shard: Path) -> Index:
-    """Return a shard's index, from the cache if the shard is what it was.
+    """Return a shard's index, from the cache if the shard has not changed.
 
     Raises:
-        RequestError: it is no uncompressed tar file.
-        CoviewError: it is cut off or cannot be read.
+        RequestError: the shard is not an uncompressed tar file.
+        CoviewError: the shard is truncated or cannot be read.
     """
     try:
         status = shard.stat()
@@ -62,7 +62,7 @@ def index_of(shard: Path) -> Index:
     with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
         return _load(cached)
     index = _read(shard)
-    with suppress(CoviewError):  # without a cache it is read again next time
+    with suppress(CoviewError):  # without a cache the shard is read again next time
         _save(cached, index)
     return index
 
@@ -81,10 +81,10 @@ def _read(shard: Path) -> Index:
     except tarfile.ReadError as error:
         if not names:
             raise RequestError(
-                f"{shard} is no uncompressed tar file ({error}): unpack it, as images are read "
-                "from where they are."
+                f"{shard} is not an uncompressed tar file ({error}). Decompress it first: images "
+                "are read directly from their place in the file."
             ) from error
-        raise CoviewError(f"The shard {shard} is cut off after {names[-1]}: {error}.") from error
+        raise CoviewError(f"The shard {shard} ends early, after {names[-1]}: {error}.") from error
     except (OSError, ValueError, tarfile.TarError) as error:
         raise CoviewError(f"The shard {shard} cannot be read: {error}.") from error
     return Index(tuple(names), np.array(places, np.int64).reshape(-1, 2), tuple(labels))
@@ -105,7 +105,7 @@ def _label(opened: tarfile.TarFile, sample: dict[str, Any]) -> str:
         try:
             found = basichandlers(kind, file.read())
         except (ValueError, UnicodeDecodeError) as error:
-            raise ValueError(f"{sample['__key__']}.{kind} holds no label ({error})") from error
+            raise ValueError(f"{sample['__key__']}.{kind} is not a label ({error})") from error
         if isinstance(found, dict):
             found = next((found[name] for name in LABELS if name in found), None)
         if found is not None:

@@ -32,12 +32,12 @@ LOOKED_AT = 32
 class Shards:
     """WebDataset shards in a file system.
 
-    Shards whose name has the word test, val or validation are the test split;
-    without any a share is held out.
+    Shards with the word test, val or validation in their name are the test split;
+    without any, a share is held out.
     """
 
     def __init__(self, path: str | None = None, download: bool = False) -> None:
-        """Index the shards; ``download`` means nothing here."""
+        """Index the shards; ``download`` has no effect."""
         if path is None:
             raise RequestError("The data set wds needs shards: write 'wds:shards-{000..099}.tar'.")
         self.name = f"wds:{path}"
@@ -48,7 +48,7 @@ class Shards:
         self.test = Samples.of(held) if held and trained != held else None
 
     def native_size(self) -> int:
-        """Return the short side that a sample of images shares if up to 64, else 256."""
+        """Return the short side if a sample of images shares one of up to 64, else 256."""
         sizes, problems = [], []
         for row in evenly_spaced(len(self.train), LOOKED_AT):
             try:
@@ -61,7 +61,7 @@ class Shards:
         return common_size(sizes)
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Load, split and describe; colour unless ``settings`` ask for grey."""
+        """Load, split and describe the data; in colour unless ``settings`` ask for grey."""
         native, channels = self.native_size(), settings.channels or 3
         parts = [self.train] if self.test is None else [self.train, self.test]
         sized = [
@@ -89,14 +89,14 @@ class Shards:
 
 @attrs.frozen(eq=False)
 class Samples(Dataset[Tensor]):
-    """Images within shards, decoded when asked: one (channels, size, size) uint8 tensor an index.
+    """Images in shards, decoded on demand: one (channels, size, size) uint8 tensor per index.
 
     Attributes:
-        shards: paths.
-        names: SHARD/KEY.EXTENSION each.
-        places: (N, 3) int64: number of the shard, first byte, length.
-        labels: a text each; empty where there is none.
-        size, channels: of what is given.
+        shards: paths of the shards.
+        names: SHARD/KEY.EXTENSION of each image.
+        places: (N, 3) int64: each image's shard number, first byte and length.
+        labels: each image's label as text; empty if it has none.
+        size, channels: size and number of channels of the decoded images.
     """
 
     shards: tuple[str, ...]
@@ -111,7 +111,7 @@ class Samples(Dataset[Tensor]):
         """Return the samples of shards, in order.
 
         Raises:
-            RequestError: they hold no images.
+            RequestError: the shards hold no images.
         """
         found = [index_of(shard) for shard in shards]
         names = [
@@ -120,7 +120,9 @@ class Samples(Dataset[Tensor]):
             for name in index.names
         ]
         if not names:
-            raise RequestError(f"{shards[0]} and the like hold no images ({', '.join(IMAGES)}).")
+            raise RequestError(
+                f"The shards ({shards[0]}, ...) hold no images ({', '.join(IMAGES)})."
+            )
         places = np.concatenate([_numbered(number, index) for number, index in enumerate(found)])
         labels = tuple(label for index in found for label in index.labels)
         return cls(tuple(map(str, shards)), tuple(names), places, labels)
@@ -143,7 +145,7 @@ class Samples(Dataset[Tensor]):
 
 
 def _of_shard(name: str, error: Exception) -> BadImageError:
-    # PIL names the object that it read from, which says nothing.
+    # PIL's message names the object that it read from, which helps nobody.
     return named(name, ValueError(re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error))))
 
 
@@ -160,19 +162,19 @@ def _expanded(path: str) -> list[Path]:
     urls = list(expand_urls(path))
     if remote := [url for url in urls if "://" in url or url.startswith("pipe:")]:
         raise RequestError(
-            f"{remote[0]} is not in a file system: images are read from where they are in the "
-            "shards, so fetch them first."
+            f"{remote[0]} is not a local file. Download the shards first: images are read directly "
+            "from their place in the file."
         )
     shards = [Path(url).expanduser() for url in urls]
     if gone := [shard for shard in shards if not shard.is_file()]:
         raise RequestError(
-            f"There is no shard {gone[0]} ({len(gone)} of {len(shards)} are missing)."
+            f"There is no shard {gone[0]} ({len(gone)} of {len(shards)} shards are missing)."
         )
     return shards
 
 
 def _labels(parts: Sequence[Samples]) -> tuple[list[Tensor | None], tuple[str, ...]]:
-    """Return numbered labels of each part, and the classes' names; none if any has no label."""
+    """Return each part's numbered labels, and the classes' names; None and () without labels."""
     texts = [label for part in parts for label in part.labels]
     if "" in texts:
         if any(texts):

@@ -1,4 +1,4 @@
-"""From what a user wrote after ``--data``, or handed over in Python, to a source."""
+"""Finding the source for what a user wrote after ``--data`` or passed in Python."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from coview.registry import entries, find
 def parse_source(text: str) -> tuple[str, str | None]:
     """Split ``SOURCE[:PATH]`` into a data set's name and a path.
 
-    A path alone is a folder, of images or one that ``coview pack`` wrote. A
-    name comes before a folder of that name, which can be written ``./NAME``;
-    ``PACKAGE:NAME`` chooses among packages.
+    A path alone is a folder of images, or one that ``coview pack`` wrote. A data
+    set's name takes precedence over a folder of that name; write ``./NAME`` for
+    the folder. ``PACKAGE:NAME`` chooses among packages.
 
     Raises:
-        RequestError: it is neither a name nor a path that exists.
+        RequestError: ``text`` is neither a known name nor an existing path.
     """
     installed = entries("datasets")
     names = {entry.name for entry in installed}
@@ -35,18 +35,20 @@ def parse_source(text: str) -> tuple[str, str | None]:
         return _kind(path), path
     if os.sep in pieces[0]:
         raise RequestError(f"There is no folder {text}.")
-    raise RequestError(f"{unknown('data set', pieces[0], names)} There is no such folder either.")
+    raise RequestError(
+        f"{unknown('data set', pieces[0], names)} There is no folder of that name either."
+    )
 
 
 def _refuse_unwritable(text: str) -> None:
-    """Refuse a path that a run's recipe, which is UTF-8, could not say."""
+    """Refuse a path that cannot be written to a run's recipe, which is UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
         shown = os.fsencode(text).decode("utf-8", "backslashreplace")
         raise RequestError(
-            f"The path {shown} is not UTF-8, so that no recipe could name it: give the folder "
-            "another name, or a link to it. (Names within it may be anything.)"
+            f"The path {shown} is not UTF-8, so the run's recipe cannot record it. Rename the "
+            "folder or use a link to it. (The names of files in it may be anything.)"
         ) from None
 
 
@@ -55,12 +57,12 @@ def _kind(path: str | os.PathLike[str]) -> str:
 
 
 def open_source(data: Any, download: bool = False) -> Source:
-    """Return the source that a text, a path or a Python object means.
+    """Return the source for a text, a path or a Python object.
 
     Args:
         data: ``SOURCE[:PATH]``, a path, a source, or an object that
             :func:`coview.data.sources.arrays.from_object` takes.
-        download: fetch the data if they are not there.
+        download: download the data if they are missing.
     """
     if isinstance(data, (str, os.PathLike)):
         _refuse_unwritable(os.fspath(data))

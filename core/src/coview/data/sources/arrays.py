@@ -1,4 +1,4 @@
-"""Data given as Python objects: arrays, tensors and map-style data sets."""
+"""Data passed as Python objects: arrays, tensors and map-style data sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
 def one_image(item: Any) -> Tensor:
-    """Return the image of a data set's item as (1 or 3, H, W) uint8."""
+    """Return the image in a data set's item as (1 or 3, H, W) uint8."""
     image = item[0] if isinstance(item, (tuple, list)) and len(item) else item
     if isinstance(image, Image.Image):
         try:
@@ -34,15 +34,15 @@ def one_image(item: Any) -> Tensor:
         return as_images(image[None])[0]
     raise RequestError(
         f"An item must be an image (tensor, array or PIL image), or a tuple that begins with "
-        f"(image, label): the image is {type(image).__name__}."
+        f"(image, label), but its image is of type {type(image).__name__}."
     )
 
 
 def as_images(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
     """Return images in any accepted layout as (N, 1 or 3, H, W) uint8.
 
-    Where both readings are possible the channels of a tensor come first, those
-    of an array last, as is the custom of either.
+    If both readings are possible, a tensor's channels are taken to come first and
+    an array's last, as is usual for each.
     """
     images = _as_tensor(values)
     if images.ndim == 3:
@@ -50,8 +50,8 @@ def as_images(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
     first, last = (images.ndim == 4 and images.shape[d] in (1, 3) for d in (1, 3))
     if not (first or last) or 0 in images.shape[1:]:
         raise RequestError(
-            f"Images must be of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 "
-            f"channels: {tuple(values.shape)}."
+            f"Images must have the shape (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 "
+            f"channels, not {tuple(values.shape)}."
         )
     if last and not (first and isinstance(values, Tensor)):
         images = images.permute(0, 3, 1, 2)
@@ -65,7 +65,7 @@ def _as_tensor(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
         # torch takes neither negative strides nor, without a warning, read-only memory.
         return torch.from_numpy(np.require(values, requirements=("C", "W")))
     except (TypeError, ValueError) as error:
-        raise RequestError(f"Images must be uint8 or float: these are {values.dtype}.") from error
+        raise RequestError(f"Images must be uint8 or float, not {values.dtype}.") from error
 
 
 def _to_bytes(images: Tensor) -> Tensor:
@@ -73,33 +73,35 @@ def _to_bytes(images: Tensor) -> Tensor:
         return images
     if not images.is_floating_point():
         kind = str(images.dtype).removeprefix("torch.")
-        raise RequestError(f"Images must be uint8, or float in [0, 1]: these are {kind}.")
+        raise RequestError(f"Images must be uint8, or float in [0, 1], not {kind}.")
     low, high = (images.min().item(), images.max().item()) if len(images) else (0, 0)
     # Written so that NaN is refused.
     if not 0 <= low <= high <= 1:
-        raise RequestError(f"Float images must be in [0, 1]: these run from {low:g} to {high:g}.")
+        raise RequestError(f"Float images must be in [0, 1], but run from {low:g} to {high:g}.")
     return (images * 255).round().to(torch.uint8)
 
 
 def numbered(
     labels: Iterable[Any], count: int, names: Any = None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Number labels from 0 by their order.
+    """Number the distinct labels from 0, in sorted order.
 
     Args:
-        labels: whole numbers from 0 or texts, one an image.
-        count: of the images.
-        names: of the classes, by label, if known.
+        labels: whole numbers from 0 or texts, one per image.
+        count: number of images.
+        names: names of the classes, by label, if known.
 
     Returns:
         (count,) int64, and the name of each class.
     """
     values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if values.shape != (count,):
-        raise RequestError(f"There must be one label an image, {count}: {values.shape}.")
+        raise RequestError(
+            f"There must be one label per image, so shape ({count},), not {values.shape}."
+        )
     if values.dtype.kind not in "iubU" or (values.dtype.kind == "i" and (values < 0).any()):
         raise RequestError(
-            "Labels must be whole numbers from 0, or texts; leave them out if there are none."
+            "Labels must be whole numbers from 0, or texts. Without labels, pass the images alone."
         )
     found, numbers = np.unique(values, return_inverse=True)
     named = names is not None and found.dtype.kind in "iu" and found[-1] < len(names)
@@ -112,25 +114,25 @@ ACCEPTED = (
 )
 
 OBJECT = "array"
-"""What data are called that were given in Python."""
+"""Name of data that were passed in Python."""
 
 
 def from_object(
     data: object, settings: DataSettings, name: str = OBJECT, workers: int = 0
 ) -> ImageData:
-    """Load data given as a Python object; a share is held out as for a folder.
+    """Load data passed as a Python object; a share is held out as for a folder.
 
     Args:
         data: images as a tensor or array, (N, H, W), (N, C, H, W) or
             (N, H, W, C), uint8 or float in [0, 1]; a tuple (images, labels);
             or a map-style data set whose items are an image (tensor, array or
             PIL image) or a tuple that begins with (image, label).
-        settings: the user's.
-        name: what messages and the run call it.
-        workers: processes that read a data set's items.
+        settings: the user's settings.
+        name: name of the data in messages and in the run.
+        workers: number of processes that read a data set's items.
 
     Raises:
-        RequestError: it is none of that.
+        RequestError: ``data`` is none of these.
     """
     return Objects(data, name).load(settings, workers)
 
@@ -139,30 +141,30 @@ class Objects:
     """Serves a Python object as a :class:`coview.data.base.Source`."""
 
     def __init__(self, data: Any, name: str = OBJECT) -> None:
-        """Check what was given; see :func:`from_object`."""
+        """Check the data; see :func:`from_object`."""
         self.name, self._data, self._labels = name, data, None
         if isinstance(data, tuple):
             if len(data) != 2:
-                raise RequestError(f"{ACCEPTED}; not a tuple of {len(data)}.")
+                raise RequestError(f"{ACCEPTED}, not a tuple of {len(data)}.")
             self._data, self._labels = data
         if isinstance(self._data, (Tensor, np.ndarray)):
             self._data = as_images(self._data)
         elif isinstance(data, (tuple, str, bytes, Mapping)) or not hasattr(data, "__getitem__"):
-            raise RequestError(f"{ACCEPTED}; not {type(data).__name__}.")
+            raise RequestError(f"{ACCEPTED}, not {type(data).__name__}.")
         elif not hasattr(data, "__len__"):
             raise RequestError(f"{ACCEPTED}; {type(data).__name__} has no length.")
         if not len(self._data):
             raise RequestError("The data hold no images.")
 
     def native_size(self) -> int:
-        """Return the shorter of height and width; 256 if the items' vary."""
+        """Return the shorter of height and width; 256 if it varies among items."""
         if isinstance(self._data, Tensor):
             return min(self._data.shape[-2:])
         sample = evenly_spaced(len(self._data), 8)
         return common_size(min(one_image(self._data[row]).shape[-2:]) for row in sample)
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Load, split and describe."""
+        """Load, split and describe the data."""
         native, names = self.native_size(), getattr(self._data, "classes", None)
         images, labels = self._data, self._labels
         if not isinstance(images, Tensor):
@@ -170,7 +172,7 @@ class Objects:
             items = Items(images, delivered_size(settings, native), channels)
             images, labels = _read(items, settings, workers)
         numbers, classes = (None, ()) if labels is None else numbered(labels, len(images), names)
-        # What is read anew each time is only sampled.
+        # A data set, whose items are read anew each time, is only sampled.
         rows = evenly_spaced(len(images), 16)
         seen = [images] if isinstance(images, Tensor) else [images[row] for row in rows]
         return assemble(
@@ -187,7 +189,7 @@ class Objects:
 
 @attrs.frozen(eq=False)
 class Items(Dataset[Tensor]):
-    """The images of a user's data set: one (channels, size, size) uint8 tensor an index."""
+    """The images of a user's data set: one (channels, size, size) uint8 tensor per index."""
 
     data: Any
     size: int
@@ -200,7 +202,7 @@ class Items(Dataset[Tensor]):
         return self.fitted(self.data[index])
 
     def fitted(self, item: Any) -> Tensor:
-        """Return an item's image at this size."""
+        """Return an item's image with this size and number of channels."""
         return fit(one_image(item), self.size, self.channels)
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: real, tiny and always there."""
+"""scikit-learn's handwritten digits: real, tiny and always available."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ SIZE = 32
 
 
 class Digits:
-    """1,797 grey digits, stored at 8 pixels a side and delivered at 32."""
+    """1,797 grey digits, stored at 8 pixels per side and delivered at 32."""
 
     def __init__(self, path: str | None = None, download: bool = False) -> None:
         """Take no path: the data come with scikit-learn."""
         if path is not None:
             raise RequestError(
-                f"The data set digits takes no path, as it comes with scikit-learn: {path!r}. "
-                f"Write --data digits."
+                f"The data set digits comes with scikit-learn and takes no path, but {path!r} "
+                f"was given. Write --data digits."
             )
 
     def native_size(self) -> int:
-        """Return 32: at 8 pixels there is nothing to crop views from."""
+        """Return 32, as 8 pixels are too few to crop views from."""
         return SIZE
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Load, split and describe; a fixed, stratified share is held out."""
+        """Load, split and describe the data; a fixed, stratified share is held out."""
         digits = load_digits()
-        # Stored as 0 to 16.
+        # Stored values are 0 to 16.
         images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]
         labels = torch.from_numpy(digits.target).long()
         return assemble(

@@ -32,11 +32,11 @@ class Listing:
     Attributes:
         names: POSIX paths relative to the data set's root.
         bytes: each file's size.
-        classes: each image's class, the sub-folder it is below; None if the
+        classes: each image's class, named after its sub-folder; None if the
             folder has no sub-folders with images.
-        loose: images beside the class folders, which are left out.
-        lost: links that lead nowhere or in a circle, and files that went away
-            meanwhile.
+        loose: number of images beside the class folders, which are left out.
+        lost: number of links that lead nowhere or in a circle, and of files that
+            disappeared meanwhile.
     """
 
     names: tuple[str, ...]
@@ -50,12 +50,12 @@ def list_images(folder: Path, root: Path, suffixes: Set[str] = SUFFIXES) -> List
     """List the images of ``folder``, at any depth, with names relative to ``root``.
 
     Args:
-        folder: where they are.
-        root: the data set's.
-        suffixes: what their names end in, in lower case.
+        folder: the folder to list.
+        root: the data set's folder.
+        suffixes: endings of the images' names, in lower case.
 
     Raises:
-        RequestError: there are none, or a folder cannot be read.
+        RequestError: there are no images, or a folder cannot be read.
     """
     found: list[tuple[PurePath, int]] = []
     lost = 0
@@ -66,7 +66,7 @@ def list_images(folder: Path, root: Path, suffixes: Set[str] = SUFFIXES) -> List
             except OSError:
                 lost += 1
                 continue
-            # Neither a folder nor a pipe, which would be waited for without end.
+            # Skip folders and pipes: reading a pipe would wait forever.
             if stat.S_ISREG(status.st_mode):
                 found.append((PurePath(entry.path), status.st_size))
     except OSError as error:
@@ -86,12 +86,12 @@ def list_images(folder: Path, root: Path, suffixes: Set[str] = SUFFIXES) -> List
 
 
 def _walk(folder: str, above: tuple[str, ...], suffixes: Set[str]) -> Iterator[os.DirEntry[str]]:
-    """Yield what is named as images, sorted; a link to a folder above is not followed."""
+    """Yield files named like images, sorted; links to a folder above are not followed."""
     here = os.path.realpath(folder)
     if here in above:
         return
     with os.scandir(folder) as entries:
-        # Names with a dot first are no data: .DS_Store, .cache, ._photo.jpg of macOS.
+        # Hidden files are not data: .DS_Store, .cache, macOS's ._photo.jpg.
         visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     for entry in visible:
         if _is_folder(entry):
@@ -107,14 +107,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 LOOKED_AT = 32
-"""Images whose size is read to tell whether all have the same."""
+"""Number of images whose size is read to tell whether all have the same size."""
 
 
 class Folder:
     """JPEG, PNG, GIF, WebP, BMP and TIFF images and NumPy arrays below a folder.
 
     Sub-folders ``train`` and ``test`` (or ``val``) are the splits; without
-    them a share is held out. The folders one level down are the classes.
+    them a share is held out. The folders one level below are the classes.
     """
 
     kind: ClassVar[str] = "folder"
@@ -122,7 +122,7 @@ class Folder:
     suffixes: ClassVar[Set[str]] = SUFFIXES
 
     def __init__(self, path: str | None = None, download: bool = False) -> None:
-        """List the images below ``path``; ``download`` means nothing here."""
+        """List the images below ``path``; ``download`` has no effect."""
         if path is None:
             raise RequestError(f"The data set {self.kind} needs a path: write {self.kind}:PATH.")
         self.root = Path(path)
@@ -137,24 +137,24 @@ class Folder:
         train = self.root / "train"
         held = [self.root / name for name in self.held if (self.root / name).is_dir()]
         others = [p for p in self.root.iterdir() if p.is_dir() and p != train and p.name[0] != "."]
-        # A folder train beside others may be a class: of vehicles, say.
+        # A folder "train" beside others may be a class (of vehicles, for example).
         if not train.is_dir() or (others and not held):
             return list_images(self.root, self.root, self.suffixes), None
         tests = [list_images(folder, self.root, self.suffixes) for folder in held]
-        # ImageNet's test images have no labels; val is then what can be measured on.
+        # ImageNet's test images have no labels, so val is used for measuring.
         labelled = (listing for listing in tests if listing.classes is not None)
         listing = list_images(train, self.root, self.suffixes)
         return listing, next(labelled, tests[0] if tests else None)
 
     def native_size(self) -> int:
-        """Return the short side that a sample of images shares if up to 64, else 256."""
+        """Return the short side if a sample of images shares one of up to 64, else 256."""
         return common_size(min(height, width) for height, width, _ in self._sample())
 
     def _sample(self) -> list[tuple[int, int, int | None]]:
-        """Return height, width and, of an array or stack, channels of some images.
+        """Return height, width and, for an array or stack, channels of a sample of images.
 
         Raises:
-            BadImageError: none of them can be read.
+            BadImageError: no image of the sample can be read.
         """
         names, seen = self.train.names, []
         problems: list[BadImageError] = []
@@ -168,16 +168,16 @@ class Folder:
         return seen
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Load, split and describe; colour unless ``settings`` ask for grey.
+        """Load, split and describe the data; in colour unless ``settings`` ask for grey.
 
-        Where there are arrays and stacks, the first that is looked at says how
-        many channels there are.
+        If there are arrays or stacks, the first in the sample determines the number
+        of channels.
         """
         counts = (count for _, _, count in self._sample())
         stored = next((count for count in counts if count is not None), None)
         native, channels = self.native_size(), settings.channels or stored or 3
         listings = [self.train] if self.test is None else [self.train, self.test]
-        # The union: a class that only one split has must not shift the others' numbers.
+        # The union, so that a class in only one split does not shift the others' numbers.
         classes = tuple(sorted({name for listing in listings for name in listing.classes or ()}))
         size = delivered_size(settings, native)
         splits = [
@@ -202,7 +202,7 @@ class Folder:
     def _split(self, listing: Listing, classes: Sequence[str], empty: Files) -> Split:
         numbers = {name: number for number, name in enumerate(classes)}
         labels = None
-        # One class says nothing: it is how unlabelled images are often stored.
+        # Unlabelled images are often stored in a single class folder.
         if listing.classes is not None and len(classes) > 1:
             labels = torch.tensor([numbers[name] for name in listing.classes])
         paths = tuple(str(self.root / name) for name in listing.names)
@@ -223,7 +223,7 @@ def _notes(listings: Sequence[Listing], classes: Sequence[str]) -> list[str]:
     if lost := sum(listing.lost for listing in listings):
         notes.append(f"{lost} links that lead to no file are left out.")
     if len(classes) == 1:
-        notes.append("There is one class folder only, so the images count as unlabelled.")
+        notes.append("There is only one class folder, so the images count as unlabelled.")
     if untrained := sorted(set(classes) - set(listings[0].classes or classes)):
         notes.append(f"Classes without training images: {', '.join(untrained)}.")
     return notes

@@ -1,4 +1,4 @@
-"""MNIST's file format, IDX: the original files, Fashion-MNIST, and one's own."""
+"""MNIST's file format, IDX: the original files, Fashion-MNIST, and your own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coview.data.splits import digest
 from coview.errors import CoviewError, RequestError
 
 UNSIGNED_BYTE = 0x08
-"""The third byte of a file says the type of its values; MNIST's are this."""
+"""Type of MNIST's values, given by the third byte of a file."""
 
 
 class Idx:
@@ -28,14 +28,14 @@ class Idx:
     """
 
     def __init__(self, path: str | None = None, download: bool = False) -> None:
-        """Find the files at ``path``; ``download`` means nothing here."""
+        """Find the files at ``path``; ``download`` has no effect."""
         if path is None:
             raise RequestError("The data set idx needs a path: write idx:PATH.")
         self.name, place = f"idx:{path}", Path(path)
         if not place.exists():
             raise RequestError(
-                f"There is no file or folder {path} (Debian's package dataset-fashion-mnist "
-                f"puts such files into /usr/share/datasets/fashion-mnist)."
+                f"There is no file or folder {path}. (Debian's package dataset-fashion-mnist "
+                f"installs such files in /usr/share/datasets/fashion-mnist.)"
             )
         train = _named(place, "train-images", 3) if place.is_dir() else place
         if train is None:
@@ -48,7 +48,7 @@ class Idx:
         return min(_header(self.train, 3)[1:])
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Load, split and describe; grey unless ``settings`` ask for colour."""
+        """Load, split and describe the data; in grey unless ``settings`` ask for colour."""
         train = _read_split(self.train)
         test = None if self.test is None else _read_split(self.test)
         splits = [train] if test is None else [train, test]
@@ -66,7 +66,7 @@ class Idx:
 
 
 def _named(folder: Path, stem: str, dims: int) -> Path | None:
-    """Return the file of that name, in any of the spellings in use, if there is one."""
+    """Return the file of that name in any of its usual spellings, or None."""
     names = [f"{stem}{dot}idx{dims}-ubyte{end}" for dot in "-." for end in ("", ".gz")]
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
@@ -80,7 +80,9 @@ def _read_split(path: Path) -> Split:
         return Split(images)
     labels = read_idx(beside, 1).long()
     if len(labels) != len(images):
-        raise CoviewError(f"{path} holds {len(images)} images, but {beside} {len(labels)} labels.")
+        raise CoviewError(
+            f"{path} has {len(images)} images, but {beside} has {len(labels)} labels."
+        )
     return Split(images, labels)
 
 
@@ -88,19 +90,19 @@ def read_idx(path: Path, dims: int) -> Tensor:
     """Return an IDX file of unsigned bytes as a uint8 tensor.
 
     Args:
-        path: the file; one whose name ends in .gz is unpacked.
-        dims: how many dimensions it must have: 3 for images, 1 for labels.
+        path: the file; it is decompressed if its name ends in .gz.
+        dims: the number of dimensions it must have: 3 for images, 1 for labels.
 
     Raises:
-        RequestError: it is another kind of file.
-        CoviewError: it is damaged.
+        RequestError: the file is of another kind.
+        CoviewError: the file is damaged.
     """
     shape = _header(path, dims)
     body = _read(path)[4 + 4 * dims :]
     if len(body) != math.prod(shape):
         raise CoviewError(
             f"The file {path} is damaged: its header promises {math.prod(shape)} bytes of data, "
-            f"and there are {len(body)}."
+            f"but it has {len(body)}."
         )
     return torch.from_numpy(np.frombuffer(body, np.uint8).copy()).reshape(shape)
 
@@ -109,8 +111,8 @@ def _header(path: Path, dims: int) -> tuple[int, ...]:
     head = _read(path, 4 + 4 * dims)
     if head[:4] != bytes((0, 0, UNSIGNED_BYTE, dims)):
         raise RequestError(
-            f"The file {path} is no IDX file of unsigned bytes in {dims} dimensions: it begins "
-            f"with {head[:4].hex()}, not 000008{dims:02x}."
+            f"The file {path} is not an IDX file of unsigned bytes in {dims} dimensions: it "
+            f"begins with {head[:4].hex()}, not 000008{dims:02x}."
         )
     if len(head) < 4 + 4 * dims:
         raise CoviewError(f"The file {path} is damaged: it ends within its header.")

@@ -1,7 +1,7 @@
-"""Data sets that ``coview pack`` decoded: uint8 arrays that are memory-mapped.
+"""Data sets that ``coview pack`` decoded: memory-mapped uint8 arrays.
 
-A pack is a folder: ``pack.json`` says what is in it, and each split has
-``NAME.images.npy`` (N, C, S, S), and where the data had them ``NAME.labels.npy``,
+A pack is a folder. ``pack.json`` describes it, and each split has
+``NAME.images.npy`` (N, C, S, S) and, if the data had them, ``NAME.labels.npy``,
 ``NAME.rows.npy`` and ``NAME.names`` (bytes, each ended by a zero).
 """
 
@@ -32,15 +32,15 @@ SPLITS = ("train", "test", "reference")
 
 
 def is_pack(path: str | Path) -> bool:
-    """Whether a folder is one that ``coview pack`` wrote to its end."""
+    """Return whether a folder is a finished pack of ``coview pack``."""
     return (Path(path) / ABOUT).is_file()
 
 
 @attrs.frozen(eq=False, slots=False)
 class Mapped(Dataset[Tensor]):
-    """Images in a file, (C, S, S) uint8 each; what is looked at is read, and shared.
+    """Memory-mapped images in a file, (C, S, S) uint8 each, read on demand.
 
-    Another process gets the path, not the images.
+    Pickling sends the path to another process, not the images.
     """
 
     path: str
@@ -48,8 +48,8 @@ class Mapped(Dataset[Tensor]):
 
     @cached_property
     def values(self) -> Tensor:
-        """All images, (N, C, S, S), mapped."""
-        # Copied on writing: torch takes no memory that may not be written to.
+        """All images, (N, C, S, S), memory-mapped."""
+        # Copy-on-write, as torch does not accept read-only memory.
         mapped = np.load(self.path, mmap_mode="c")
         if mapped.shape != self.shape or mapped.dtype != np.uint8:
             raise ValueError(f"it holds {mapped.shape} {mapped.dtype}, not {self.shape} uint8")
@@ -68,19 +68,19 @@ class Mapped(Dataset[Tensor]):
         return self.values[index]
 
     def gather(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return the images at ``rows``, (B,) int64, copied; into ``out`` if it is given."""
-        # NumPy's is twice as fast as torch's: it copies row by row, and into larger pages.
+        """Return a copy of the images at ``rows``, (B,) int64, in ``out`` if it is given."""
+        # NumPy is twice as fast as torch here: it copies row by row, and into larger pages.
         values, places = self.values.numpy(), rows.numpy()
         if out is None:
             return torch.from_numpy(values.take(places, axis=0))
-        # In its usual mode NumPy would write into a buffer of its own first.
+        # In its default mode NumPy would write into a buffer of its own first.
         values.take(places, axis=0, out=out.numpy(), mode="clip")
         return out
 
 
 @attrs.frozen(eq=False)
 class Refitted(Dataset[Tensor]):
-    """Mapped images that are brought to another size or number of channels when asked."""
+    """Mapped images, converted on demand to another size or number of channels."""
 
     images: Mapped
     size: int
@@ -94,26 +94,27 @@ class Refitted(Dataset[Tensor]):
 
 
 class Packed:
-    """A folder that ``coview pack`` wrote, with the splits that were made then."""
+    """A folder that ``coview pack`` wrote, with the splits made at that time."""
 
     def __init__(self, path: str | None = None, download: bool = False) -> None:
-        """Read what is in the folder; ``download`` means nothing here."""
+        """Read the folder's description; ``download`` has no effect."""
         if path is None:
             raise RequestError("The data set pack needs a path: write pack:DIR.")
         self.name, self.root = f"pack:{path}", Path(path)
         if not is_pack(path):
             raise RequestError(
-                f"{path} is no pack: it has no {ABOUT}. Write one by: coview pack DATA --out {path}"
+                f"{path} is not a pack: it has no {ABOUT}. To make one: "
+                f"coview pack DATA --out {path}"
             )
         self.about = _about(self.root / ABOUT)
 
     def native_size(self) -> int:
-        """Return the pixels a side as packed."""
+        """Return the packed images' pixels per side."""
         size: int = self.about["size"]
         return size
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Map the images; a set that is small enough is read into memory."""
+        """Map the images, or read them into memory if they are small enough."""
         about = self.about
         size = settings.size or about["size"]
         channels = settings.channels or about["channels"]
@@ -143,7 +144,7 @@ class Packed:
             size=size,
             mean=mean,
             std=std,
-            # As packed they are the images of the data that were packed, bit for bit.
+            # At the packed size the images equal those of the original data, bit for bit.
             fingerprint=fingerprint if as_packed else digest(fingerprint, f"{size} {channels}"),
             notes=tuple(notes),
         )
@@ -156,7 +157,7 @@ class Packed:
         mapped = Mapped(str(self.root / f"{name}.images.npy"), shape)
         images: Tensor | Dataset[Tensor] = mapped
         try:
-            mapped.values  # noqa: B018  # opened here, so that what is wrong is told here
+            mapped.values  # noqa: B018  # opened here, so that faults are reported here
             if resident:
                 images = fit_all(mapped.values.clone(), size, channels)
             elif shape[1:] != (channels, size, size):
@@ -191,5 +192,5 @@ def _about(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CoviewError(f"{file} is damaged: {error!r}.") from error
     if version != FORMAT:
-        raise RequestError(f"{file} is of format {version}; this coview reads format {FORMAT}.")
+        raise RequestError(f"{file} has format {version}; this coview reads format {FORMAT}.")
     return about

@@ -1,9 +1,9 @@
 """Decoding a data set once, into the folder that :mod:`coview.data.sources.pack` reads.
 
 Images are appended, never mapped, so that a full disk is an error and not a
-crash. All is written into a hidden folder beside the one that was asked for,
-which takes that one's name at the end: a pack is whole or not there. One that
-was interrupted is gone on with where it was last flushed.
+crash. Everything is written into a hidden folder beside the requested one and
+renamed at the end, so a pack is either complete or absent. An interrupted one is
+continued from its last flush.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from coview.files import unwritable, write_json
 
 BATCH = 64
 FLUSHED = 64 << 20
-"""Bytes after which what was written is flushed, and counts when a pack is gone on with."""
+"""Bytes between flushes; what is flushed is not written again after an interruption."""
 PROGRESS = "progress.json"
 
 Told = Callable[[int], Any]
@@ -40,10 +40,11 @@ class Work:
     """A pack that is being written.
 
     Attributes:
-        folder: hidden, beside the pack.
-        shape: of an image.
-        done: images of each split that are flushed.
-        bad: by split, the faults among those.
+        folder: the hidden folder beside the pack.
+        shape: shape of an image.
+        done: number of images flushed, by split.
+        bad: faults among those images, by split.
+        plan: what is to be packed, as ``pack.json`` will describe it.
     """
 
     folder: Path
@@ -54,12 +55,12 @@ class Work:
 
     @property
     def each(self) -> int:
-        """Bytes of an image."""
+        """Bytes per image."""
         return int(np.prod(self.shape))
 
     @classmethod
     def begin(cls, folder: Path, plan: dict[str, Any]) -> Work:
-        """Go on with what is there, if it is of the same data; else start afresh."""
+        """Continue what is in ``folder`` if it is of the same data, else start afresh."""
         shape = (plan["channels"], plan["size"], plan["size"])
         try:
             found = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
@@ -73,7 +74,7 @@ class Work:
         return cls(folder, shape, {}, {}, plan)
 
     def add(self, name: str, split: Split, workers: int, told: Told) -> None:
-        """Write a split, or the rest of it."""
+        """Write a split, or what is missing of it."""
         for kind, values in (("labels", split.labels), ("rows", split.rows)):
             if values is not None:
                 np.save(self.folder / f"{name}.{kind}.npy", values.numpy())
@@ -119,7 +120,7 @@ def _bytes(images: Tensor) -> memoryview:
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
-    """Return the head of a ``.npy`` file of bytes of that shape."""
+    """Return the header of a uint8 ``.npy`` file of that shape."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         file, {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -131,17 +132,17 @@ def pack(data: ImageData, out: Path, workers: int = 0, told: Told = lambda count
     """Write a data set's images, labels, names and splits.
 
     Args:
-        data: decoded when asked, at the size to be packed.
-        out: a folder that is not there, or empty.
-        workers: processes that decode.
-        told: is called with the number of images done since the last call.
+        data: the data set, at the size to pack; decoded on demand.
+        out: a folder that does not exist or is empty.
+        workers: number of decoding processes.
+        told: called with the number of images done since the last call.
 
     Raises:
-        RequestError: ``out`` is taken, or the data are no images.
+        RequestError: ``out`` is taken, or the data are not images.
         CoviewError: the disk is full, or too many images cannot be read.
     """
     if data.train.images[_first_good(data.train)].dtype != torch.uint8:
-        raise RequestError(f"{data.name} holds signals; what is packed are images.")
+        raise RequestError(f"{data.name} contains signals; only images can be packed.")
     refuse_taken(out)
     about = _about(data)
     partial = out.with_name(f".{out.name}.partial")
@@ -160,17 +161,17 @@ def pack(data: ImageData, out: Path, workers: int = 0, told: Told = lambda count
 
 
 def refuse_taken(out: Path) -> None:
-    """Refuse a place where something is.
+    """Refuse a path that is a file or a folder with content.
 
     Raises:
-        RequestError: there is.
+        RequestError: the path is taken.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise RequestError(f"{out} is there already: choose another --out, or delete it.")
+        raise RequestError(f"{out} already exists: choose another --out, or delete it.")
 
 
 def splits_of(data: ImageData) -> dict[str, Split]:
-    """Return the splits that there are, by name."""
+    """Return the splits of a data set, by name."""
     found = {"train": data.train, "test": data.test, "reference": data.reference}
     if data.reference is data.train:
         del found["reference"]
@@ -209,5 +210,5 @@ def _refuse_full(work: Work, data: ImageData, out: Path) -> None:
     needed, free = images * work.each, shutil.disk_usage(work.folder).free
     if needed > free:
         raise CoviewError(
-            f"{out} needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free there."
+            f"{out} needs {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free there."
         )

@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows by name, read whole into memory, and ImageNet.
+"""torchvision's data sets, read into memory as a whole, and ImageNet.
 
 Each is looked for in the given path, else in the folder that the environment
 variable COVIEW_DATA names, else in ``~/.cache/coview``.
@@ -29,7 +29,7 @@ def data_root(path: str | None) -> Path:
 
 @attrs.frozen(eq=False)
 class Parts:
-    """What torchvision read; images are (N, C, H, W) uint8."""
+    """The splits that torchvision read; images are (N, C, H, W) uint8."""
 
     train: Split
     test: Split
@@ -38,13 +38,13 @@ class Parts:
 
 
 class Named:
-    """A data set that torchvision holds as one array; a subclass says which.
+    """Base class of data sets that torchvision reads as one array.
 
     Attributes:
-        kind: its name.
-        native: pixels a side.
-        holds: what its folder must hold.
-        published: statistics of its training images.
+        kind: name of the data set.
+        native: pixels per side.
+        holds: a file or folder that its folder must contain.
+        published: published statistics of its training images.
         dataset: torchvision's class.
     """
 
@@ -55,27 +55,27 @@ class Named:
     dataset: ClassVar[Any]
 
     def __init__(self, path: str | None = None, download: bool = False) -> None:
-        """Look for the data; those to be downloaded are fetched when loaded."""
+        """Look for the data; a download starts only when they are loaded."""
         self.name = self.kind if path is None else f"{self.kind}:{path}"
         self.root, self.download = data_root(path), download
         if not download and not (self.root / self.holds).exists():
             raise RequestError(
-                f"There is no {self.kind} in {self.root} (no {self.root / self.holds}). Name its "
-                f"folder with {self.kind}:PATH or in COVIEW_DATA, or fetch it with --download."
+                f"The data set {self.kind} is not in {self.root} (no {self.root / self.holds}). "
+                f"Give its folder as {self.kind}:PATH or in COVIEW_DATA, or add --download."
             )
 
     def native_size(self) -> int:
-        """Return the pixels a side as published."""
+        """Return the pixels per side of the published images."""
         return self.native
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Load and describe, with the published splits."""
+        """Load and describe the data, with the published splits."""
         try:
             parts = self._read()
         except (RuntimeError, OSError, ValueError) as error:
             raise CoviewError(
                 f"The data set {self.kind} in {self.root} cannot be read: {error}. If its files "
-                f"are damaged, delete them and fetch them with --download."
+                f"are damaged, delete them and download them again with --download."
             ) from error
         train, test = parts.train, parts.test
         return assemble(
@@ -106,7 +106,7 @@ class Named:
 
 
 class CIFAR10(Named):
-    """60,000 colour images of 10 classes, 32 pixels a side (Krizhevsky 2009)."""
+    """60,000 colour images of 10 classes, 32 pixels per side (Krizhevsky 2009)."""
 
     kind, native, holds = "cifar10", 32, "cifar-10-batches-py"
     # Taken over the training images; as in github.com/kuangliu/pytorch-cifar issue 19.
@@ -118,7 +118,7 @@ class CIFAR10(Named):
 
 
 class CIFAR100(CIFAR10):
-    """60,000 colour images of 100 classes, 32 pixels a side (Krizhevsky 2009)."""
+    """60,000 colour images of 100 classes, 32 pixels per side (Krizhevsky 2009)."""
 
     kind, holds, dataset = "cifar100", "cifar-100-python", datasets.CIFAR100
     # Taken over the training images; as in github.com/chatflip/CalculationMeanStd.
@@ -126,7 +126,7 @@ class CIFAR100(CIFAR10):
 
 
 class SVHN(Named):
-    """Cropped house numbers, 73,257 and 26,032, 32 pixels a side (Netzer et al. 2011)."""
+    """73,257 + 26,032 cropped house numbers, 32 pixels per side (Netzer et al. 2011)."""
 
     kind, native, holds, dataset = "svhn", 32, "train_32x32.mat", datasets.SVHN
     # Taken over the training images; as in github.com/helloxjb/ViPER-main.
@@ -143,8 +143,8 @@ class SVHN(Named):
 class STL10(Named):
     """100,000 unlabelled and 5,000 + 8,000 labelled images, 96 pixels (Coates et al. 2011).
 
-    Trained on the unlabelled and the labelled training images; a test image is
-    compared with the latter.
+    Training uses the unlabelled and the labelled training images; test images are
+    compared with the labelled ones.
     """
 
     kind, native, holds, dataset = "stl10", 96, "stl10_binary", datasets.STL10
@@ -153,14 +153,14 @@ class STL10(Named):
         train = self.dataset(self.root, "train+unlabeled", download=self.download)
         test = self._split(self.dataset(self.root, "test"))
         whole = self._split(train)
-        # torchvision puts the labelled images first, and gives -1 to the others.
+        # torchvision puts the labelled images first and labels the others -1.
         labelled = int((torch.as_tensor(train.labels) >= 0).sum())
         images, labels = whole.images[:labelled], torch.as_tensor(train.labels)[:labelled].long()
         return Parts(Split(whole.images), test, tuple(train.classes), Split(images, labels))
 
 
 class MNIST(Named):
-    """70,000 grey digits of 28 pixels a side (LeCun et al. 1998)."""
+    """70,000 grey digits, 28 pixels per side (LeCun et al. 1998)."""
 
     kind, native, holds = "mnist", 28, "MNIST/raw"
     # Taken over the training images; as in PyTorch's examples/mnist.
@@ -172,7 +172,7 @@ class MNIST(Named):
 
 
 class FashionMNIST(MNIST):
-    """70,000 grey pictures of clothes of 28 pixels a side (Xiao et al. 2017)."""
+    """70,000 grey pictures of clothes, 28 pixels per side (Xiao et al. 2017)."""
 
     kind, holds, dataset = "fashion-mnist", "FashionMNIST/raw", datasets.FashionMNIST
     # Taken over the training images; as in github.com/chatflip/CalculationMeanStd.
@@ -186,11 +186,11 @@ class ImageNet(Folder):
     held = ("val",)
 
     def __init__(self, path: str | None = None, download: bool = False) -> None:
-        """Look for the folders; nobody may hand the files on, so none are downloaded."""
+        """Look for the folders; the licence forbids passing the files on, so no download."""
         root = Path(path) if path else data_root(None) / "imagenet"
         if not ((root / "train").is_dir() and (root / "val").is_dir()):
             raise RequestError(
-                f"There is no ImageNet in {root} (no train and val with a folder a class). It "
+                f"ImageNet is not in {root} (no train and val with one folder per class). It "
                 f"cannot be downloaded for you: get ILSVRC2012_img_train.tar, "
                 f"ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from image-net.org, "
                 f"unpack them with torchvision.datasets.ImageNet, and write imagenet:PATH."

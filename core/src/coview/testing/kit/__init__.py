@@ -1,4 +1,4 @@
-"""What every method promises, a function each; the docstring says why it matters."""
+"""What every method promises: one function per promise, whose docstring says why it matters."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Check = Callable[[Subject], str | None]
 
 @attrs.frozen(eq=False)
 class Promise:
-    """One thing that is promised.
+    """A promise and how to check it.
 
     Attributes:
-        name: for the command line, ``reads-back``.
-        check: raises :class:`~coview.testing.errors.ConformanceError` if it is not
-            kept and :class:`~coview.testing.errors.NotTried` if it does not apply;
-            may return a remark.
-        slow: it starts processes, which takes seconds.
+        name: its name on the command line, for example ``reads-back``.
+        check: raises :class:`~coview.testing.errors.ConformanceError` if the promise
+            is not kept and :class:`~coview.testing.errors.NotTried` if it does not
+            apply; may return a remark.
+        slow: whether the check starts processes, which takes seconds.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Promise:
 
     @property
     def meaning(self) -> str:
-        """What is promised, and why, in the check's own words."""
+        """What is promised, and why: the check's docstring."""
         return (self.check.__doc__ or "").strip()
 
 
@@ -62,4 +62,4 @@ PROMISES: tuple[Promise, ...] = (
     _promise(state.exports),
     _promise(together.two_processes_equal_one, slow=True),
 )
-"""In the order in which they are tried: what is first explains what follows."""
+"""All promises in the order of checking: a failure of an early one explains later failures."""

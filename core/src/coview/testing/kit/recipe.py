@@ -1,4 +1,4 @@
-"""Promises of what is written down: the recipe, its settings, its package."""
+"""Promises on what is written down: the recipe, its settings, its package."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ HEAVY = ("torch", "torchvision", "kornia", "timm")
 
 
 def loads(subject: Subject) -> None:
-    """The recipe can be imported. A package that cannot is of no use to anyone."""
-    demand(bool(subject.recipe.summary), "the recipe has no summary, which listings show")
+    """The recipe can be imported and has a summary. Without that a package is of no use."""
+    demand(bool(subject.recipe.summary), "the recipe has no summary, which listings need")
 
 
 def imports_no_torch(subject: Subject) -> None:
-    """Importing the recipe imports no torch.
+    """Importing the recipe does not import torch.
 
-    `coview lineage` reads every installed recipe; each second that one takes is
-    everybody's. A recipe's module needs ``from coview import Recipe, Use`` alone.
+    `coview lineage` reads every installed recipe, so one slow recipe makes everybody
+    wait. A recipe's module needs only ``from coview import Recipe, Use``.
     """
     if not isinstance(subject.method, str) or subject.method.endswith(".toml"):
-        raise NotTried("the recipe is not one that a package registers")
+        raise NotTried("the recipe is not registered by a package")
     module = find("methods", subject.method).value.partition(":")[0]
     code = f"import {module}, sys; print(*[n for n in {HEAVY!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], **_quiet())
@@ -46,21 +46,23 @@ def imports_no_torch(subject: Subject) -> None:
 
 
 def imports_no_other_plugin(subject: Subject) -> None:
-    """The package's modules import no other plugin's.
+    """The package's modules do not import other plugins.
 
-    A recipe names other packages' components; code that imports them ties the
-    packages' insides together, and breaks when the other one moves a function.
+    A recipe names other packages' components. Code that imports them depends on the
+    other package's internals, and breaks when that package moves a function.
     """
     packages = {name.partition(".")[0] for name in _modules(subject)}
     for path in sorted({p for name in packages for p in _sources(name)}):
         for name in _imported(path):
             top = name.partition(".")[0]
             other = top.startswith("coview_") and top not in packages
-            demand(not other, f"{path.name} imports {name}: name its component in a recipe instead")
+            demand(
+                not other, f"{path.name} imports {name}: name its component in the recipe instead"
+            )
 
 
 def resolves(subject: Subject) -> str:
-    """The recipe as it is written, and with every preset, names only what exists."""
+    """The recipe, by itself and with every preset, uses only components that exist."""
     names = list(subject.recipe.presets)
     for preset in ("none", *names):
         changes = attrs.evolve(subject.changes, preset=preset)
@@ -69,7 +71,7 @@ def resolves(subject: Subject) -> str:
 
 
 def reads_back(subject: Subject) -> None:
-    """The recipe printed as TOML is the same recipe when it is read: a run can be repeated."""
+    """The recipe written as TOML reads back as the same recipe, so a run can be repeated."""
     for resolved in (subject.whole, subject.resolved):
         text = to_toml(resolved.recipe)
         with tempfile.TemporaryDirectory() as folder:
@@ -78,40 +80,40 @@ def reads_back(subject: Subject) -> None:
             again = configure(read_recipe(path), None, Changes(preset="none"), "check")
         before, after = tomllib.loads(text), tomllib.loads(to_toml(again.recipe))
         wrong = [key for key in before if before[key] != after.get(key)]
-        demand(not wrong, f"{', '.join(wrong)} read back as something else")
+        demand(not wrong, f"read back from TOML, {', '.join(wrong)} differ")
 
 
 def documents_its_settings(subject: Subject) -> str:
-    """Every setting says what it means: `coview show` prints it, and there is no other place."""
+    """Every setting has a help text, which `coview show` prints; it is documented nowhere else."""
     count = sum(documented(f"{p.table} {p.name!r}", p.factory) for p in _parts(subject.whole))
     return f"{count} settings"
 
 
 def refuses_wrong_settings(subject: Subject) -> None:
-    """A value of a wrong type is refused by its setting's name, before anything is built."""
+    """A value of a wrong type is refused before anything is built, and its setting is named."""
     for part in _parts(subject.whole):
         refusing(part.table, part.factory)
 
 
 def documented(label: str, factory: Any) -> int:
-    """Demand that a component and its settings say what they are; return the settings' number."""
+    """Demand that a component and its settings are documented; return the number of settings."""
     demand(bool(factory.__doc__), f"{label} has no docstring")
     fields = fields_of(factory.Settings)
     for field in fields:
         written = bool(field.metadata.get("help"))
-        demand(written, f"{label} does not say what {field.name} means: setting(default, help)")
+        demand(written, f"{label}: {field.name} has no help text: use setting(default, help)")
     return len(fields)
 
 
 def refusing(table: str, factory: Any) -> None:
-    """Demand that a component's settings refuse values of other types."""
+    """Demand that a component's settings refuse values of a wrong type."""
     for field in fields_of(factory.Settings):
         # No setting is a table of tables.
         _, problems = structure(factory.Settings, {field.name: {"a": {"b": None}}}, table)
         demand(
             any(f"{table}.{field.name}" in problem for problem in problems),
-            f"{table}.{field.name} takes a value of any type: annotate it (int, float, str, bool, "
-            "tuples of them)",
+            f"{table}.{field.name} accepts a value of any type: annotate it (int, float, str, "
+            "bool, or tuples of them)",
         )
 
 
@@ -125,7 +127,7 @@ def _parts(resolved: Resolved) -> Iterator[Part]:
 def _modules(subject: Subject) -> Iterator[str]:
     """Yield the modules of the method's own package that the recipe needs."""
     if not isinstance(subject.method, str) or subject.method.endswith(".toml"):
-        raise NotTried("the recipe is not one that a package registers")
+        raise NotTried("the recipe is not registered by a package")
     entry = find("methods", subject.method)
     yield entry.value.partition(":")[0]
     for part in _parts(subject.whole):
@@ -152,7 +154,7 @@ def _imported(path: Path) -> Iterator[str]:
 def _quiet() -> dict[str, Any]:
     import os
 
-    # The child must find what this process found, also where the path was changed in it.
+    # The child must find what this process finds, even if this process changed its path.
     path = os.pathsep.join(entry for entry in sys.path if entry)
     variables = {**os.environ, "PYTHONPATH": path}
     return {"capture_output": True, "text": True, "check": False, "env": variables}

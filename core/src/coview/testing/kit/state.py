@@ -1,4 +1,4 @@
-"""Promises of what is kept: checkpoints, micro-batches, exported weights."""
+"""Promises on state: checkpoints, micro-batches, exported weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS = 3
 
 
 def goes_on_exactly(subject: Subject) -> None:
-    """What is saved is everything: a fresh build with it trains on to the last bit the same."""
+    """Checkpoints are complete: a new build that loads one trains on exactly, to the last bit."""
     going_on = subject.train(subject.build(), 0, 2)
     file = io.BytesIO()
     kept = (going_on.method.state_dict(), going_on.optimizer.state_dict())
@@ -42,69 +42,71 @@ def goes_on_exactly(subject: Subject) -> None:
     for number, (ours, theirs) in enumerate(zip(resumed.losses, going_on.losses[2:], strict=True)):
         demand(
             ours == theirs,
-            f"the loss of step {number} after loading is {ours!r}, not {theirs!r}: keep what it "
-            "depends on in buffers (register_buffer)",
+            f"the loss of step {number} after loading is {ours!r}, not {theirs!r}: keep all state "
+            "that it depends on in buffers (register_buffer)",
         )
     ended = zip(resumed.state().items(), going_on.state().values(), strict=True)
     wrong = [key for (key, ours), theirs in ended if not same(ours, theirs)]
-    demand(not wrong, f"{STEPS} steps after loading, {', '.join(wrong[:3])} differ")
+    demand(
+        not wrong, f"after loading and training on to step {STEPS}, {', '.join(wrong[:3])} differ"
+    )
 
 
 def accumulates(subject: Subject) -> str:
-    """A step in micro-batches moves memories once, with all rows.
+    """A step in micro-batches updates memories once, with all rows.
 
-    Where a loss is a mean over rows, and but for batch norm, it is the step of
-    the whole batch: gradients, queues and banks alike.
+    If the loss is a mean over rows, the step equals that of the whole batch, except
+    for batch norm: gradients, queues and banks.
     """
     try:
         built = subject.build(accumulate=2)
     except RequestError as error:
-        raise NotTried(f"it takes no micro-batches: {error.problems[0]}") from error
+        raise NotTried(f"it does not support micro-batches: {error.problems[0]}") from error
     calls = forward_in_parts(subject, built, 2).calls
     demand(all(abs(loss) < float("inf") for loss in built.losses), "the loss is not finite")
-    demand(len(calls) == 1, f"update_target was called {len(calls)} times in a step")
+    demand(len(calls) == 1, f"update_target was called {len(calls)} times in a step, not once")
     indices = subject.batch(0).indices
-    demand(torch.equal(calls[0][0], indices), "update_target was not given the batch's images")
+    demand(torch.equal(calls[0][0], indices), "update_target did not get the whole batch's images")
     whole, halves = _compared(subject, 1), _compared(subject, 2)
     if abs(sum(whole.losses) - sum(halves.losses)) > 1e-9:
         return "its loss compares the rows of a batch with each other"
     before, after = whole.state(), halves.state()
     wrong = [k for k, v in before.items() if not torch.allclose(v, after[k], atol=1e-7)]
-    demand(not wrong, f"{', '.join(wrong[:3])} differ from the whole batch's")
-    return "a step equals the whole batch's"
+    demand(not wrong, f"{', '.join(wrong[:3])} differ from those after a step on the whole batch")
+    return "a step in micro-batches equals one on the whole batch"
 
 
 def exports(subject: Subject) -> str:
     """The exported backbone, loaded from its file, gives the same features."""
     built = subject.train(subject.build(), 0, 1)
-    exported = export(built.method, subject.export_facts()).eval()
+    exported = export(built.method, subject.card()).eval()
     images = subject.batch(0).images.float() / 255
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder) / "backbone.safetensors"
         save_backbone(exported, path)
         before, after = exported(images), load_backbone(path)(images)
     demand(before.ndim == 2, f"features have shape {tuple(before.shape)}, not (B, D)")
-    near = torch.allclose(before, after, rtol=1e-4, atol=1e-5)  # weights lie otherwise in memory
-    demand(near, "the loaded backbone gives other features")
+    near = torch.allclose(before, after, rtol=1e-4, atol=1e-5)  # weights' memory layout differs
+    demand(near, "the loaded backbone gives different features")
     return f"{before.shape[1]} features"
 
 
 class Frozen:
-    """An observer: every micro-batch gets the views that the whole batch would get."""
+    """An observer that gives every micro-batch the views that the whole batch would get."""
 
     def __init__(self, crops: Sequence[Tensor], indices: Tensor) -> None:
         self.crops, self.indices = crops, indices
 
     @hookimpl(wrapper=True)
     def generate_views(self, batch: Batch) -> Any:
-        """Return the rows of the whole batch's views that are this part's."""
+        """Return this part's rows of the whole batch's views."""
         views: Views = yield
         rows = [self.indices.tolist().index(i) for i in batch.indices.tolist()]
         return attrs.evolve(views, crops=tuple(crop[rows] for crop in self.crops))
 
 
 def _compared(subject: Subject, parts: int) -> Built:
-    """Do one step in so many parts, with the same views and batch norms that do not move."""
+    """Do one step in ``parts`` parts, with the same views and frozen batch norms."""
     built = subject.build(accumulate=parts, double=True)
     batch, step = subject.batch(0), subject.step(0)
     with torch.no_grad():

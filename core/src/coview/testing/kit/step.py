@@ -1,4 +1,4 @@
-"""Promises of a training step."""
+"""Promises on a training step."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from coview.testing.synchronisation import Synchronisations
 
 
 def builds(subject: Subject) -> str:
-    """The components fit their hooks and each other, and are built alike from the same seed."""
+    """The components fit their hooks and each other, and the same seed builds the same weights."""
     first, second = subject.build(), subject.build()
     equal = same(first.state(), second.state())
-    demand(equal, "two builds from the same seed differ: draw from torch's generator when building")
+    demand(equal, "two builds from the same seed differ: use torch's generator when building")
     parameters = sum(p.numel() for p in first.method.parameters())
     return f"{parameters / 1e6:.2f} M parameters here"
 
 
 def gives_a_loss_with_gradient(subject: Subject) -> None:
-    """The loss is one finite number; its gradient reaches the online network alone, all of it.
+    """The loss is one finite number; its gradient reaches all of the online network, nothing else.
 
-    A parameter without gradient stops DistributedDataParallel; one of the target
-    that has a gradient would be trained.
+    A parameter without gradient stops DistributedDataParallel; a target's parameter
+    with a gradient would be trained.
     """
     built = subject.build()
     loss = built.method(subject.batch(0), subject.step(0))
@@ -41,7 +41,7 @@ def gives_a_loss_with_gradient(subject: Subject) -> None:
             if key == "encoder" and parameter.requires_grad:
                 demand(gradient is not None, f"no gradient reaches {where}")
             if key == "target" and gradient is not None:
-                raise ConformanceError(f"a gradient reaches {where}, which is the target's")
+                raise ConformanceError(f"a gradient reaches {where}, which belongs to the target")
             if gradient is not None:
                 demand(bool(gradient.isfinite().all()), f"the gradient of {where} is not finite")
     norms = [float(p.grad.norm()) for p in built.method.parameters() if p.grad is not None]
@@ -49,7 +49,7 @@ def gives_a_loss_with_gradient(subject: Subject) -> None:
 
 
 def descends(subject: Subject) -> None:
-    """A small step against the gradient, all else being equal, lowers the loss."""
+    """A small step against the gradient lowers the loss, all else being equal."""
     built = subject.build(double=True)
     batch = subject.batch(0)
     before = built.method(batch, subject.step(0))
@@ -67,14 +67,15 @@ def descends(subject: Subject) -> None:
         if after < before:
             return
     raise ConformanceError(
-        f"the loss goes from {float(before.detach()):.9g} to {float(after):.9g} along its gradient"
+        f"a small step against the gradient does not lower the loss: it goes from "
+        f"{float(before.detach()):.9g} to {float(after):.9g}"
     )
 
 
 def draws_from_the_step_alone(subject: Subject) -> None:
-    """A step's randomness is the step's generator's.
+    """A step's randomness comes only from the step's generator.
 
-    torch's global generator decides nothing and is left as it was, and so is the
+    torch's global generator has no influence and is left unchanged, and so is the
     batch: a resumed run, and several processes, then draw what one run would.
     """
     results = []
@@ -85,14 +86,14 @@ def draws_from_the_step_alone(subject: Subject) -> None:
             before, images = torch.get_rng_state(), subject.batch(0).images
             subject.train(built, 0, 2)
             used = not torch.equal(before, torch.get_rng_state())
-        demand(not used, "torch's global generator was drawn from: use step.generator")
+        demand(not used, "a step draws from torch's global generator: use step.generator")
         demand(torch.equal(images, subject.batch(0).images), "the batch's images were changed")
         results.append((built.losses, built.state()))
-    demand(same(results[0], results[1]), "torch's global generator decides what a step does")
+    demand(same(results[0], results[1]), "a step's result depends on torch's global generator")
 
 
 def sees_no_labels(subject: Subject) -> None:
-    """Components ask a batch for its images and indices, and for nothing else."""
+    """Components read a batch's images and indices, and nothing else."""
     built, asked = subject.build(), []
 
     class Sealed(Batch):
@@ -105,13 +106,13 @@ def sees_no_labels(subject: Subject) -> None:
     step = subject.step(0)
     built.method(Sealed(plain.images, plain.indices), step).backward()
     built.method.update_target(step)
-    demand(not asked, f"a component asks the batch for {', '.join(sorted(set(asked)))}")
+    demand(not asked, f"a component reads the batch's {', '.join(sorted(set(asked)))}")
 
 
 def reads_memory_before_writing(subject: Subject) -> None:
-    """Negatives are drawn from what past steps left: a positive is never its own negative.
+    """Negatives come from past steps only, so a positive is never its own negative.
 
-    Queues and banks change in ``update_target``, after the optimiser's step, once.
+    Queues and banks change only in ``update_target``, once, after the optimiser's step.
     """
     built = subject.train(subject.build(), 0, 1)
     sources = {c.key for c in built.method.parts.values() if "negatives" in c.roles}
@@ -127,7 +128,7 @@ def reads_memory_before_writing(subject: Subject) -> None:
 
 
 def never_waits_for_the_device(subject: Subject) -> None:
-    """A step reads no value back from the device: a GPU is never idle for it."""
+    """A step reads no value back from the device, so a GPU never has to wait."""
     built = subject.train(subject.build(), 0, 1)
     batch, step = subject.batch(1), subject.step(1)
     method = built.method
@@ -137,11 +138,11 @@ def never_waits_for_the_device(subject: Subject) -> None:
         built.method.gradients_ready(step)
         built.method.update_target(step)
     found = list(dict.fromkeys(seen.found))
-    demand(not found, f"the host would wait: {'; '.join(found[:3])}")
+    demand(not found, f"the host would wait for the device: {'; '.join(found[:3])}")
 
 
 def takes_other_channels(subject: Subject) -> str | None:
-    """Images of one channel are trained on too, or refused in a sentence."""
+    """Images of one channel work too, or are refused with a clear message."""
     grey = attrs.evolve(subject, channels=1)
     try:
         built = grey.build()
@@ -153,20 +154,20 @@ def takes_other_channels(subject: Subject) -> str | None:
 
 
 class Recorder:
-    """An observer that keeps what ``update_target`` is given."""
+    """An observer that records what ``update_target`` is given."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, int]] = []
 
     @hookimpl
     def update_target(self, batch: Batch, encoded: object) -> None:
-        """Keep the indices, and the rows of the first slot."""
+        """Record the indices and the number of rows of the first slot."""
         rows = next(iter(encoded.queries.values()))  # type: ignore[attr-defined]
         self.calls.append((batch.indices, len(rows)))
 
 
 def forward_in_parts(subject: Subject, built: Built, parts: int) -> Recorder:
-    """Do one optimiser step in micro-batches; return what ``update_target`` was given."""
+    """Do one optimiser step in micro-batches; return a record of what ``update_target`` got."""
     recorder = Recorder()
     built.method.observe(recorder, "recorder")
     batch, step = subject.batch(0), subject.step(0)

@@ -1,4 +1,4 @@
-"""Promises of several processes."""
+"""Promises on several processes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from coview.testing.subject import Subject
 
 
 def two_processes_equal_one(subject: Subject) -> None:
-    """Two processes with half the batch each train what one trains with all of it.
+    """Two processes with half the batch each train exactly what one trains with all of it.
 
-    Under gloo, in float64, with synchronised batch norm: the averaged gradients
-    (those that flow through gathered keys among them), and after three steps all
-    weights, queues, banks and centres, on both processes. A gradient that is wrong
-    by the number of processes still trains, only worse, and nobody notices.
+    Compared are the averaged gradients (including those through gathered keys) and,
+    after three steps, all weights, queues, banks and centres, on both processes:
+    under gloo, in float64, with synchronised batch norm. A gradient that is wrong by a
+    factor of the number of processes still trains, only worse, and nobody notices.
     """
     (several,) = train_together([subject])
     compare(train_part(subject), several, in_groups(subject))

@@ -1,4 +1,4 @@
-"""Promises of views."""
+"""Promises on views."""
 
 from __future__ import annotations
 
@@ -12,53 +12,61 @@ from coview.testing.subject import Built, Subject
 
 
 def fit_their_layout(subject: Subject) -> str:
-    """Views have the number, sizes, channels and pairs that their layout announced.
+    """Views have the number, sizes, channels and pairs that their layout announces.
 
-    Encoders, queues and losses are built for the layout before the first batch.
+    Encoders, queues and losses are built for this layout before the first batch.
     """
     built = subject.build()
     layout: Layout = built.method.components["views"].layout  # type: ignore[assignment]
     views = made(subject, built, 0)
-    demand(len(views.crops) == layout.count, f"{len(views.crops)} views, announced {layout.count}")
+    demand(
+        len(views.crops) == layout.count,
+        f"there are {len(views.crops)} views, but the layout says {layout.count}",
+    )
     for number, crop in enumerate(views.crops):
         announced = (subject.images, layout.channels[number], *layout.sizes[number])
         seen = tuple(crop.shape)
-        # A signal's view has one row and no dimension for it.
+        # A signal's view has one row, without a dimension for it.
         fits = seen == announced or seen == (*announced[:2], announced[3])
-        demand(fits, f"view {number} is {seen}, announced {announced}")
+        demand(fits, f"view {number} has shape {seen}, but its layout says {announced}")
         demand(crop.is_floating_point(), f"view {number} is {crop.dtype}, not float")
-        demand(bool(crop.isfinite().all()), f"view {number} holds values that are not finite")
+        demand(bool(crop.isfinite().all()), f"view {number} has values that are not finite")
     for name in ("queries", "keys", "pairs"):
         given, announced = getattr(views, name), getattr(layout, name)
-        demand(tuple(given) == tuple(announced), f"{name} are {given}, announced {announced}")
+        demand(
+            tuple(given) == tuple(announced), f"{name} are {given}, but the layout says {announced}"
+        )
     return f"{layout.count} views, {len(layout.pairs)} pairs"
 
 
 def follow_the_step(subject: Subject) -> None:
-    """Views depend on (seed, step) and nothing else, and differ from step to step.
+    """Views depend only on (seed, step), and differ from step to step.
 
-    So a run that is resumed sees what it would have seen.
+    So a resumed run sees the views that it would have seen.
     """
     built = subject.build()
     first = made(subject, built, 0).crops
-    torch.rand(7)  # somebody else draws
-    demand(_same(first, made(subject, built, 0).crops), "the same step gives other views again")
+    torch.rand(7)  # other code draws too
+    demand(_same(first, made(subject, built, 0).crops), "the same step gives different views")
     batch = subject.batch(0)
     for text, step in (("step", subject.step(1)), ("seed", subject.step(0, seed=4))):
         with torch.no_grad():
             other = built.method.manager.hook.generate_views(batch=batch, step=step).crops
-        demand(not _same(first, other), f"another {text} gives the very same views")
+        demand(not _same(first, other), f"another {text} gives the same views")
 
 
 def evaluate_without_randomness(subject: Subject) -> None:
-    """``evaluation_views`` gives the same views of an image each time, in any batch."""
+    """``evaluation_views`` gives the same views of an image every time, in any batch."""
     built = subject.build()
     images = subject.batch(0).images
     first = built.method.evaluation_views(images).crops
-    demand(_same(first, built.method.evaluation_views(images).crops), "they differ when repeated")
+    demand(
+        _same(first, built.method.evaluation_views(images).crops),
+        "evaluation_views gives different views when repeated",
+    )
     alone = built.method.evaluation_views(images[3:4]).crops
     near = all(torch.allclose(a[3:4], b, atol=1e-6) for a, b in zip(first, alone, strict=True))
-    demand(near, "an image's views depend on the others in its batch")
+    demand(near, "an image's evaluation views depend on the other images in its batch")
 
 
 def made(subject: Subject, built: Built, number: int) -> Views:

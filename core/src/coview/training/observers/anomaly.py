@@ -37,7 +37,7 @@ class AnomalyObserver:
     @hookimpl
     def run_started(self, run: Any) -> None:
         """Watch every module and every gradient."""
-        if run.options.compile:
+        if run.settings.compile == "on":
             raise RequestError("--observe anomaly looks into modules: leave out --compile.")
         self._run = run
         for key, component in run.method.components.items():

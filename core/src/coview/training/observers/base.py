@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from coview.components import declared
 from coview.errors import RequestError
 from coview.registry import find
 from coview.settings import literal, read_toml, structure
@@ -24,6 +25,23 @@ OF_THE_TERMINAL = "progress"
 """The observer that belongs to who started a run, not to the run."""
 
 _WRITTEN = re.compile(r"(?P<name>[^=]*?)(?::(?P<settings>[^:=]+=.*))?")
+
+
+class Observer:
+    """What watches a run (group ``coview.observers``); it may implement any hook.
+
+    One with an attrs class ``Settings`` is built as ``Class(settings)``, else as ``Class()``.
+    """
+
+    def state_dict(self) -> Mapping[str, Any] | None:
+        """Return what the run's checkpoints keep of it; None: nothing."""
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+
+    def close(self) -> None:
+        """Let go of files and terminals; called once, however the run ends."""
 
 
 @attrs.frozen(eq=False)
@@ -42,6 +60,11 @@ class Watcher:
     asked: str
     package: str
     observer: Any
+
+    @property
+    def of_the_run(self) -> bool:
+        """Whether a resumed run has it again: it has a name, and is not the terminal's."""
+        return bool(self.asked) and self.name != OF_THE_TERMINAL
 
 
 def watchers(asked: Iterable[Any]) -> list[Watcher]:
@@ -111,22 +134,21 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 def states(observers: Mapping[str, Watcher]) -> dict[str, Any]:
     """Return what a checkpoint keeps, by name, of the observers that have state."""
-    return {
-        name: watcher.observer.state_dict()
+    found = {
+        name: declared(watcher.observer, Observer, "state_dict")()
         for name, watcher in observers.items()
-        if hasattr(watcher.observer, "state_dict")
     }
+    return {name: state for name, state in found.items() if state is not None}
 
 
 def restore(observers: Mapping[str, Watcher], kept: Mapping[str, Any]) -> None:
     """Give every observer the state it had; one that is new in this run starts afresh."""
     for name, watcher in observers.items():
-        if name in kept and hasattr(watcher.observer, "load_state_dict"):
-            watcher.observer.load_state_dict(kept[name])
+        if name in kept:
+            declared(watcher.observer, Observer, "load_state_dict")(kept[name])
 
 
 def close(observers: Mapping[str, Watcher]) -> None:
     """Let observers that hold something open (a terminal, a file) let go of it."""
     for watcher in observers.values():
-        if hasattr(watcher.observer, "close"):
-            watcher.observer.close()
+        declared(watcher.observer, Observer, "close")()

@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 
-from coview.guards import guards_of
+from coview.components import Component, Guard, LossComponent, TargetComponent, declared
+from coview.method.module import Method
 
 
 @attrs.frozen
@@ -87,7 +88,7 @@ def sentence(run: Any, name: str, reading: Reading, since: int) -> str:
 
 
 def cause(method: Any) -> str:
-    """Say which guards are missing (:mod:`coview.guards`), or else what to try."""
+    """Say which guards are missing (:class:`coview.components.Guard`), or else what to try."""
     found = guards_of(method)
     missing = [guard for guard in found if not guard.on]
     there = ", ".join(guard.what for guard in found if guard.on) or "nothing"
@@ -96,3 +97,34 @@ def cause(method: Any) -> str:
         return f"What guards against it is all there ({there}): try {slower}."
     listed = "; ".join(f"{g.what} ({g.how})" if g.how else g.what for g in missing)
     return f"The likely cause is what is missing: {listed}. There is: {there}. Else try {slower}."
+
+
+def guards_of(method: Method) -> list[Guard]:
+    """Return what a method's components say, and what their roles say by themselves."""
+    found = [_negatives(method), _constant_keys(method)]
+    for component in method.components.values():
+        found += declared(component, Component, "guards")()
+    return [guard for guard in found if guard is not None]
+
+
+def _negatives(method: Method) -> Guard | None:
+    """Negatives, where the loss compares with any."""
+    needs = declared(method.components["loss"], LossComponent, "needs")
+    return Guard("negatives", True) if "negatives" in needs else None
+
+
+def _constant_keys(method: Method) -> Guard | None:
+    """Keys without gradient, which only negatives make needless."""
+    parts = method.parts.values()
+    targets = [part.module for part in parts if "target" in part.roles]
+    passes = any(declared(target, TargetComponent, "passes_gradient") for target in targets)
+    passes &= not declared(method.components["loss"], LossComponent, "constant_keys")
+    if _negatives(method) is not None and passes:
+        return None
+    return Guard(
+        "a stop of the gradient (the target passes it into its keys, and the loss has no negatives)"
+        if passes
+        else "keys without gradient",
+        not passes,
+        "--use target=stop-gradient or --use target=momentum",
+    )

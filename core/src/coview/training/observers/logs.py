@@ -205,7 +205,7 @@ class WandbObserver(Logger):
             config={
                 "recipe": to_document(run.resolved.recipe),
                 "data": run.data.name,
-                "seed": run.options.seed,
+                "seed": run.settings.seed,
             },
         )
         again = self._id is not None

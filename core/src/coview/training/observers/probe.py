@@ -6,20 +6,23 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
-from torch.nn.functional import one_hot
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, Optimizer
 
+from coview.components import ViewsComponent, declared
 from coview.distributed import mean_over_processes
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.features import features
 from coview.evaluation.metrics import accuracies, class_count
 from coview.hookspecs import hookimpl
+from coview.optim.supervised import MOMENTUM, descend
 from coview.records import Batch, Encoded
+from coview.schedules import rate_scale
 from coview.settings import ge, gt, setting
-from coview.training.evaluate import by_first
+from coview.training.measure import by_first
 from coview.weights.exported import ExportedBackbone, export
 
-MOMENTUM = 0.9
 TRACKED = 0.01
 """Share of a batch in the running mean and variance of the features; of the first ones more,
 so that they are plain means."""
@@ -47,13 +50,14 @@ class ProbeObserver:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.state: dict[str, Tensor] = {}
+        self._optimizer: Optimizer | None = None
         self._run: Any = None
         self._labels = torch.zeros(0, dtype=torch.int64)
 
     @hookimpl
     def run_started(self, run: Any) -> None:
         """Build the classifier, from zero or as it was."""
-        data, device = run.data, run.options.device
+        data, device = run.data, run.device
         if data.train.labels is None or not data.labelled:
             raise RequestError(
                 f"--observe probe needs labels of training and test images, which {data.name} "
@@ -77,11 +81,25 @@ class ProbeObserver:
                 raise RequestError("The kept state of --observe probe is of another network.")
             self.state[name] = kept.to(device)
 
+    def _classifier(self) -> Optimizer:
+        """Return the optimiser of weights and biases, with the momentum that was kept."""
+        peak = self.settings.lr * rate_scale("linear", self._run.plan.batch_size)
+        decays = {"weights": self.settings.weight_decay, "biases": 0.0}
+        groups: list[dict[str, Any]] = []
+        for name in WEIGHTS:
+            self.state[name] = nn.Parameter(self.state[name])
+            decay = decays[name]
+            groups.append({"params": [self.state[name]], "peak": peak, "weight_decay": decay})
+        optimizer = SGD(groups, lr=peak, momentum=MOMENTUM)
+        for name in WEIGHTS:
+            optimizer.state[self.state[name]]["momentum_buffer"] = self.state[f"velocity_{name}"]
+        return optimizer
+
     @hookimpl
     def update_target(self, encoded: Encoded, batch: Batch) -> None:
         """Take one step of SGD on the batch's features."""
         rows = self._rows(encoded, len(batch.indices))
-        state, settings = self.state, self.settings
+        state = self.state
         mean = mean_over_processes(rows.mean(dim=0))
         variance = mean_over_processes((rows - mean).square().mean(dim=0))
         state["steps"] += 1
@@ -89,16 +107,12 @@ class ProbeObserver:
         state["mean"].lerp_(mean, share)
         state["variance"].lerp_(variance, share)
         rows = (rows - mean) / (variance + TINY).sqrt()
-        scores = rows @ state["weights"] + state["biases"]
-        labels = one_hot(self._labels[batch.indices], scores.shape[1])
-        errors = (scores.softmax(dim=1) - labels) / len(rows)
-        slopes = mean_over_processes(torch.cat([rows.T @ errors, errors.sum(0)[None]]))
-        rate = settings.lr * self._run.plan.batch_size / 256
-        for name, slope in zip(WEIGHTS, (slopes[:-1], slopes[-1]), strict=True):
-            decay = settings.weight_decay if name == "weights" else 0.0
-            velocity = state[f"velocity_{name}"]
-            velocity.mul_(MOMENTUM).add_(slope + decay * state[name])
-            state[name].sub_(rate * velocity)
+        if self._optimizer is None:
+            self._optimizer = self._classifier()
+        with torch.enable_grad():
+            scores = rows @ state["weights"] + state["biases"]
+            loss = cross_entropy(scores, self._labels[batch.indices])
+        descend(loss, self._optimizer, 1.0, mean_over_processes)
 
     @hookimpl
     def epoch_finished(self, run: Any, epoch: int) -> None:
@@ -108,7 +122,7 @@ class ProbeObserver:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the classifier, its momentum and the features' statistics."""
-        return self.state
+        return {name: tensor.detach() for name, tensor in self.state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what :meth:`state_dict` gave."""
@@ -116,17 +130,17 @@ class ProbeObserver:
 
     def _measure(self, run: Any) -> None:
         test = run.data.test
-        rows = features(self._network(), test, device=run.options.device)
-        state = {name: tensor.cpu() for name, tensor in self.state.items()}
+        rows = features(self._network(), test, device=run.device)
+        state = {name: tensor.detach().cpu() for name, tensor in self.state.items()}
         rows = (rows - state["mean"]) / (state["variance"] + TINY).sqrt()
         found = accuracies(rows @ state["weights"] + state["biases"], test.kept(test.labels))
         run.log(**{f"online_probe_{name}": value for name, value in found.items()})
 
     def _network(self) -> ExportedBackbone:
         """Return the online network, whichever the recipe evaluates."""
-        exported = export(self._run.method, self._run.backbone_meta)
+        exported = export(self._run.method, self._run.card)
         exported.backbone = self._run.method.encoder.backbone()
-        return exported.to(self._run.options.device)
+        return exported.to(self._run.device)
 
     def _rows(self, encoded: Encoded, count: int) -> Tensor:
         """Return one row of features an image, (B, D), as the exported network gives them."""
@@ -134,7 +148,8 @@ class ProbeObserver:
         by_view = [rows.float() for rows in encoded.features.values()]
         if all(rows.shape == (count, width) for rows in by_view):
             # Where a view is a whole image the first is enough; patches are averaged.
-            whole = hasattr(self._run.method.components["views"], "normalization")
+            views = self._run.method.components["views"]
+            whole = declared(views, ViewsComponent, "normalization") is not None
             return by_view[0] if whole else torch.stack(by_view).mean(dim=0)
         if all(len(rows) == count for rows in by_view):
             joined = torch.cat(by_view, dim=1)

@@ -26,11 +26,11 @@ class ProgressObserver:
     @hookimpl
     def run_started(self, run: Any) -> None:
         """Say what trains on what."""
-        device = run.options.device
+        device = run.device
         self._say(
             f"training {run.resolved.recipe.name or 'a recipe'} on {run.data.name}: "
             f"{len(run.data.train)} images, {run.last_step - run.step} steps on {device} "
-            f"({run.options.precision}), into {run.path}"
+            f"({run.settings.precision}), into {run.path}"
         )
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -1,1 +1,1 @@
-"""What runs the standard augmentations: fused, kornia, torchvision."""
+"""Implementations of the standard augmentations: fused, kornia, torchvision."""

@@ -1,8 +1,8 @@
-"""Between descriptions and kornia's augmentations, in both directions."""
+"""Conversion of descriptions to kornia's augmentations, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import kornia.augmentation as kornia
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coview.errors import RequestError
+from coview.views.chain import Chain, refuse_other_types
 from coview.views.operations import (
     KORNIA_LUMA,
     NEUTRAL,
@@ -21,26 +22,41 @@ from coview.views.operations import (
     Jitter,
     Range,
     Solarize,
+    ViewBackend,
+    is_idle,
 )
 
 Operation = Callable[[Tensor], Tensor]
 
 
 class Clamp:
-    """Bring what bicubic resampling overshot back to [0, 1], as images of 8 bits are."""
+    """Clamp to [0, 1], as 8-bit images are: bicubic resampling overshoots."""
 
     batched = True
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
+        """Return images (B, C, H, W), clamped."""
         return images.clamp(0, 1)
+
+
+class KorniaBackend(ViewBackend):
+    """kornia's augmentations, operation by operation."""
+
+    @staticmethod
+    def chain(
+        descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
+    ) -> Chain:
+        """Return the chain; operations of probability 0 are left out."""
+        refuse_other_types("kornia", dtype)
+        active = [one for one in descriptions if not is_idle(one)]
+        return Chain([*(made for one in active for made in as_kornia(one)), last])
 
 
 def as_kornia(description: Description) -> list[Operation]:
     """Return kornia's augmentations for a description.
 
     Raises:
-        RequestError: kornia has no such thing.
+        RequestError: kornia has no equivalent.
     """
     makers: dict[type, Callable[[Any], Operation]] = {
         Crop: _crop,
@@ -48,7 +64,7 @@ def as_kornia(description: Description) -> list[Operation]:
         Jitter: _jitter,
         Grey: lambda d: kornia.RandomGrayscale(rgb_weights=torch.tensor(d.luma), p=d.p),
         Blur: lambda d: kornia.RandomGaussianBlur((d.taps, d.taps), d.sigma, p=d.p),
-        # Ranges centred on one half and on zero; zero width leaves those alone.
+        # Ranges around one half and around zero; of width 0, so nothing is drawn.
         Solarize: lambda d: kornia.RandomSolarize(thresholds=0.0, additions=0.0, p=d.p),
     }
     made = [makers[type(description)](description)]
@@ -59,7 +75,7 @@ def as_kornia(description: Description) -> list[Operation]:
 def _crop(crop: Crop) -> Operation:
     if crop.antialias:
         raise RequestError(
-            "kornia resizes crops without antialiasing: leave views.antialias out, or use "
+            "kornia resizes crops without antialiasing: remove views.antialias, or use "
             "views.backend = fused or torchvision."
         )
     return kornia.RandomResizedCrop(
@@ -74,14 +90,14 @@ def _crop(crop: Crop) -> Operation:
 def _jitter(jitter: Jitter) -> Operation:
     if jitter.order != "batch":
         raise RequestError(
-            "kornia draws one order of colour operations for a batch: leave views.jitter_order "
-            "out, or use views.backend = fused."
+            "kornia draws one order of colour operations per batch: remove views.jitter_order, "
+            "or use views.backend = fused."
         )
     return kornia.ColorJitter(*jitter.ranges, p=jitter.p, order=jitter.fixed)
 
 
 def flat(modules: Iterable[Operation]) -> Iterator[Operation]:
-    """Take kornia's and torch's sequences apart, where they run their parts one after the other."""
+    """Yield the parts of kornia's and torch's sequences that run them one after the other."""
     for module in modules:
         plain = type(module) is nn.Sequential
         if type(module) is kornia.ImageSequential and not module.random_apply:
@@ -94,10 +110,10 @@ def flat(modules: Iterable[Operation]) -> Iterator[Operation]:
 
 
 def described(module: Any) -> Description | None:
-    """Return the description of one of kornia's augmentations of RGB images, if it has one.
+    """Return the description of one of kornia's augmentations of RGB images, or None.
 
-    An augmentation of another class, or with an option that descriptions do
-    not know, has none: kornia itself runs it.
+    An augmentation of another class, or with an option that descriptions lack, has
+    none: kornia itself runs it.
     """
     readers: dict[type, Callable[[Any], Description | None]] = {
         kornia.RandomResizedCrop: _read_crop,
@@ -109,7 +125,7 @@ def described(module: Any) -> Description | None:
     }
     if type(module) not in readers or module.keepdim:
         return None
-    # The crop's p decides for the batch; the others' for each image.
+    # The crop's p applies to the whole batch, the others' to each image.
     by_image = type(module) is not kornia.RandomResizedCrop
     if module.same_on_batch or (module.p_batch if by_image else module.p) != 1:
         return None

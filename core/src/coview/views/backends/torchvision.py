@@ -1,26 +1,53 @@
-"""The standard chain by torchvision, image by image: the reference that the papers' code is."""
+"""The standard chain by torchvision, image by image, as in the papers' code: the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torchvision.transforms.v2 as tv
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from coview.errors import RequestError
-from coview.views.operations import LUMA, Blur, Crop, Description, Flip, Grey, Jitter, Solarize
+from coview.views.chain import Chain, refuse_other_types
+from coview.views.operations import (
+    LUMA,
+    Blur,
+    Crop,
+    Description,
+    Flip,
+    Grey,
+    Jitter,
+    Solarize,
+    ViewBackend,
+    is_idle,
+)
+
+
+class TorchvisionBackend(ViewBackend):
+    """torchvision's transforms, image by image."""
+
+    @staticmethod
+    def chain(
+        descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
+    ) -> Chain:
+        """Return the chain; operations of probability 0 are left out."""
+        refuse_other_types("torchvision", dtype)
+        return Chain([as_torchvision([one for one in descriptions if not is_idle(one)]), last])
 
 
 def as_torchvision(descriptions: Sequence[Description]) -> Callable[[Tensor], Tensor]:
-    """Return one transform of an image (C, H, W) in [0, 1]; colour orders are drawn by image."""
+    """Return one transform of an image (C, H, W) in [0, 1]; each image draws its colour order."""
     return tv.Compose([step for one in descriptions for step in _steps(one)])
 
 
 def _steps(description: Description) -> list[Any]:
     if getattr(description, "luma", LUMA) != LUMA or getattr(description, "fixed", None):
-        raise RequestError("torchvision has its own luma weights and its own order of colours.")
+        raise RequestError(
+            "torchvision uses its own luma weights and draws its own order of colour operations."
+        )
     makers: dict[type, Callable[[Any], list[Any]]] = {
         Crop: _crop,
         Flip: lambda d: [tv.RandomHorizontalFlip(d.p)],

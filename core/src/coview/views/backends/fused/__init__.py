@@ -1,1 +1,1 @@
-"""All views of a batch in one go, every parameter drawn on the device."""
+"""All views of a batch at once, with every parameter drawn on the device."""

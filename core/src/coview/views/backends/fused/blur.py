@@ -1,4 +1,4 @@
-"""Gaussian blur with a deviation for each image, as two convolutions."""
+"""Gaussian blur with a standard deviation per image, as two convolutions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch.nn.functional import conv2d, pad
 from coview.nn.compile import compilable, compiling
 
 FEW_TAPS = 9
-"""Up to so many a processor's compiled sum of shifted images is as fast as a convolution."""
+"""Up to this many taps, a compiled sum of shifted images is as fast on a CPU as a convolution."""
 
 
 def taps_of(sigma: Tensor, on: Tensor, reach: int) -> Tensor:
-    """Return the weights of the 2 x reach + 1 pixels around, (..., taps).
+    """Return the blur's weights for 2 x reach + 1 pixels, (..., taps).
 
-    Where ``on`` (...) is false, all the weight is the pixel's own.
+    Where ``on`` (...) is false, all the weight is on the central pixel.
     """
     distance = torch.arange(-reach, reach + 1, device=sigma.device, dtype=sigma.dtype)
     weights = torch.exp(-0.5 * (distance / sigma.unsqueeze(-1)).square())
@@ -24,7 +24,7 @@ def taps_of(sigma: Tensor, on: Tensor, reach: int) -> Tensor:
 
 
 def blur(images: Tensor, weights: Tensor) -> Tensor:
-    """Blur images (n, C, H, W), reflected at the border, by their own weights (n, taps)."""
+    """Blur images (n, C, H, W), reflected at the border, each by its own weights (n, taps)."""
     if compiling() and (images.is_cuda or weights.shape[1] <= FEW_TAPS):
         return blur_by_taps(images, weights)
     rows, channels = images.shape[:2]
@@ -38,7 +38,7 @@ def blur(images: Tensor, weights: Tensor) -> Tensor:
 
 @compilable(dynamic=True)
 def blur_by_taps(images: Tensor, weights: Tensor) -> Tensor:
-    """Blur all images, as a sum of shifted ones: for a compiler, which makes one loop of it."""
+    """Blur all images by a sum of shifted ones, which a compiler turns into one loop."""
     taps = weights.shape[1]
     height, width = images.shape[-2:]
     padded = pad(images, (taps // 2,) * 4, mode="reflect")

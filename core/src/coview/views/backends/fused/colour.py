@@ -1,8 +1,8 @@
-"""Colour operations on images (n, C, P) in [0, 1], P pixels, in place and gate by factor.
+"""Colour operations in place on images (n, C, P) in [0, 1] with P pixels.
 
-Formulas and clamps are torchvision's. A factor that changes nothing stands for
-an image that the operation spares: neutral factors give the image back to the
-bit, or to one rounding of float32. Factors are (n, 1, 1).
+Formulas and clamps are torchvision's. Factors are (n, 1, 1). A neutral factor
+leaves an image unchanged, to the bit or to one rounding of float32; it is used
+for images that the operation skips.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def mean_grey(x: Tensor, luma: Sequence[float]) -> Tensor:
 
 @compilable(dynamic=True)
 def brighten_(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply."""
+    """Multiply by the factor."""
     return x.mul_(factor).clamp_(0, 1)
 
 
@@ -56,7 +56,7 @@ def saturate_(x: Tensor, factor: Tensor, luma: Sequence[float]) -> Tensor:
 
 @compilable(dynamic=True)
 def desaturate_(x: Tensor, factor: Tensor, luma: Sequence[float]) -> Tensor:
-    """Blend with the grey image by a factor of 0 to 1: nothing overshoots."""
+    """Blend with the grey image by a factor of 0 to 1, which cannot overshoot."""
     return torch.lerp(grey_of(x, luma).unsqueeze(1), x, factor, out=x)
 
 
@@ -69,12 +69,12 @@ def hue_offsets(turns: Tensor) -> Tensor:
 
 @compilable(dynamic=True)
 def rotate_hue_(x: Tensor, offsets: Tensor) -> Tensor:
-    """Turn the hue of RGB images by t turns of the colour circle, as HSV defines it.
+    """Rotate the hue of RGB images by t turns of the colour circle, as HSV defines it.
 
-    With M and m the greatest and the least of R, G, B, and c = M - m, the hue
+    With M and m the greatest and the least of R, G, B, and c = M - m, the hue h
     in sixths of a turn is +-(1 + (G + B - R - m) / c), with the sign of G - B: a
-    closed form without cases. Turned by t, a channel n = 0, 1, 2 is
-    m + c clamp(||h + 6 t - 2 n| - 3| - 1, 0, 1), the argument in [-6, 6].
+    closed form without cases. Rotated by t, channel n = 0, 1, 2 is
+    m + c clamp(||h + 6 t - 2 n| - 3| - 1, 0, 1), with the argument in [-6, 6].
 
     Args:
         x: (n, 3, P).
@@ -95,7 +95,7 @@ def rotate_hue_(x: Tensor, offsets: Tensor) -> Tensor:
 
 @compilable(dynamic=True)
 def solarize_(x: Tensor, threshold: Tensor) -> Tensor:
-    """Invert what is at a threshold (n, 1, 1) or brighter."""
+    """Invert the pixels at or above a threshold (n, 1, 1)."""
     return x.copy_(torch.where(x >= threshold, 1 - x, x))
 
 
@@ -103,17 +103,17 @@ def solarize_(x: Tensor, threshold: Tensor) -> Tensor:
 def jitter_each_(
     x: Tensor, factors: Sequence[Tensor], offsets: Tensor, position: Tensor, luma: Sequence[float]
 ) -> Tensor:
-    """Apply brightness, contrast, saturation and hue, each image in an order of its own.
+    """Apply brightness, contrast, saturation and hue, to each image in its own order.
 
-    The first three are blends with black, with the mean grey, with the grey
-    image, so one formula does whichever comes: three before the hue and three
-    after it, of which every image uses three in all.
+    The first three are blends (with black, with the mean grey, with the grey
+    image), so one formula computes any of them. It runs three times before the
+    hue and three times after it, and each image uses three of the six.
 
     Args:
-        x: (n, C, P).
-        factors: of brightness, contrast and saturation, (n, 1, 1) each.
-        offsets: of the hue, (n, 3, 1).
-        position: (4, n, 1, 1), where in the order each of the four stands.
+        x: images (n, C, P).
+        factors: brightness, contrast and saturation, (n, 1, 1) each.
+        offsets: hue, (n, 3, 1).
+        position: (4, n, 1, 1), the position of each of the four in the order.
         luma: weights of the channels.
     """
     stacked = torch.stack(list(factors))

@@ -1,4 +1,4 @@
-"""Which parts of a chain are the standard chain, and can be run as one."""
+"""The fused backend: which parts of a chain are standard, and can be run as one."""
 
 from __future__ import annotations
 
@@ -7,32 +7,44 @@ from typing import Any
 
 import torch
 
+from coview.components import declared
 from coview.nn import compile as compiling
 from coview.views.backends.fused.plan import Fused
 from coview.views.backends.kornia import described, flat
-from coview.views.chain import Operation
-from coview.views.operations import DESCRIPTIONS, Crop, Description, Flip, Standardize, is_idle
+from coview.views.chain import Chain
+from coview.views.operations import (
+    DESCRIPTIONS,
+    Crop,
+    Description,
+    Flip,
+    Operation,
+    OwnOperation,
+    Standardize,
+    ViewBackend,
+    is_idle,
+)
 
-LONG_RUN = 20_000
-"""Steps from which a run repays a minute of compilation."""
+
+class FusedBackend(ViewBackend):
+    """All views in one go: the default."""
+
+    @staticmethod
+    def chain(
+        descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
+    ) -> Chain:
+        """Return the chain, with every run of standard operations as one."""
+        return Chain(fuse([*descriptions, last], compile, dtype))
 
 
-def whether_compiled(choice: str, total_steps: int) -> bool | None:
-    """Return what ``views.compile`` asks for; None: as the run does.
-
-    Args:
-        choice: "on", "off", or "auto": in long runs, where a compiler is found.
-        total_steps: of the run.
+def whether_compiled(choice: str) -> bool | None:
+    """Return what ``views.compile`` asks for; None: as the run does (``auto``).
 
     Raises:
-        RequestError: "on" without a compiler.
+        RequestError: ``choice`` is "on" and there is no compiler.
     """
-    if choice == "off":
-        return False
     if choice == "on":
         compiling.require_compiler("views.compile = on")
-        return True
-    return True if total_steps >= LONG_RUN and compiling.has_compiler() else None
+    return {"on": True, "off": False, "auto": None}[choice]
 
 
 def fuse(
@@ -40,13 +52,13 @@ def fuse(
     compile: bool | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[Operation | Fused]:
-    """Return the operations with every run of standard ones as one :class:`Fused`.
+    """Return the operations, with each sequence of standard ones as one :class:`Fused`.
 
     Args:
-        operations: descriptions, what has a ``description``, kornia's
-            augmentations, anything callable.
-        compile: compile the fused runs; None: in a run that compiles.
-        dtype: of what comes out, if the last operation is a fused one.
+        operations: descriptions, objects with a ``description``, kornia's
+            augmentations, or any callables.
+        compile: whether to compile the fused ones; None: if the run compiles.
+        dtype: number type of the output, if the last operation is a fused one.
     """
     made: list[Operation | Fused] = []
     run: list[Description] = []
@@ -72,12 +84,12 @@ def fuse(
 def _description(operation: Any) -> Description | None:
     if isinstance(operation, DESCRIPTIONS):
         return operation
-    own = getattr(operation, "description", None)
+    own = declared(operation, OwnOperation, "description")
     return own if isinstance(own, DESCRIPTIONS) else described(operation)
 
 
 def _extends(run: Sequence[Description], description: Description) -> bool:
-    """Whether a run may go on with the operation; see :class:`Fused`."""
+    """Return whether a fused sequence may continue with the operation; see :class:`Fused`."""
     kinds = {type(one) for one in run}
     if Standardize in kinds:
         return False

@@ -1,7 +1,8 @@
-"""From what was drawn to what the loops over pixels take, for all rows before any pixel.
+"""Drawing the parameters of a batch and preparing them for the loops over pixels.
 
-All of it is small, (V, B, ...) each: done once for a batch, however few images at
-a time then go through the chain. A gate becomes a parameter that changes nothing.
+The tensors are small, (V, B, ...) each, and are computed once per batch, however
+few images then go through the chain at a time. An image that an operation skips
+gets parameters that change nothing.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from coview.views.operations import (
 
 TRIES = 10
 Drawn = dict[str, Tensor]
-"""Parameters of one operation by name, (V, B) each."""
+"""Parameters of one operation, by name, (V, B) each."""
 
 
 @attrs.frozen
 class Rows:
-    """The images of this process among those of the global batch.
+    """This process's rows of the global batch.
 
     Attributes:
-        count: of this process.
-        rank: its place.
+        count: number of images of this process.
+        rank: number of this process.
         world_size: number of processes.
     """
 
@@ -52,14 +53,14 @@ class Rows:
     world_size: int = 1
 
     def uniform(self, numbers: int, views: int, generator: torch.Generator) -> Tensor:
-        """Return (numbers, views, count) in [0, 1)."""
+        """Return this process's uniform numbers in [0, 1), (numbers, views, count)."""
         shape = (numbers, views, self.count * self.world_size)
         drawn = torch.rand(shape, generator=generator, device=generator.device)
         return drawn[..., self.rank * self.count : (self.rank + 1) * self.count]
 
 
 def needs(description: Description) -> int:
-    """Return how many uniform numbers an operation takes for a row."""
+    """Return how many uniform numbers an operation needs per row."""
     if isinstance(description, Jitter):
         return 9 if description.by_sample else 5
     counts: dict[type, int] = {Crop: 2 * TRIES + 2, Flip: 1, Grey: 1, Blur: 2, Solarize: 1}
@@ -70,14 +71,15 @@ def draw(views: Sequence[Any], uniform: Tensor, size: tuple[int, int]) -> Drawn:
     """Draw the parameters of one operation.
 
     Args:
-        views: its description for each view; of one type.
+        views: the operation's description for each view, all of one type.
         uniform: (needs, V, B) in [0, 1).
-        size: height and width of the images that it meets.
+        size: height and width of the images that it is applied to.
 
     Returns:
         By name: ``top``, ``left``, ``height``, ``width`` of a crop, in pixels;
-        ``factors`` (4, V, B) of a jitter and, for an order each, ``position`` (4, V, B)
-        of its four; ``sigma`` of a blur; ``on``, where the operation has a probability.
+        ``factors`` (4, V, B) of a jitter and, if each image has its own order, the
+        ``position`` (4, V, B) of the four in it; ``sigma`` of a blur; ``on``, if the
+        operation has a probability.
     """
     if isinstance(views[0], Crop):
         return boxes(views, uniform, size)
@@ -103,9 +105,10 @@ def _factors(views: Sequence[Jitter], uniform: Tensor) -> Drawn:
 
 
 def orders(views: Sequence[Any], seed: int) -> list[tuple[int, ...]]:
-    """Return the order of the four for each view, without those that never change anything.
+    """Return each view's order of the four, without those that never change anything.
 
-    Drawn on the host, where the branches are: a seed is known without waiting.
+    Drawn from the seed on the host, so that Python can branch on it without waiting
+    for the device.
     """
     source = random.Random(seed)
     idle = {k for k in range(4) if all(v.ranges[k] == (NEUTRAL[k],) * 2 for v in views)}
@@ -146,7 +149,7 @@ def _between(ranges: Sequence[tuple[float, float]], uniform: Tensor) -> Tensor:
 
 
 def by_view(values: Sequence[float], device: torch.device) -> Tensor | float:
-    """Return one number where views agree, else a (V, 1) tensor, copied to a device once."""
+    """Return one number if all views agree, else a (V, 1) tensor, copied to the device once."""
     if len(set(values)) == 1:
         return values[0]
     return constant(values, device).unsqueeze(1)
@@ -157,17 +160,18 @@ STEPS = ("brightness", "contrast", "saturation")
 
 
 def prepare(column: Sequence[Any], drawn: Drawn) -> Prepared:
-    """Return the parameters of one operation that is no crop.
+    """Return the parameters of one operation other than a crop.
 
     Args:
-        column: its description for each view.
-        drawn: see :func:`draw`; nothing where it is not used.
+        column: the operation's description for each view.
+        drawn: see :func:`draw`; empty if the operation is not used.
 
     Returns:
-        Nothing for what is not used; ``brightness``, ``contrast`` and ``saturation``
-        (V, B, 1, 1), ``hue`` (V, B, 3, 1) and perhaps ``position`` (V, B, 4); ``keep``
-        (V, B, 1, 1), 0 where a grey image is wanted; ``taps`` (V, B, taps); ``threshold``
-        (V, B, 1, 1); ``on`` (V, B) of a flip.
+        Empty if the operation is not used. For a jitter ``brightness``, ``contrast``
+        and ``saturation`` (V, B, 1, 1), ``hue`` (V, B, 3, 1) and perhaps ``position``
+        (V, B, 4); for grey-scale ``keep`` (V, B, 1, 1), 0 where the image becomes grey;
+        for a blur ``taps`` (V, B, taps); for a solarisation ``threshold`` (V, B, 1, 1);
+        for a flip ``on`` (V, B).
     """
     if not drawn:
         return {}
@@ -195,18 +199,18 @@ def _jitter(drawn: Drawn, on: Tensor) -> Prepared:
 def prepare_crop(
     columns: Sequence[Sequence[Any]], at: int, drawn: Sequence[Drawn], size: tuple[int, int]
 ) -> Prepared:
-    """Return a crop's parameters; the flip, wherever it stands, is made part of it.
+    """Return a crop's parameters, which include the flip wherever it stands in the order.
 
     Args:
-        columns: by operation, its description for each view.
-        at: which of them is the crop.
-        drawn: of every operation; nothing for those that are not used.
+        columns: for each operation, its description for each view.
+        at: index of the crop.
+        drawn: what was drawn for each operation; empty for those not used.
         size: height and width of the images.
     """
     box = dict(drawn[at])
     flip = next((k for k, c in enumerate(columns) if isinstance(c[0], Flip)), None)
     flipped = None if flip is None else drawn[flip].get("on")
     if flip is not None and flipped is not None and flip < at:
-        # The crop is of the mirrored image: of the other side of this one, then mirrored.
+        # A crop of the mirrored image is the mirrored crop of this image's other side.
         box["left"] = torch.where(flipped, size[1] - box["left"] - box["width"], box["left"])
     return aims(columns[at][0], box, flipped, size)

@@ -1,4 +1,4 @@
-"""The standard chain for several views at once, every parameter drawn on the device."""
+"""The standard chain for several views at once, with every parameter drawn on the device."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.nn.compile import compilable, compiled
+from coview.nn.compile import compilable, compiled, compiling_views
 from coview.views.backends.fused import parameters as draws
 from coview.views.backends.fused.parameters import Drawn, Prepared, Rows, prepare, prepare_crop
 from coview.views.backends.fused.render import Order, changed, finish, geometry
 from coview.views.operations import Crop, Description, Jitter, is_idle, structure
 
 CACHED_PIXELS = 2**18
-"""Pixels of a view worked on at a time on a CPU: what they need stays in its cache."""
+"""Pixels of a view processed at a time on a CPU, few enough to stay in its cache."""
 
 
 Columns = Sequence[Sequence[Description]]
@@ -23,11 +23,11 @@ Columns = Sequence[Sequence[Description]]
 
 @attrs.frozen(eq=False)
 class Parameters:
-    """What was drawn for a batch.
+    """The parameters drawn for a batch.
 
     Attributes:
-        drawn: of each operation, (V, B) each; see :func:`.parameters.draw`.
-        orders: of each jitter's four steps, by operation and view.
+        drawn: parameters of each operation, (V, B) each; see :func:`.parameters.draw`.
+        orders: order of each jitter's four steps, by operation and view.
     """
 
     drawn: tuple[Drawn, ...]
@@ -37,15 +37,17 @@ class Parameters:
 class Fused:
     """A crop and a flip in one resampling, then colour, blur and standardisation.
 
-    The flip is done with the crop wherever it stands: what follows a crop
-    commutes with a mirror. On a CPU a few images at a time go through the whole
-    chain; on other devices all rows of all views do.
+    The flip is done with the crop wherever it stands in the order, because what
+    follows a crop commutes with mirroring. On a CPU a few images at a time go
+    through the whole chain; on other devices all rows of all views do.
 
     Args:
-        views: for each view its operations, equal in all but what they draw: at
-            most one crop, before all but a flip; at most one flip; a standardisation last.
-        compile: compile what is drawn and the loops over pixels; None: as the run does.
-        dtype: of what comes out.
+        views: the operations of each view, which may differ only in what they draw:
+            at most one crop, before all but a flip; at most one flip; any
+            standardisation last.
+        compile: whether to compile the drawing and the loops over pixels; None: if
+            the run compiles.
+        dtype: number type of the views.
     """
 
     def __init__(
@@ -58,9 +60,9 @@ class Fused:
         self.compile = compile
         self.dtype = dtype
         first = self.views[0]
-        # By operation: the description of each view.
+        # For each operation, its description for each view.
         self.columns = tuple(tuple(view[k] for view in self.views) for k in range(len(first)))
-        # Of uniform numbers that an operation takes for a row; none if it never does anything.
+        # How many uniform numbers each operation needs per row; 0 if it never changes anything.
         self.numbers = tuple(
             0 if all(map(is_idle, column)) else draws.needs(column[0]) for column in self.columns
         )
@@ -68,12 +70,12 @@ class Fused:
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """Equal where two can be made one by :meth:`joined`."""
+        """Equal for two that :meth:`joined` can combine."""
         return (*map(structure, self.views[0]), self.compile, self.dtype)
 
     @classmethod
     def joined(cls, parts: Sequence[Fused]) -> Fused:
-        """Return all views of parts of equal structure as one."""
+        """Return parts of equal structure as one that makes all their views."""
         views = [view for part in parts for view in part.views]
         return cls(views, parts[0].compile, parts[0].dtype)
 
@@ -85,17 +87,17 @@ class Fused:
         Args:
             images: (B, C, H, W) uint8, or float in [0, 1].
             generator: on the images' device, in the same state on every process.
-            seed: decides the orders of colour operations.
-            rank: this process's place among ``world_size``.
+            seed: determines the orders of colour operations.
+            rank: number of this process.
             world_size: number of processes that share the global batch.
 
         Returns:
-            One (B, C, h, w) a view.
+            One (B, C, h, w) tensor per view.
         """
         rows = Rows(len(images), rank, world_size)
         uniform = rows.uniform(sum(self.numbers), len(self.views), generator)
         size = (images.shape[-2], images.shape[-1])
-        with compiled(self.compile):
+        with compiled(compiling_views() if self.compile is None else self.compile):
             prepared = prepared_from(self.columns, self.numbers, uniform, size)
             return self._paint(images, prepared, self._orders(seed))
 
@@ -105,9 +107,9 @@ class Fused:
         """Draw the parameters of every view for this process's rows.
 
         Args:
-            rows: which images of the global batch.
-            generator: gives all that is by image.
-            seed: gives the orders that are by batch.
+            rows: this process's rows of the global batch.
+            generator: draws the parameters of each image.
+            seed: determines the orders of a whole batch.
             size: height and width of the images.
         """
         uniform = rows.uniform(sum(self.numbers), len(self.views), generator)
@@ -118,12 +120,12 @@ class Fused:
     def render(self, images: Tensor, parameters: Parameters) -> tuple[Tensor, ...]:
         """Make every view of images (B, C, H, W) with the given parameters."""
         size = (images.shape[-2], images.shape[-1])
-        with compiled(self.compile):
+        with compiled(compiling_views() if self.compile is None else self.compile):
             prepared = prepared_for(self.columns, parameters.drawn, size)
             return self._paint(images, prepared, parameters.orders)
 
     def _orders(self, seed: int) -> dict[int, list[Order]]:
-        """Return the orders that are drawn for a batch, on the host."""
+        """Return the orders of a batch, drawn on the host."""
         return {
             k: draws.orders(column, seed + k)
             for k, column in enumerate(self.columns)
@@ -173,11 +175,11 @@ class Fused:
 def drawn_from(
     columns: Columns, numbers: Sequence[int], uniform: Tensor, size: tuple[int, int]
 ) -> tuple[Drawn, ...]:
-    """Return what is drawn for each operation; nothing for those that are not used.
+    """Return what is drawn for each operation; empty for those not used.
 
     Args:
-        columns: by operation, its description for each view.
-        numbers: how many uniform numbers each takes.
+        columns: for each operation, its description for each view.
+        numbers: how many uniform numbers each operation needs.
         uniform: (sum of numbers, V, B) in [0, 1).
         size: height and width of the images.
     """
@@ -189,7 +191,7 @@ def drawn_from(
 
 
 def prepared_for(columns: Columns, drawn: Sequence[Drawn], size: tuple[int, int]) -> list[Prepared]:
-    """Return what the pixels' loops take, from what was drawn."""
+    """Return the parameters for the loops over pixels, from what was drawn."""
     return [
         prepare_crop(columns, k, drawn, size)
         if isinstance(column[0], Crop)
@@ -202,5 +204,5 @@ def prepared_for(columns: Columns, drawn: Sequence[Drawn], size: tuple[int, int]
 def prepared_from(
     columns: Columns, numbers: Sequence[int], uniform: Tensor, size: tuple[int, int]
 ) -> list[Prepared]:
-    """Return what the pixels' loops take, from uniform numbers: all of it one graph."""
+    """Return the parameters for the loops over pixels, from uniform numbers, as one graph."""
     return prepared_for(columns, drawn_from(columns, numbers, uniform, size), size)

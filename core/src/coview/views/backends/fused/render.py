@@ -1,4 +1,4 @@
-"""The pixels of some views of some images, once every row's parameters are known."""
+"""Computing the pixels of some views of some images from every row's parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coview.views.backends.fused.resample import resample
 from coview.views.operations import Blur, Crop, Flip, Grey, Jitter, Solarize, Standardize
 
 Order = tuple[int, ...]
-"""The order of a jitter's four steps; those that change nothing are left out."""
+"""Order of a jitter's four steps, without those that change nothing."""
 
 
 def geometry(
@@ -25,11 +25,11 @@ def geometry(
     """Crop and flip.
 
     Args:
-        source: (n, C, H, W) float; it stays as it is.
-        operations: of which one may be a crop and one a flip.
-        chosen: the parameters of each, (V x n, ...): rows are all images of one view,
+        source: (n, C, H, W) float; it is not changed.
+        operations: all operations; one may be a crop and one a flip.
+        chosen: the parameters of each operation, (V x n, ...): all images of one view,
             then those of the next.
-        views: V.
+        views: the number of views V.
 
     Returns:
         (V x n, C, h, w), contiguous, which may be written to.
@@ -50,7 +50,7 @@ def geometry(
     ]
     made = [resample(source, crop, part) for part in parts]
     x = made[0].contiguous() if views == 1 else torch.cat(made)
-    # Bicubic overshoots; what comes after works on [0, 1], as on 8 bits.
+    # Bicubic overshoots; the next operations expect [0, 1], as with 8-bit images.
     return x.clamp_(0, 1) if crop.interpolation == "bicubic" else x
 
 
@@ -60,13 +60,14 @@ def changed(
     chosen: Sequence[Prepared],
     orders: Mapping[int, Sequence[Order]],
 ) -> Tensor:
-    """Apply to x (V x n, C, h, w), perhaps in place, what is neither geometry nor standardisation.
+    """Apply all but geometry and standardisation to x (V x n, C, h, w), perhaps in place.
 
     Args:
-        x: in [0, 1].
-        operations: in their order.
-        chosen: the parameters of each; nothing for one that is not done.
-        orders: of a jitter's steps, by its place among the operations: one a view.
+        x: images in [0, 1].
+        operations: all operations, in order.
+        chosen: the parameters of each operation; empty for one that is not applied.
+        orders: orders of a jitter's steps, one per view, by the jitter's index among
+            the operations.
     """
     for k, (operation, given) in enumerate(zip(operations, chosen, strict=True)):
         if not given:
@@ -106,12 +107,12 @@ def jitter_(x: Tensor, given: Prepared, order: Order, luma: Sequence[float]) -> 
 
 
 def finish(x: Tensor, last: Any, in_range: bool, out: Tensor) -> None:
-    """Put x into ``out``, standardised if that is the last operation.
+    """Write x to ``out``, standardised if that is the last operation.
 
     Args:
         x: (V x n, C, h, w).
         last: the last operation.
-        in_range: x is known to be in [0, 1].
+        in_range: whether x is known to be in [0, 1].
         out: (V, n, C, h, w), of any number type.
     """
     x = x.view(out.shape)

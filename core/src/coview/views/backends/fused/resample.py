@@ -1,8 +1,8 @@
-"""Crop, resize and flip in one resampling, for boxes that differ from image to image.
+"""Crop, resize and flip in one resampling, with a different box for each image.
 
-Equal to cropping each image and resizing the part as torch's ``interpolate``
-does: what lies outside the box is never seen. n rows, images H by W, boxes in
-pixels, s the side of what comes out.
+Equal to cropping each image and resizing the crop as torch's ``interpolate``
+does: pixels outside the box have no influence. There are n rows of images H by W,
+boxes are in pixels, and s is the output's side.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from coview.views.operations import Crop
 Aims = dict[str, Tensor]
 
 SMALL = 64
-"""Up to this side, bicubic weights as matrices are faster than sixteen reads a pixel."""
+"""Up to this side, bicubic weights as matrices are faster than sixteen reads per pixel."""
 
 
 def aims(crop: Crop, box: Aims, flipped: Tensor | None, size: tuple[int, int]) -> Aims:
-    """Return what resampling needs to know of every row, ahead of the pixels.
+    """Return what :func:`resample` needs for every row, computed before any pixel.
 
     Args:
-        crop: side and kind of interpolation.
+        crop: the side and kind of interpolation.
         box: ``top``, ``left``, ``height``, ``width``, (V, B) each.
-        flipped: (V, B) bool: which are mirrored afterwards.
+        flipped: (V, B) bool: which images are mirrored afterwards.
         size: height and width of the images.
 
     Returns:
@@ -38,7 +38,7 @@ def aims(crop: Crop, box: Aims, flipped: Tensor | None, size: tuple[int, int]) -
     y, x = places(crop, *down, None), places(crop, *right, flipped)
     if crop.interpolation == "bilinear":
         return {"y": _across(_within(y, *down), size[0]), "x": _across(_within(x, *right), size[1])}
-    # Bicubic reads two pixels around; beyond the box those must repeat the box's border.
+    # Bicubic reads two pixels on each side; outside the box they must repeat its border.
     own_y = torch.arange(size[0], device=y.device).expand(*y.shape[:-1], -1)
     own_x = torch.arange(size[1], device=x.device).expand(*x.shape[:-1], -1)
     return {
@@ -50,7 +50,7 @@ def aims(crop: Crop, box: Aims, flipped: Tensor | None, size: tuple[int, int]) -
 
 
 def resample(images: Tensor, crop: Crop, aim: Aims) -> Tensor:
-    """Return the boxes of images (n, C, H, W) float, (n, C, s, s), by their rows' aims."""
+    """Return the crops (n, C, s, s) of images (n, C, H, W) float, as ``aim`` says for each row."""
     size = (images.shape[-2], images.shape[-1])
     if by_matrices(crop, size):
         rows, columns = matrices(crop, aim, size)
@@ -61,7 +61,7 @@ def resample(images: Tensor, crop: Crop, aim: Aims) -> Tensor:
 
 
 def by_matrices(crop: Crop, size: tuple[int, int]) -> bool:
-    """Whether rows and columns are mixed by matrices of weights, or pixels read one by one."""
+    """Return whether to mix rows and columns by matrices of weights, not read single pixels."""
     return crop.antialias or (crop.interpolation == "bicubic" and max(size) <= SMALL)
 
 
@@ -82,7 +82,7 @@ def _within(position: Tensor, start: Tensor, extent: Tensor) -> Tensor:
 
 
 def _across(position: Tensor, length: int) -> Tensor:
-    """Pixels to the scale of ``grid_sample``: -1 and 1 are the image's outer edges."""
+    """Convert pixels to the scale of ``grid_sample``: -1 and 1 are the image's outer edges."""
     return (2 * position + 1) / length - 1
 
 
@@ -97,7 +97,7 @@ def _read(images: Tensor, y: Tensor, x: Tensor, mode: str) -> Tensor:
 
 @compilable()
 def matrices(crop: Crop, aim: Aims, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return the weights of rows (n, s, H) and of columns (n, s, W) that a crop mixes."""
+    """Return the weights of rows (n, s, H) and of columns (n, s, W) in a crop."""
     rows = weights(crop, aim["top"], aim["height"], size[0], None)
     return rows, weights(crop, aim["left"], aim["width"], size[1], aim.get("flipped"))
 
@@ -105,12 +105,12 @@ def matrices(crop: Crop, aim: Aims, size: tuple[int, int]) -> tuple[Tensor, Tens
 def weights(
     crop: Crop, start: Tensor, extent: Tensor, length: int, flipped: Tensor | None
 ) -> Tensor:
-    """Return the weight of each image row (or column) in each output one, (n, s, length)."""
+    """Return the weight of each image row (or column) in each output row, (n, s, length)."""
     pixels = torch.arange(length, device=start.device, dtype=start.dtype)
     first, last = start[:, None, None], (start + extent - 1)[:, None, None]
     inside = (pixels >= first) & (pixels <= last)
     if crop.antialias:
-        # torch draws the filter over more pixels where it shrinks; a = -1/2 then, else -3/4.
+        # torch widens the filter when it shrinks an image, and then uses a = -1/2, not -3/4.
         position = places(crop, start, extent, flipped).unsqueeze(2)
         spread = (extent / crop.size).clamp(min=1)[:, None, None]
         kernel = _triangle if crop.interpolation == "bilinear" else _keys

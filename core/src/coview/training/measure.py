@@ -44,7 +44,7 @@ def by_first(function: Callable[[Run], None]) -> Callable[[Run], None]:
 
 
 def _exported(run: Run) -> ExportedBackbone:
-    return export(run.method, run.backbone_meta).to(run.options.device)
+    return export(run.method, run.card).to(run.device)
 
 
 @by_first
@@ -52,7 +52,7 @@ def measure_baselines(run: Run) -> None:
     """Log the kNN accuracy of raw pixels and of the untrained network, where labels exist."""
     if not run.data.labelled:
         return
-    device = run.options.device
+    device = run.device
     if run.data.train.resident is not None:
         shape = (-1, 1, 1)
         mean = torch.tensor(run.data.mean, device=device).view(shape)
@@ -67,7 +67,7 @@ def measure_baselines(run: Run) -> None:
 def _some_images(run: Run) -> Iterator[Tensor]:
     seen = 0
     batch_size = 256
-    for images in images_in_order(run.data.train, batch_size, run.options.device, 0):
+    for images in images_in_order(run.data.train, batch_size, run.device, 0):
         yield images
         seen += len(images)
         if seen >= CALIBRATION_IMAGES:
@@ -78,7 +78,7 @@ def _some_images(run: Run) -> Iterator[Tensor]:
 def measure_online(run: Run) -> None:
     """Log the kNN accuracy in the middle of training, where labels exist."""
     if run.data.labelled:
-        result = evaluate_knn(_exported(run), run.data, device=run.options.device)
+        result = evaluate_knn(_exported(run), run.data, device=run.device)
         run.log(online_knn_top1=result.top1)
 
 
@@ -87,6 +87,6 @@ def finish(run: Run) -> None:
     """Export the backbone and measure it."""
     exported = _exported(run)
     save_backbone(exported, run.path / "backbone.safetensors")
-    if run.options.evaluate and run.data.labelled:
-        result = evaluate_knn(exported, run.data, device=run.options.device)
+    if run.settings.evaluate and run.data.labelled:
+        result = evaluate_knn(exported, run.data, device=run.device)
         run.log(knn=result.as_dict(), knn_top1=result.top1, knn_top5=result.top5)

@@ -1,16 +1,17 @@
 """How a classifier is trained on a network, frozen (a probe) or with it (fine-tuning).
 
-Methods publish their own: a recipe's tables ``probe`` and ``finetune`` name one
-of the ways here and give its settings. Nothing here imports torch.
+Methods publish their own: a recipe's tables ``probe`` and ``finetune`` name a
+protocol (group ``coview.protocols``) and give its settings, which for the core's own
+are the classes here. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeVar
 
 import attrs
 
+from coview.schedules import half_cosine, rate_scale
 from coview.settings import between, ge, gt, one_of, setting
 
 SOURCE = "where these settings are published"
@@ -45,7 +46,16 @@ class Protocol:
 
     def scale(self, batch_size: int) -> float:
         """Return what the learning rate is multiplied with at a batch size."""
-        return math.sqrt(batch_size) if self.lr_rule == "sqrt" else batch_size / 256
+        return rate_scale(self.lr_rule, batch_size)
+
+    def rate(self, done: float) -> float:
+        """Return the share of the peak learning rate after a share of the training."""
+        if self.drops:
+            # Shares of whole epochs, met exactly: 60 of 100 must not miss 0.6 by rounding.
+            return float(self.factor ** sum(done >= drop - 1e-9 for drop in self.drops))
+        if done < self.warmup:
+            return done / self.warmup
+        return half_cosine((done - self.warmup) / (1 - self.warmup))
 
     @property
     def schedule(self) -> str:
@@ -85,12 +95,6 @@ class SupportVectors:
 class Unpublished:
     """The method published none."""
 
-
-WAYS: dict[str, dict[str, type[Any]]] = {
-    "probe": {"none": Unpublished, "sgd": Protocol, "svm": SupportVectors},
-    "finetune": {"none": Unpublished, "sgd": FineTuning},
-}
-"""By a recipe's table, what it can name, and the settings that then has."""
 
 GENERIC = FineTuning("coview's own choice", 0.05, 30, nesterov=True, init_std=0.0, few_epochs=60)
 """Fine-tuning of weights whose method published none."""

@@ -12,66 +12,65 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from coview.data.base import ImageData, Source
+from coview.components import Component, TargetComponent, declared
+from coview.data.base import ImageData
 from coview.data.loader import Batches
 from coview.distributed import active, from_first, is_first, rank, wait, world_size
 from coview.errors import RequestError
-from coview.evaluation.published import protocols_of
 from coview.method.module import Method, build_method
 from coview.nn.backbones import from_module
-from coview.nn.compile import require_compiler
+from coview.nn.compile import decide
 from coview.nn.encoder import Encoder
 from coview.nn.sync_norm import synchronise
-from coview.optim.optimizers import make_optimizer
+from coview.optim.groups import make_optimizer
 from coview.plan import Plan
 from coview.recipes.recipe import Use
 from coview.recipes.resolve import GIVEN, Resolved
+from coview.recipes.run_settings import RunSettings
 from coview.training.device import autocasting
 from coview.training.directory import default_directory, new_directory
-from coview.training.initial import initialise
-from coview.training.request import Request
-from coview.training.run import Options, Run
+from coview.training.request import Prepared, Request
+from coview.training.run import Run
 from coview.views import TransformViews
-from coview.weights.exported import parts_of
+from coview.weights.card import card_of
+from coview.weights.exported import is_foreign, load_backbone, refuse_other_heads
+from coview.weights.foreign import load_into, match, read_tensors
 
 
-def assemble(
-    request: Request, resolved: Resolved, source: Source, options: Options, out: Path | None
-) -> Run:
+def assemble(request: Request, prepared: Prepared, out: Path | None) -> Run:
     """Load the data and build everything that a run needs.
 
     Raises:
         RequestError: the parts do not fit together, or not to these processes.
     """
-    if not is_first():
-        wait()  # the first process fetches what is missing
-    data = source.load(resolved.data, options.workers)
-    if is_first():
-        wait()
-    wait()  # loading may take longer than the run's timeout
+    resolved, settings, device = prepared.resolved, prepared.settings, prepared.device
+    data = _loaded(prepared)
     batches = Batches(
         data.train,
         resolved.training.batch_size,
-        options.seed,
-        options.device,
-        options.workers,
+        settings.seed,
+        device,
+        settings.workers,
         rank(),
         world_size(),
     )
     _check_micro_batches(resolved)
     notices: list[str] = [*resolved.notices, *data.notes]
     plan = _plan(resolved, data, batches.steps_per_epoch, notices.append)
-    torch.manual_seed(options.seed)
+    settings = attrs.evolve(
+        settings, data=data.name, compile=decide(settings.compile, _length(settings, plan))
+    )
+    torch.manual_seed(settings.seed)
     resolved, objects = _objects(request, resolved, plan)
     method = build_method(resolved, plan, objects)
-    initialise(method, request.init, notices.append)
-    method.to(options.device)
+    if request.resume is None and settings.init is not None:
+        initialise(method, Path(settings.init), notices.append)
+    method.to(device)
     synchronise(method)
-    method.autocast = autocasting(options.precision, options.device)
-    if options.compile:
+    method.autocast = autocasting(settings.precision, device)
+    if settings.compile == "on":
         _compile(method)
-    settings = resolved.part("optimizer").settings
-    maker = resolved.part("optimizer").factory
+    optimizer = resolved.part("optimizer")
     schedule = resolved.part("schedule")
     path = from_first(out or default_directory(resolved.recipe.name, data.name))
     if out is None and is_first():
@@ -82,20 +81,37 @@ def assemble(
         plan=plan,
         data=data,
         method=method,
-        module=_wrapped(method, options.device),
-        optimizer=make_optimizer(maker, settings, method, plan, options.device),
+        module=_wrapped(method, device),
+        optimizer=make_optimizer(optimizer.factory, optimizer.settings, method, plan, device),
         schedule=schedule.factory(schedule.settings, plan),
-        scaler=torch.amp.GradScaler(options.device.type, enabled=options.precision == "fp16"),
+        scaler=torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16"),
         batches=batches,
-        options=options,
-        peak=settings.peak(plan.batch_size),
-        backbone_meta=_backbone_meta(resolved, plan, request.backbone is not None),
+        settings=settings,
+        device=device,
+        peak=optimizer.settings.peak(plan.batch_size),
+        card=card_of(resolved, plan, request.backbone is not None),
     )
+
+
+def _length(settings: RunSettings, plan: Plan) -> int:
+    """Return how many steps this run does: its schedule may be longer."""
+    most = settings.max_steps
+    return plan.total_steps if most is None else min(most, plan.total_steps)
+
+
+def _loaded(prepared: Prepared) -> ImageData:
+    """Load the data, first on the first process, which fetches what is missing."""
+    if not is_first():
+        wait()
+    data = prepared.source.load(prepared.resolved.data, prepared.settings.workers)
+    if is_first():
+        wait()
+    wait()  # loading may take longer than the run's timeout
+    return data
 
 
 def _compile(method: nn.Module) -> None:
     """Compile trunk and heads of every encoder, the targets' copies too, for fixed shapes."""
-    require_compiler("--compile")
     for encoder in method.modules():
         if isinstance(encoder, Encoder):
             for part in (encoder.trunk, encoder.projector, encoder.predictor):
@@ -115,7 +131,7 @@ def _wrapped(method: Method, device: torch.device) -> nn.Module:
     own = [
         f"components.{key}.{name}"
         for key, component in method.components.items()
-        for name in getattr(component, "own_buffers", ())
+        for name in declared(component, Component, "own_buffers")
     ]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(method, own)
     return DistributedDataParallel(method, device_ids=devices, **settings)
@@ -160,15 +176,30 @@ def _objects(request: Request, resolved: Resolved, plan: Plan) -> tuple[Resolved
     return attrs.evolve(resolved, recipe=attrs.evolve(resolved.recipe, **changes)), objects
 
 
-def _backbone_meta(resolved: Resolved, plan: Plan, given: bool) -> dict[str, Any]:
-    part = resolved.part("backbone")
-    return {
-        "method": resolved.recipe.name,
-        "backbone": resolved.recipe.backbone.name,
-        "given": given,
-        "settings": attrs.asdict(part.settings),
-        "channels": plan.channels,
-        "image_size": plan.image_size,
-        "parts": parts_of(resolved, plan),
-        "published": protocols_of(resolved),
-    }
+def initialise(method: Method, weights: Path, notice: Callable[[str], None]) -> None:
+    """Load a backbone's weights: a run's, an exported file's, or another program's.
+
+    Raises:
+        RequestError: they do not fit this backbone.
+    """
+    if is_foreign(weights):
+        backbone = method.encoder.backbone()
+        matched = match(read_tensors(weights), backbone, weights)
+        load_into(backbone, matched)
+        _share(method, backbone.state_dict())
+        notice(matched.report(weights))
+        return
+    exported = load_backbone(weights)
+    refuse_other_heads(exported.card, method.encoder.trunk, weights)
+    loaded = exported.backbone.state_dict()
+    try:
+        method.encoder.backbone().load_state_dict(loaded)
+    except RuntimeError as error:
+        raise RequestError(f"--init {weights} does not fit this backbone: {error}") from error
+    _share(method, loaded)
+
+
+def _share(method: Method, backbone: dict[str, Any]) -> None:
+    own = declared(method.components["target"], TargetComponent, "backbone")()
+    if own is not None:
+        own.load_state_dict(backbone)

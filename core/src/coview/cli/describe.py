@@ -1,0 +1,74 @@
+"""A line about each installed thing, read from its source without importing it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+from pathlib import Path
+
+from coview.registry import Entry
+
+
+def description(entry: Entry) -> str:
+    """Return a recipe's summary, or the first line of a docstring: its own, or its module's.
+
+    Nothing is imported, so a package that is broken can be described too; ``""`` where the
+    source is not to be found.
+    """
+    module, _, name = entry.value.partition(":")
+    tree = _source(module.strip())
+    if tree is None:
+        return ""
+    # What is made in a loop, or by a function, has no line of its own: its module's is taken.
+    return _line(tree, name.strip()) or _first(ast.get_docstring(tree) or "")
+
+
+def _line(tree: ast.Module, name: str) -> str:
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+            return _first(ast.get_docstring(node) or "")
+        targets = node.targets if isinstance(node, ast.Assign) else ()
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return _summary(node)
+    return ""
+
+
+def _summary(node: ast.stmt) -> str:
+    """Return the text given as ``summary=`` in an assignment."""
+    for inside in ast.walk(node):
+        if isinstance(inside, ast.keyword) and inside.arg == "summary":
+            return str(inside.value.value) if isinstance(inside.value, ast.Constant) else ""
+    return ""
+
+
+def _first(docstring: str) -> str:
+    return docstring.strip().partition("\n")[0].rstrip(".").replace("``", "")
+
+
+@functools.cache
+def _source(module: str) -> ast.Module | None:
+    file = _file(module)
+    try:
+        return None if file is None else ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None
+
+
+def _file(module: str) -> Path | None:
+    """Find a module's file; only its top-level package is asked for, which imports nothing."""
+    top, *below = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin)
+    if not below:
+        return path
+    for place in (path.parent.joinpath(*below) / "__init__.py", path.parent.joinpath(*below)):
+        file = place if place.name == "__init__.py" else place.with_suffix(".py")
+        if file.is_file():
+            return file
+    return None

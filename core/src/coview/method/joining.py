@@ -1,0 +1,44 @@
+"""Records of a step without their graph, and those of micro-batches as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import attrs
+import torch
+
+from coview.records import Batch, Encoded, Targets, Views
+
+R = TypeVar("R", Batch, Views, Encoded, Targets)
+
+
+def detached(record: R) -> R:
+    """Return the record with every tensor cut from the graph."""
+    cut: R = _map(record, lambda tensors: tensors[0].detach(), [record])
+    return cut
+
+
+def joined(records: Sequence[R]) -> R:
+    """Join the records of several micro-batches by rows."""
+    whole: R = records[0] if len(records) == 1 else _map(records[0], torch.cat, records)
+    return whole
+
+
+def _map(first: Any, function: Callable[[list[Any]], Any], records: Sequence[Any]) -> Any:
+    """Apply ``function`` to the list of equally placed tensors of the records."""
+    if isinstance(first, torch.Tensor):
+        return function(list(records))
+    if isinstance(first, Mapping):
+        return {k: _map(v, function, [r[k] for r in records]) for k, v in first.items()}
+    if isinstance(first, tuple):
+        return tuple(_map(v, function, [r[i] for r in records]) for i, v in enumerate(first))
+    if attrs.has(type(first)):
+        names = [field.name for field in attrs.fields(type(first))]
+        return type(first)(
+            **{
+                n: _map(getattr(first, n), function, [getattr(r, n) for r in records])
+                for n in names
+            }
+        )
+    return first

@@ -1,0 +1,154 @@
+"""What is asked of a run beside its recipe: one list, from the command line to the checkpoint.
+
+The options of ``coview train``, the arguments of :func:`coview.train`, the table ``[run]`` of
+``recipe.toml``, ``settings`` in ``run.json`` and the run's identity in a checkpoint are all made
+from the fields of :class:`RunSettings`. A setting that is added there is in all of them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from coview.errors import RequestError
+from coview.recipes.recipe import Recipe
+from coview.settings import Validator, between, ge, plain, read_toml, setting, structure
+
+SEEDS = (-(2**63), 2**63 - 1)
+"""What a generator can be seeded with."""
+LONGEST_TIMEOUT = 7 * 24 * 3600.0
+"""Seconds; as long as processes wait for one that measures (:mod:`coview.distributed`)."""
+
+
+def asked(
+    default: Any,
+    help: str,
+    *validators: Validator,
+    computes: bool = False,
+    repeats: bool = True,
+    at_start: bool = False,
+    **option: Any,
+) -> Any:
+    """Declare a run setting.
+
+    Args:
+        default, help, validators: as :func:`coview.settings.setting` takes them.
+        computes: another value gives other numbers: a resumed run takes one only with
+            ``--allow-change``.
+        repeats: a resumed run, and one from ``recipe.toml``, takes the value it had.
+        at_start: has no meaning for a run that has started: refused beside ``--resume``.
+        **option: for the command line: ``least``, and ``shown``: the default in words.
+    """
+    field = setting(default, help, *validators)
+    facts = {"computes": computes, "repeats": repeats, "at_start": at_start, "option": option}
+    field.metadata = {**field.metadata, **facts}
+    return field
+
+
+@attrs.frozen(kw_only=True)
+class RunSettings:
+    """Everything that is asked of a run beside its recipe."""
+
+    data: str | None = asked(
+        None,
+        "SOURCE[:PATH]: digits, idx:DIR, cifar10, ..., or the path of a folder of images.",
+        shown="digits",
+    )
+    preset: str | None = asked(
+        None, "Preset of the recipe, or none.", at_start=True, shown="chosen by image size"
+    )
+    init: str | None = asked(None, "Weights to start from: a run or a file.", at_start=True)
+    device: str = asked("auto", "auto, cpu, cuda or cuda:N.")
+    precision: str = asked("auto", "auto, fp32, bf16 or fp16.", computes=True)
+    compile: str = asked(
+        "auto",
+        "Compile networks, views and losses, or nothing.",
+        computes=True,
+        shown="views alone, in runs of 20,000 steps or more",
+    )
+    workers: int = asked(0, "Processes that decode images.", ge(0), least=0)
+    seed: int = asked(0, "Random seed.", between(*SEEDS), computes=True)
+    max_steps: int | None = asked(
+        None,
+        "Stop after this many steps, or none; schedules keep their full length.",
+        ge(0),
+        least=1,
+    )
+    save_every: str = asked("10m", "Steps (500) or minutes (10m) between checkpoints.")
+    evaluate_every: int = asked(0, "Epochs between kNN evaluations; 0: none.", ge(0), least=0)
+    log_every: int = asked(
+        50, "Steps between logged metrics; the end of an epoch is logged too.", ge(1), least=1
+    )
+    evaluate: bool = asked(True, "Skip kNN accuracy before and after training.")
+    observe: tuple[str, ...] = asked((), "An observer and its settings; repeatable.")
+    timeout: float = asked(
+        600.0,
+        "Seconds until a process that hears nothing from the others ends the run.",
+        between(1, LONGEST_TIMEOUT),
+        least=1,
+    )
+    download: bool = asked(False, "Download a named data set if it is missing.", repeats=False)
+
+    @classmethod
+    def of(cls, *layers: Mapping[str, Any]) -> RunSettings:
+        """Return settings from layers of plain values, of which the later win.
+
+        A value of None is not given; ``"none"`` is given, and means none.
+
+        Raises:
+            RequestError: with every problem found.
+        """
+        values = {
+            key: value for layer in layers for key, value in layer.items() if value is not None
+        }
+        made, problems = structure(cls, values, "run")
+        if problems:
+            raise RequestError(*(problem.removeprefix("run.") for problem in problems))
+        found: RunSettings = made
+        return found
+
+    def table(self) -> dict[str, Any]:
+        """Return all of it as TOML and JSON can write it."""
+        return dict(plain(attrs.asdict(self, recurse=False)))
+
+    def repeated(self) -> dict[str, Any]:
+        """Return what a resumed run takes over, as plain values."""
+        table = self.table()
+        return {name: table[name] for name in names(repeats=True)}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what says which run this is; the data's name is left to their fingerprint."""
+        return {name: value for name, value in self.repeated().items() if name != "data"}
+
+
+def names(**facts: bool) -> list[str]:
+    """Return the names of the settings with these facts, e.g. ``computes=True``."""
+    return [
+        field.name
+        for field in attrs.fields(RunSettings)
+        if all(field.metadata[fact] is value for fact, value in facts.items())
+    ]
+
+
+def run_table(method: str | Path | Recipe) -> dict[str, Any]:
+    """Return the ``[run]`` table of a recipe file that a run left, else nothing.
+
+    Raises:
+        RequestError: it is not a table, or holds what a run does not know.
+    """
+    if isinstance(method, Recipe) or not str(method).endswith(".toml"):
+        return {}
+    try:
+        table = read_toml(Path(method).read_text(encoding="utf-8")).get("run", {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return {}  # reading the recipe itself gives the error
+    if not isinstance(table, Mapping):
+        raise RequestError(f"{method}: run must be a table, not {table!r}.")
+    _, problems = structure(RunSettings, table, f"{method}: run")
+    if problems:
+        raise RequestError(*problems)
+    return dict(table)

@@ -1,0 +1,93 @@
+"""Settings of a recipe's tables that no component brings: its own numbers, data, backbone."""
+
+from __future__ import annotations
+
+import attrs
+
+from coview.settings import between, ge, gt, one_of, setting
+
+SMALL_IMAGE = 64
+"""Images of up to this many pixels per side use the ``small`` preset."""
+DEFAULT_SIZE = 256
+"""Pixels per side of larger images, and of images of several sizes, once loaded."""
+POLICIES = ("skip", "stop")
+"""What may happen when an image cannot be read."""
+STEMS = ("7x7", "3x3")
+
+
+@attrs.frozen
+class NoSettings:
+    """No settings."""
+
+
+@attrs.frozen
+class TrainingSettings:
+    """The recipe's own numbers."""
+
+    epochs: int = setting(200, "passes over the training set", ge(1))
+    batch_size: int = setting(256, "images an optimiser step, over all processes", ge(2))
+    accumulate: int = setting(1, "micro-batches an optimiser step", ge(1))
+    evaluates: str = setting(
+        "online", "the network that is exported and evaluated", one_of("online", "target")
+    )
+
+
+@attrs.frozen
+class DataSettings:
+    """How images are loaded: the recipe's table ``data``."""
+
+    size: int | None = setting(
+        None,
+        "image size in pixels (short side resized, then centre-cropped); "
+        "none: the data set's own size, or 256 if that is larger or varies",
+        gt(0),
+    )
+    channels: int | None = setting(
+        None, "1 (grey), 3 (RGB) or as many as the images have; none: the data set's own", gt(0)
+    )
+    holdout: float = setting(
+        0.2, "share held out for testing if the data set has no test split", between(0.01, 0.9)
+    )
+    resident_mib: int = setting(
+        2048, "data up to this size (MiB, decoded) are decoded once and kept on the device", gt(0)
+    )
+    decoder: str = setting(
+        "cpu",
+        "decoder for the JPEG files of data sets too large for memory: cpu, or gpu (in batches, "
+        "CUDA only; pixels differ in their last digits)",
+        one_of("cpu", "gpu"),
+    )
+    on_bad_image: str = setting(
+        "skip",
+        "what to do with an unreadable image: skip (another takes its place, up to 1 % of a "
+        "split) or stop",
+        one_of(*POLICIES),
+    )
+
+    def delivered_size(self, native: int) -> int:
+        """Return the size in pixels that the loader delivers for images of ``native`` pixels."""
+        return min(native, DEFAULT_SIZE) if self.size is None else self.size
+
+
+@attrs.frozen
+class BackboneSettings:
+    """Settings of a backbone, beside its name."""
+
+    stem: str = setting(
+        "7x7",
+        "a ResNet's first layer: 7x7 (stride 2, then max-pooling: ImageNet) or "
+        "3x3 (stride 1, no pooling: images of up to 64 pixels)",
+        one_of(*STEMS),
+    )
+    zero_init_last: bool = setting(
+        False, "start the last batch norm of every residual block at zero (ResNets)"
+    )
+    drop_path: float = setting(
+        0.0,
+        "stochastic depth: probability that the last residual block is skipped in training; "
+        "proportionally less for earlier ones",
+        between(0, 1),
+    )
+    patch: int | None = setting(
+        None, "patch size in pixels of a vision transformer; none: the backbone's own", gt(0)
+    )

@@ -1,0 +1,120 @@
+"""The card of a weight file: what network its tensors are of, and what that network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from coview.plan import Plan
+from coview.recipes.recipe import AFTERWARDS
+from coview.recipes.resolve import Resolved
+from coview.settings import plain
+
+PLAN = ("dataset_size", "channels", "image_size", "mean", "std", "batch_size")
+"""What of a plan decides how views and encoder are built."""
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _heads(values: Any) -> tuple[int, ...] | None:
+    return None if values is None else tuple(values)
+
+
+@attrs.frozen(kw_only=True)
+class WeightCard:
+    """What is written beside a backbone's tensors.
+
+    Attributes:
+        method: that trained it; ``timm:NAME`` for timm's weights.
+        backbone: a registered or timm name, or the class of a module that was given.
+        given: the backbone was a Python object, so that no name builds it again.
+        settings: of the backbone, as plain values
+            (:class:`coview.recipes.tables.BackboneSettings`).
+        channels: of the images.
+        image_size: pixels a side that the loader delivers.
+        size: pixels a side that the network sees, the centre of those.
+        mean: of each channel, subtracted from images in [0, 1].
+        std: of each channel, which the difference is divided by.
+        heads: attention heads of each block of a transformer, which tensor shapes do not
+            tell; None: unknown.
+        parts: views and encoder, where the backbone cannot be built without them
+            (:func:`parts_of`); None: it can.
+        published: the protocols that the method's authors measured weights by
+            (:func:`protocols_of`); None: the file is older than that.
+    """
+
+    method: str = ""
+    backbone: str = ""
+    given: bool = False
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    channels: int = 3
+    image_size: int = 0
+    size: int = 0
+    mean: tuple[float, ...] = attrs.field(default=(), converter=_floats)
+    std: tuple[float, ...] = attrs.field(default=(), converter=_floats)
+    heads: tuple[int, ...] | None = attrs.field(default=None, converter=_heads)
+    parts: Mapping[str, Any] | None = None
+    published: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, values: WeightCard | Mapping[str, Any]) -> WeightCard:
+        """Return a card from plain values; those that a later version added are left out."""
+        if isinstance(values, WeightCard):
+            return values
+        known = {field.name for field in attrs.fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as they are written; what is None is left out."""
+        values = attrs.asdict(self, recurse=False)
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in values.items()
+            if value is not None
+        }
+
+
+def card_of(resolved: Resolved, plan: Plan, given: bool) -> WeightCard:
+    """Return the card of what a run exports, as far as the recipe knows it.
+
+    Args:
+        resolved: the run's recipe.
+        plan: the run's.
+        given: the backbone was a Python object.
+    """
+    part = resolved.part("backbone")
+    return WeightCard(
+        method=resolved.recipe.name,
+        backbone=resolved.recipe.backbone.name,
+        given=given,
+        settings=attrs.asdict(part.settings),
+        channels=plan.channels,
+        image_size=plan.image_size,
+        parts=parts_of(resolved, plan),
+        published=protocols_of(resolved),
+    )
+
+
+def parts_of(resolved: Resolved, plan: Plan) -> dict[str, Any]:
+    """Return, as plain values, what builds a recipe's views and encoder again."""
+    found: dict[str, Any] = {"plan": {name: plain(getattr(plan, name)) for name in PLAN}}
+    for role in ("views", "encoder"):
+        part = resolved.part(role)
+        settings = plain(attrs.asdict(part.settings, recurse=False))
+        name = part.name.rpartition(":")[2]
+        found[role] = {"use": f"{part.package}:{name}", "settings": settings}
+    return found
+
+
+def protocols_of(resolved: Resolved) -> dict[str, Any]:
+    """Return a recipe's published protocols as plain values."""
+    found = {table: resolved.part(table) for table in AFTERWARDS}
+    return {
+        table: {"use": part.name, **plain(attrs.asdict(part.settings))}
+        for table, part in found.items()
+        if part.name != "none"
+    }
