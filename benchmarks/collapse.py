@@ -10,11 +10,9 @@ SEEDS, WHOLE = (0, 1, 2), digits.EPOCHS * 22
 
 
 def arguments(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``coview.train`` that a table of design.toml stands for."""
-    run = digits.arguments({"as_on_digits": True, "set": {}, **table})
-    if table.get("as_on_digits", True):
-        run["use"] = {**digits.USE.get(run["method"], {}), **table.get("use", {})}
-    return run
+    use = {**digits.USE.get(table["method"], {}), **table.get("use", {})}
+    more = {"as_on_digits": True, "use": use} if table.get("as_on_digits", True) else {}
+    return digits.arguments({"set": {}, **table, **more})
 
 
 RUNS = runner.DESIGN["collapse"]
@@ -37,14 +35,12 @@ def main(asked: runner.Asked) -> None:
 
 
 def wanted(steps: int | None) -> list[tuple[str, int, int]]:
-    """Return every run of the design: name, seed, steps."""
     short = steps or STEPS
     design = [(name, seed, short) for name in {**COLLAPSING, **SOUND} for seed in SEEDS]
     return design + [(name, 0, short) for name in OTHER] + [(name, 0, WHOLE) for name in SOUND]
 
 
 def train(name: str, seed: int, steps: int) -> dict[str, Any]:
-    """Train once; return each reading, and the steps at which each sign was told."""
     more = {"max_steps": steps, "evaluate": False, "log_every": 25}
     run, found = digits.train({**ALL[name], **more}, seed)
     read = [row for row in run.metrics if "collapse/std" in row]

@@ -27,8 +27,7 @@ def main(asked: runner.Asked) -> None:
         words = [f"--set={key}={json.dumps(value)}" for key, value in settings(DEMO).items()]
         words += [f"--backbone={BACKBONE}", f"--epochs={EPOCHS}", f"--batch-size={BATCH_SIZE}"]
         print("coview train", DEMO, "--data=digits", *words, flush=True)
-        given = {"method": DEMO, "set": settings(DEMO), "progress": True}
-        runner.show(train(given, 0)[1])
+        runner.show(train({"method": DEMO, "set": settings(DEMO), "progress": True}, 0)[1])
         return
     methods = runner.document("digits", asked.out).get("methods", {})
     seeds, more = (SEEDS[:1], {"max_steps": 2}) if asked.quick else (SEEDS, {})
@@ -46,7 +45,6 @@ def settings(method: str) -> dict[str, Any]:
 
 
 def arguments(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``coview.train`` that a table of design.toml stands for."""
     common = settings(table["method"]) if table.get("as_on_digits") else {}
     run = {key: value for key, value in table.items() if key != "as_on_digits"}
     return {**run, "set": {**common, **runner.flat(table["set"])}}
@@ -59,11 +57,7 @@ def run(method: str, seed: int, **more: Any) -> dict[str, Any]:
 
 
 def train(given: Mapping[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
-    """Train on digits unless another set is given; return the run and what was found.
-
-    That is the seconds it took, the accuracies where they were measured, and the signs of
-    collapse that were warned of, each with its step.
-    """
+    """Train, on digits unless another set is given; return the run and what was found."""
     common = {"data": "digits", "batch_size": BATCH_SIZE, "backbone": BACKBONE, "epochs": EPOCHS}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +76,6 @@ def table(document: Mapping[str, Any]) -> str:
 
 
 def means(what: str, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Return the means over seeds, and the lowest trained one, in Markdown."""
     head = (what, "raw pixels", "untrained network", "trained network", "lowest seed")
     lines = []
     for name, seeds in runs.items():

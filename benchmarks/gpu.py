@@ -8,6 +8,7 @@ import re
 import statistics
 import time
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import attrs
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import engine, knn, losses, memory, peers, roofline, runner, step, views
+from benchmarks import engine, knn, losses, memory, peers, runner, step, views
 
 WHOLE, QUICK = runner.DESIGN["gpu"]["whole"], runner.DESIGN["gpu"]["quick"]
 WAYS = {"eager": False} | ({"compiled": True} if engine.has_compiler() else {})
@@ -40,6 +44,7 @@ class Table:
     document: dict[str, Any]
     ends: float = 0.0
     part: dict[str, Any] = attrs.field(factory=dict)
+    rounds = property(lambda self: self.sizes["rounds"])
 
     def row(self, name: str, measure: Callable[..., Row], *given: Any) -> None:
         """Keep a row's numbers, and its ``ratios``; note why there are none if it fails."""
@@ -59,22 +64,20 @@ class Table:
         torch.cuda.empty_cache()
         runner.write(self.name, self.document, self.out)
 
-    def each(self, names: Iterable[str], measure: Callable[..., Row], *given: Any) -> None:
-        for name in names:
-            self.row(name, measure, name, *given)
+    def each(
+        self, rows: Mapping[str, Sequence[Any]], measure: Callable[..., Row], *more: Any
+    ) -> None:
+        for name, given in rows.items():
+            self.row(name, measure, *given, *more)
 
-    def counted(self, method: str) -> tuple[str | None, int, int]:
+    def counted(self, method: str) -> tuple[int, str | None, int]:
         """Return sizes of what is counted; CPC keeps the network that it is made for."""
         network, batch, count = self.sizes["small"]
-        return None if method.startswith("cpc") else network, batch, count
+        return batch, None if method.startswith("cpc") else network, count
 
     def methods(self) -> Sequence[str]:
         """Return those whose kernels and memory are counted: all, but in a quick run."""
         return peers.METHODS if self.sizes is QUICK else engine.methods()
-
-    @property
-    def rounds(self) -> int:
-        return self.sizes["rounds"]
 
     def miss(self, name: str, error: Exception) -> None:
         """Note in one line why a row is missing, without a path of this machine."""
@@ -88,16 +91,15 @@ pixels = functools.lru_cache(maxsize=2)(engine.images)
 
 
 def time_steps(table: Table) -> None:
-    """The step over the bare step, views in the step, images a second under the roof."""
     for way, compiled in WAYS.items():
         for size in table.sizes["steps"]:
             for method in table.sizes["compiled"] if compiled else peers.METHODS:
-                row = f"{method}, {size}"
-                table.row(f"{row}, {way}", step_row, table, method, size, compiled)
+                row, given = f"{method}, {size}", (table, method, size)
+                table.row(f"{row}, {way}", step_row, *given, compiled)
                 if not compiled:
-                    table.row(f"{row}, lightly", peer_row, table, method, size)
+                    table.row(f"{row}, lightly", peer_row, *given)
                 if not compiled and method == "simclr":
-                    table.row(f"{row}, solo-learn's loss", peer_row, table, method, size, True)
+                    table.row(f"{row}, solo-learn's loss", peer_row, *given, True)
 
 
 def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
@@ -114,7 +116,7 @@ def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
     found = {"ratios": ratios, "batch": batch, "precision": run.settings.precision}
     found |= {**({"queue": queue[0]} if queue else {}), "images/s": round(rate)}
     try:
-        return found | roofline.under_the_roof(bare, batch, rate)
+        return found | under_the_roof(bare, batch, rate)
     except Exception as error:  # where bounds cannot be counted, times are kept all the same
         table.miss(f"{method}, {size}, roofline", error)
         return found
@@ -126,17 +128,14 @@ def alternated(entrants: runner.Entrants, times: int, table: Table) -> runner.Ti
 
 
 def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
-    """lightly's loop with its own bare step, or a plain one with solo-learn's loss.
-
-    lightly's views are made by as many workers as cores, solo-learn's beforehand.
-    """
+    """lightly's loop, its views made by as many workers as cores; solo-learn's, beforehand."""
     if solo and not table.wheel:
         raise MissingError("solo-learn was not given (--solo-learn WHEEL)")
     _, side, batch, count, times, network = table.sizes["steps"][size]
     view, device, cuda = side if side <= 64 else 224, table.device, table.device == "cuda"
     loop = peers.Loop(method, network, device, (solo and table.wheel) or "")
     if solo:
-        made = peers.made_views(batch, view, device)
+        made = torch.randn(2, batch, 3, view, view, device=device)
         pair = (lambda: loop.step(*made)), (lambda: loop.bare(*made))
     else:
         workers = 0 if table.sizes is QUICK else os.cpu_count() or 1
@@ -155,7 +154,7 @@ def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
 
 def small(table: Table, method: str, compiled: bool = False) -> tuple[runner.Once, runner.Once]:
     """Return the step, and the bare step, of the size that is counted."""
-    network, batch, count = table.counted(method)
+    batch, network, count = table.counted(method)
     more = {"pixels": pixels(count, engine.SIDE), "device": table.device, "compile": compiled}
     run = engine.started(method, batch, network, **more)
     return engine.whole(run), engine.bare(run)
@@ -171,7 +170,6 @@ def waits_row(method: str, table: Table) -> Row:
 
 
 def waits_on_cuda(once: runner.Once) -> list[str]:
-    """Return a sentence for every synchronisation that CUDA's debug mode warns of."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -186,18 +184,17 @@ def waits_on_cuda(once: runner.Once) -> list[str]:
     ]
 
 
-def kernels_row(table: Table, method: str, compiled: bool) -> Row:
+def kernels_row(method: str, compiled: bool, table: Table) -> Row:
     """Kernels launched a step beyond the bare step's; on a CPU, operations dispatched."""
     whole, bare = small(table, method, compiled)
     runner.several(whole, 3)(), runner.several(bare, 3)()
-    if table.device == "cuda":
-        ours, least = kernels(whole), kernels(bare)
-    else:
-        ours, least = step.operations(whole).total(), step.operations(bare).total()
+    ours, least = kernels(whole, table.device), kernels(bare, table.device)
     return {"step": ours, "bare": least, "beyond bare": ours - least}
 
 
-def kernels(once: runner.Once) -> int:
+def kernels(once: runner.Once, device: str) -> int:
+    if device == "cpu":
+        return step.operations(once).total()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         once()
         torch.cuda.synchronize()
@@ -206,9 +203,9 @@ def kernels(once: runner.Once) -> int:
     return sum(not (e.name.startswith(none) or getattr(e, "is_user_annotation", 0)) for e in events)
 
 
-def views_row(table: Table, name: str, size: int, batch: int) -> Row:
+def views_row(size: int, batch: int, table: Table) -> Row:
     """Images a second of one view of a batch, each way that is installed and runs."""
-    able = {}
+    able, name = {}, f"{size} pixels, {batch} images"
     for way, once in views.entrants(str(size), table.device, len(WAYS) > 1, batch).items():
         try:
             once()
@@ -222,39 +219,96 @@ def views_row(table: Table, name: str, size: int, batch: int) -> Row:
     return {"ratios": [ratio for ratios in ours for ratio in ratios]}
 
 
-def memory_row(method: str, table: Table) -> Row:
-    network, batch, count = table.counted(method)
-    return memory.ours(method, batch, network, count, table.device)
+def under_the_roof(bare: runner.Once, batch: int, rate: float) -> Row:
+    with FlopCounterMode(display=False) as counter:
+        bare()
+    flops, traffic = counter.get_total_flops() / batch, traffic_of(bare) / batch
+    found = {"GFLOP an image": round(flops / 1e9, 3)}
+    found["MB an image, unfused"] = round(traffic / 1e6, 1)
+    peak = peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    if peak is None:
+        return found
+    compute, memory = peak.flops / flops, peak.bandwidth / traffic
+    found |= {"compute bound images/s": round(compute), "traffic bound images/s": round(memory)}
+    return {**found, "of the lower bound": f"{rate / min(compute, memory):.0%}"}
 
 
-def time_knn(t: Table) -> None:
-    rows, queries, widths = t.sizes["knn"]
-    for width in widths:
-        given = (width, queries, t.rounds, t.device, rows)
-        t.row(f"{width} dimensions", knn.row, *given)
+def peak_of(name: str) -> Namespace | None:
+    """Return the peak of a device, by its name; None if it is none of these (NVL is another)."""
+    known = ((words.split(), peak) for words, peak in runner.DESIGN["peaks"].items())
+    found = [Namespace(**peak) for words, peak in known if all(word in name for word in words)]
+    return found[0] if found and "NVL" not in name else None
+
+
+class Traffic(TorchDispatchMode):
+    """Counts bytes; a view of a tensor moves none."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns):
+            tensors = [t for t in tree_leaves((args, result)) if isinstance(t, torch.Tensor)]
+            self.total += sum(t.numel() * t.element_size() for t in tensors)
+        return result
+
+
+def traffic_of(function: runner.Once) -> int:
+    with Traffic() as counting:
+        function()
+    return counting.total
+
+
+def measured_peaks(device: str) -> Row:
+    """Return what this very device reaches: a large product's rate, a copy's bandwidth."""
+    if device != "cuda":
+        return {}
+    a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    b, c = torch.empty(2, 1 << 30, dtype=torch.uint8, device=device)
+    seconds = runner.alternate({"product": lambda: a @ a, "copy": lambda: b.copy_(c)}, 15)
+    product, copy = runner.medians(seconds).values()
+    reached = {"bfloat16 product, TFLOP/s": round(2 * 8192**3 / product / 1e12)}
+    return {**reached, "copy, TB/s": round(2 * (1 << 30) / copy / 1e12, 2)}
+
+
+def one_each(names: Iterable[str]) -> dict[str, tuple[str]]:
+    return {name: (name,) for name in names}
 
 
 def count_kernels(t: Table) -> None:
     for way, compiled in WAYS.items():
-        for method in t.sizes["compiled"] if compiled else t.methods():
-            t.row(f"{method}, {way}", kernels_row, t, method, compiled)
+        methods = t.sizes["compiled"] if compiled else t.methods()
+        t.each({f"{method}, {way}": (method, compiled) for method in methods}, kernels_row, t)
 
 
 def time_views(t: Table) -> None:
-    for size, batch in t.sizes["views"]:
-        name = f"{size} pixels, {batch} images"
-        t.row(name, views_row, t, name, size, batch)
+    t.each(
+        {f"{n} pixels, {count} images": (n, count) for n, count in t.sizes["views"]}, views_row, t
+    )
+
+
+def count_memory(t: Table) -> None:
+    t.each({m: (m, *t.counted(m), t.device) for m in t.methods()}, memory.ours)
+
+
+def time_knn(t: Table) -> None:
+    rows, queries, widths = t.sizes["knn"]
+    given = (queries, t.rounds, t.device, rows)
+    t.each({f"{width} dimensions": (width,) for width in widths}, knn.row, *given)
 
 
 # What is done in this order, with its share of the time.
 PARTS: dict[str, tuple[Callable[[Table], None], float]] = {
-    "host synchronisations": (lambda t: t.each(engine.methods(), waits_row, t), 0.12),
+    "host synchronisations": (lambda t: t.each(one_each(engine.methods()), waits_row, t), 0.12),
     "step": (time_steps, 0.43),
     "kernels": (count_kernels, 0.15),
     "views": (time_views, 0.14),
-    "losses": (lambda t: t.each(losses.ROWS, losses.row, t.device, t.wheel, t.rounds), 0.05),
+    "losses": (
+        lambda t: t.each(one_each(losses.ROWS), losses.row, t.device, t.wheel, t.rounds),
+        0.05,
+    ),
     "knn": (time_knn, 0.05),
-    "memory": (lambda t: t.each(t.methods(), memory_row, t), 0.06),
+    "memory": (count_memory, 0.06),
 }
 OPTIONS = {"seconds": 480.0, "rows": PARTS, "solo_learn": "", "device": "cuda"}
 
@@ -283,9 +337,9 @@ def main(asked: runner.Asked) -> None:
     if asked.device == "cuda" and not torch.cuda.is_available():
         asked.error("There is no CUDA device here; --device cpu --quick tries the script.")
     document = {**runner.facts(), "table": "gpu", "parts": {}}
-    sheet = roofline.peak_of(document["device"])
+    sheet = peak_of(document["device"])
     document |= {"data_sheet": sheet and vars(sheet)}
-    document |= {"reached": roofline.measured_peaks(asked.device)}
+    document |= {"reached": measured_peaks(asked.device)}
     name = re.sub(r"[^a-z0-9]+", "-", document["device"].lower()).strip("-")
     sizes, name = (QUICK, "cpu-quick") if asked.quick else (WHOLE, name)
     table = Table(name, asked.out, sizes, asked.device, asked.solo_learn, document)

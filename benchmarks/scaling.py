@@ -22,11 +22,7 @@ Built = tuple[dict[str, runner.Once], dict[str, float]]
 
 @attrs.frozen
 class Law:
-    """One size, and what grows with it, with the exponents that theory gives, or their bounds.
-
-    ``build`` returns what to time, and how many MiB, by quantity, for a size and a device;
-    ``beyond`` are timed quantities that are fitted less the smallest size's time too.
-    """
+    """One size, and what grows with it, with the exponents that theory gives, or their bounds."""
 
     sizes: Sequence[int]
     times: Mapping[str, Theory]
@@ -36,14 +32,12 @@ class Law:
 
 
 def begun(method: str, count: int, batch: int, device: str, sets: Mapping[str, Any] = {}) -> Any:
-    """Return a run on so many images: none is held out."""
     small = {"backbone.stem": "7x7", "views.compile": "off", **sets}
     pixels = engine.images(math.ceil(count / 0.8), SIDE)  # a fifth is held out
     return engine.started(method, batch, BACKBONE, pixels=pixels, sets=small, device=device)
 
 
 def whole_step(batch: int, device: str) -> Built:
-    """SimCLR's step, and its parts: views, network, loss."""
     run = begun("simclr", 2 * batch, batch, device)
     whole, network, (_, loss) = engine.whole(run), engine.bare(run), losses.nt_xent(batch, device)
     views = engine.views(run)
@@ -57,7 +51,6 @@ def loss_alone(images: int, device: str) -> Built:
 
 
 def queue(size: int, device: str) -> Built:
-    """MoCo's queue: loss and enqueueing by themselves, and the step."""
     batch = losses.QUERIES
     _, _, keys, parts = losses.with_queue(size, device)
     more = {"negatives.size": size, "encoder.norm_groups": 1, "target.shuffle": False}
@@ -67,7 +60,6 @@ def queue(size: int, device: str) -> Built:
 
 
 def data_set(images: int, device: str) -> Built:
-    """Loading, SimCLR and InstDisc, whose bank has a row for every image."""
     simclr, full = (begun(method, images, 64, device) for method in ("simclr", "instdisc"))
     noisy = begun("instdisc", images, 64, device, {"target.draws": 4096})
     batches, numbers = engine.endless(simclr), iter(range(10**9))
@@ -107,17 +99,13 @@ def noise_samples(draws: int, device: str) -> Built:
 
 
 def prototypes(count: int, device: str) -> Built:
-    """SwAV's codes of 256 rows."""
     scores = (0.1 * torch.randn(256, count, device=device)).clamp(-1, 1)
-
     once = partial(engine.sinkhorn, scores)
     return {"Sinkhorn": once}, {"Sinkhorn": peak(once)}
 
 
 def gallery(rows: int, device: str) -> Built:
-    """kNN of 512 queries; what it keeps beside the rows themselves."""
     table, queries = torch.randn(rows, DIM, device=device), torch.randn(512, DIM, device=device)
-
     near = partial(engine.nearest, engine.InMemory(table), queries, 20)
     search = lambda: deque(near(), maxlen=0)  # noqa: E731
     return {"search": search}, {"gallery": memory.mib([table]), "search": peak(search)}
@@ -143,7 +131,6 @@ def main(asked: runner.Asked) -> None:
 
 
 def peak(function: runner.Once) -> float:
-    """Return the most that it allocates, in MiB, after a first call."""
     function()
     return runner.peak_mib(function)
 
@@ -170,7 +157,6 @@ def fitted(sizes: Sequence[int], by_size: Sequence[Sequence[float]]) -> dict[str
 
 
 def measured(law: Law, rounds: int, device: str) -> dict[str, Any]:
-    """Measure one law: medians and exponents by quantity."""
     entrants, counts = {}, {}
     memory: dict[str, list[float]] = {name: [] for name in law.memory}
     for size in law.sizes:

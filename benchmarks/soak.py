@@ -22,13 +22,11 @@ def main(asked: runner.Asked) -> None:
     if asked.steps < 4 * WINDOW:
         asked.error(f"--steps must be {4 * WINDOW} or more: two windows of {WINDOW} are compared")
     result = measured(asked.steps, asked.method)
-    problems, windows = broken(result), "medians of steps 1001-2000 and of the last 1000"
-    print(result)
-    document = {**runner.facts(), **result, "windows": windows, "broken": problems}
+    windows = "medians of steps 1001-2000 and of the last 1000"
+    document = {**runner.facts(), **result, "windows": windows, "broken": broken(result)}
     runner.write("soak", document, asked.out)
-    for problem in problems:
-        print(f"broken: {problem}", file=sys.stderr)
-    sys.exit(bool(problems))
+    print(result)
+    sys.exit("; ".join(document["broken"]) or 0)
 
 
 class Watch:

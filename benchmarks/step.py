@@ -69,12 +69,11 @@ def counted(method: str, batch_size: int, backbone: str | None) -> dict[str, Any
             "bare": theirs.total(),
             "beyond bare": sum(beyond.values()),
         }
-        found["summary"][f"{method}, {way}"] = {**numbers, "host waits": len(waits(step))}
+        found["summary"][f"{method}, {way}"] = numbers | {"host waits": len(waits(step))}
     return found
 
 
 def waits(step: runner.Once) -> list[str]:
-    """Return the operations that would make the host wait, were the tensors on a device."""
     with Synchronisations() as seen:
         step()
     return seen.found
@@ -83,9 +82,7 @@ def waits(step: runner.Once) -> list[str]:
 def operations(step: runner.Once) -> Counter[str]:
     """Return how often each operation is dispatched, or each compiled loop run.
 
-    Read from the profiler, since a dispatch mode would have compiled functions run
-    as they are written. An operation that is made of others counts as those, one
-    with a kernel of its own as one; views of a tensor and memory launch nothing.
+    By the profiler: a dispatch mode would have compiled functions run as they are written.
     """
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         step()

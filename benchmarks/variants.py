@@ -27,10 +27,6 @@ def main(asked: runner.Asked) -> None:
 
 
 def train(name: str, seed: int, data: Path, **more: Any) -> dict[str, Any]:
-    """Train one of RUNS; return the three accuracies, the seconds it took and any warning.
-
-    Fashion-MNIST's four files are in ``data``.
-    """
     given = {**RUNS[name], **more}
     with tempfile.TemporaryDirectory() as folder:
         if given.get("data") == FASHION:
