@@ -18,9 +18,9 @@ def main(words: list[str]) -> None:
     # Without importing them: most import torch.
     said = {name: ast.parse((FOLDER / f"{name}.py").read_text("utf-8")) for name in QUESTIONS}
     lines = [f"  {name:10}{ast.get_docstring(tree)}" for name, tree in said.items()]
+    about = {"epilog": "\n".join(["questions:", *lines]), "description": __doc__}
     plain = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser("python -m benchmarks", None, __doc__, formatter_class=plain)
-    top.epilog = "\n".join(["questions:", *lines])
+    top = argparse.ArgumentParser("python -m benchmarks", formatter_class=plain, **about)
     top.add_argument("name", choices=QUESTIONS, metavar="NAME")
     name = top.parse_args(words[:1]).name
     question: Any = importlib.import_module(f"benchmarks.{name}")

@@ -14,8 +14,7 @@ from benchmarks import runner
 
 # Where Debian's package puts it.
 DATA = Path("/usr/share/datasets/fashion-mnist")
-BACKENDS = ("fused", "kornia", "torchvision")
-SEEDS = (0, 1, 2, 3, 4)
+BACKENDS, SEEDS = ("fused", "kornia", "torchvision"), (0, 1, 2, 3, 4)
 NAME, KEY = "accuracy", ("method", "backend", "seed")
 # As many epochs as it takes for seeds to differ little: after one, BYOL's differ by three points.
 IMAGES, EPOCHS, BATCH_SIZE = 20_000, 10, 128
@@ -28,10 +27,8 @@ OPTIONS = {"what": ("measure", "table"), "rows": OWN, "data": DATA, "processes":
 
 
 def main(asked: runner.Asked) -> None:
-    design = {
-        "data": f"Fashion-MNIST, trained on {IMAGES} images, measured on the 50,000 others",
-        "commands": {m: ["coview", *train_command(m, "BACKEND", 0, "DATA")] for m in OWN},
-    }
+    design = {"data": runner.DESIGN[NAME]["data"]}
+    design["commands"] = {m: ["coview", *train_command(m, "BACKEND", 0, "DATA")] for m in OWN}
     before = {**design, "runs": [], **runner.document(NAME, asked.out)}
     stale = {m for m, c in design["commands"].items() if before["commands"].get(m) != c}
     if before["data"] != design["data"] or any(run["method"] in stale for run in before["runs"]):
@@ -89,13 +86,11 @@ def table(found: list[dict[str, Any]]) -> str:
     values = {tuple(run[key] for key in KEY): 100 * run["knn_top1"] for run in found}
     means, differences = [], []
     for method in OWN:
-        by_backend = {
-            b: [values[method, b, s] for s in SEEDS if (method, b, s) in values] for b in BACKENDS
-        }
-        for backend, each in by_backend.items():
-            if each:
-                said = ", ".join(f"{value:.2f}" for value in each)
-                means.append((method, backend, f"{statistics.mean(each):.2f}", said))
+        keys = {b: [(method, b, s) for s in SEEDS if (method, b, s) in values] for b in BACKENDS}
+        by_backend = {b: [values[key] for key in mine] for b, mine in keys.items()}
+        for backend, each in ((b, values) for b, values in by_backend.items() if values):
+            said = ", ".join(f"{value:.2f}" for value in each)
+            means.append((method, backend, f"{statistics.mean(each):.2f}", said))
         first, *others = BACKENDS
         for other in others:
             if len(by_backend[first]) == len(by_backend[other]) == len(SEEDS):

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 import coview
-from benchmarks import digits, runner
+from benchmarks import digits, engine, runner
 
 SEEDS, WHOLE = (0, 1, 2), digits.EPOCHS * 22
 
@@ -55,7 +57,7 @@ def train(name: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    lowest = ("lowest std", "lowest rank", "lowest information")
+    head = ("run", "steps", "seeds", "lowest std", "lowest rank", "lowest information")
     lines = []
     for name in ALL:
         for steps in sorted({r["asked"] for r in found if r["name"] == name}):
@@ -66,13 +68,11 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             first = [str(min(r["warned"].values(), default="")) for r in mine]
             warned = ", ".join(first) if any(first) else "never"
             lines.append((name, steps, len(mine), *numbers, warned))
-    return runner.markdown(("run", "steps", "seeds", *lowest, "warned at step"), lines)
+    return runner.markdown((*head, "warned at step"), lines)
 
 
 def cost(asked: runner.Asked) -> None:
     """Time a reading beside a training step of the same batch; say the share at the default."""
-    from benchmarks import engine
-
     every, rounds, figures = engine.CollapseObserver.Settings().every, 2 if asked.quick else 15, {}
     for backbone, batch_size in ((digits.BACKBONE, 64), ("resnet18", 32)):
         kept, run = Keep(), engine.started("byol", batch_size, backbone)
@@ -87,15 +87,9 @@ def cost(asked: runner.Asked) -> None:
 
 
 class Keep:
-    """Keeps the last step's records, for a reading of them."""
-
     @coview.hookimpl
     def update_target(self, encoded: Any, targets: Any) -> None:
         self.last = (encoded, targets)
 
     def reading(self) -> list[float]:
-        import torch
-
-        from benchmarks import engine
-
         return torch.stack(list(engine.measured(*self.last, 256).values())).tolist()

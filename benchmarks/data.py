@@ -58,8 +58,6 @@ def packed(folder: Path) -> Row:
 
 
 class Memmap(Dataset[Any]):
-    """What one would write for a mapped array."""
-
     def __init__(self, path: Path) -> None:
         self.values = np.load(path, mmap_mode="r")
 

@@ -11,8 +11,7 @@ from typing import Any
 import coview
 from benchmarks import runner
 
-SEEDS = (0, 1, 2, 3, 4)
-DEMO = "moco-v2"
+SEEDS, DEMO = (0, 1, 2, 3, 4), "moco-v2"
 BACKBONE, EPOCHS, BATCH_SIZE = "resnet10-quarter", 40, 64
 COMMON = runner.flat(runner.DESIGN["digits"]["common"])
 OWN = {method: runner.flat(table) for method, table in runner.DESIGN["digits"]["own"].items()}
@@ -30,14 +29,13 @@ def main(asked: runner.Asked) -> None:
         runner.show(train({"method": DEMO, "set": settings(DEMO), "progress": True}, 0)[1])
         return
     methods = runner.document("digits", asked.out).get("methods", {})
-    seeds, more = (SEEDS[:1], {"max_steps": 2}) if asked.quick else (SEEDS, {})
+    seeds, steps = (SEEDS[:1], 2) if asked.quick else (SEEDS, None)
     for method in asked.only:
         used = {"settings": settings(method), "use": USE.get(method, {})}
-        methods[method] = {**used, "runs": [run(method, seed, **more) for seed in seeds]}
+        methods[method] = {**used, "runs": [run(method, seed, max_steps=steps) for seed in seeds]}
         design = {"backbone": BACKBONE, "epochs": EPOCHS, "batch_size": BATCH_SIZE}
-        document = {"methods": methods, **runner.facts(), **design}
-        runner.write("digits", document, asked.out)
-        runner.publish(asked, "README.md", table(document))
+        runner.write("digits", {"methods": methods, **runner.facts(), **design}, asked.out)
+        runner.publish(asked, "README.md", table({"methods": methods}))
 
 
 def settings(method: str) -> dict[str, Any]:

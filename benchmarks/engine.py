@@ -3,7 +3,7 @@
 # ruff: noqa: F401
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +44,14 @@ def images(count: int = IMAGES, side: int = SIDE) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
 
 
-def started(
-    method: str,
-    batch_size: int,
-    backbone: str | None,
-    pixels: torch.Tensor | None = None,
-    sets: Mapping[str, Any] | None = None,
-    **asked: Any,
-) -> Any:
+def started(method: str, batch_size: int, backbone: str | None, **asked: Any) -> Any:
     """Return a run of the method's small preset at its first step; no backbone: the preset's."""
     # Without ``compile`` a run of so few epochs compiles nothing, as views are in long ones.
     given = {"backbone": backbone, "batch_size": batch_size, "epochs": 20, "max_steps": 0}
-    given["set"] = OWN.get(method, {}) if sets is None else sets
-    given |= {"evaluate": False, "on_collapse": "ignore", "progress": False, **asked}
+    given |= {"evaluate": False, "on_collapse": "ignore", "progress": False}
+    given |= {"data": images(), "set": OWN.get(method, {}), **asked}
     with tempfile.TemporaryDirectory() as folder:  # a step writes nothing there
-        data = images() if pixels is None else pixels
-        run = coview.train(method, data, out=Path(folder) / "run", **given)
+        run = coview.train(method, out=Path(folder) / "run", **given)
     run.method.train()
     return run
 
@@ -81,7 +73,6 @@ def endless(run: Any) -> Iterator[Any]:
 
 
 def views(run: Any) -> Once:
-    """Return what makes the views of one batch."""
     batch, hook = next(run.batches.epoch(0)), run.method.manager.hook
 
     def once() -> Any:

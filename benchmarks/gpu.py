@@ -25,7 +25,7 @@ from benchmarks import engine, knn, losses, memory, peers, runner, step, views
 
 WHOLE, QUICK = runner.DESIGN["gpu"]["whole"], runner.DESIGN["gpu"]["quick"]
 WAYS = {"eager": False} | ({"compiled": True} if engine.has_compiler() else {})
-Row = Mapping[str, Any]
+Row, UNFUSED = Mapping[str, Any], "MB an image, unfused"
 
 
 class MissingError(Exception):
@@ -64,10 +64,9 @@ class Table:
         torch.cuda.empty_cache()
         runner.write(self.name, self.document, self.out)
 
-    def each(
-        self, rows: Mapping[str, Sequence[Any]], measure: Callable[..., Row], *more: Any
-    ) -> None:
-        for name, given in rows.items():
+    def each(self, rows: Iterable[Any], measure: Callable[..., Row], *more: Any) -> None:
+        """Keep rows by name; or by what they are given, where that is more than a name."""
+        for name, *given in ((row, row) if isinstance(row, str) else row for row in rows):
             self.row(name, measure, *given, *more)
 
     def counted(self, method: str) -> tuple[int, str | None, int]:
@@ -105,11 +104,11 @@ def time_steps(table: Table) -> None:
 def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
     network, side, batch, count, times, _ = table.sizes["steps"][size]
     # Every view is compiled if, and only if, the run is.
-    more = {"pixels": pixels(count, side), "device": table.device, "compile": compiled}
+    more = {"data": pixels(count, side), "device": table.device, "compile": compiled}
     run = engine.started(method, batch, network, **more)
     bare = engine.bare(run)
     entrants = {"step": engine.whole(run), "bare": bare, "views": engine.views(run)}
-    seconds = alternated(entrants, times, table)
+    seconds = runner.alternate(entrants, table.rounds, times=times)
     rate = times * batch / statistics.median(seconds["step"])
     queue = [len(b) for n, b in run.method.named_buffers() if n.endswith("negatives.rows")]
     ratios = runner.compared(seconds, "step", "bare") + runner.compared(seconds, "views", "step")
@@ -120,11 +119,6 @@ def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
     except Exception as error:  # where bounds cannot be counted, times are kept all the same
         table.miss(f"{method}, {size}, roofline", error)
         return found
-
-
-def alternated(entrants: runner.Entrants, times: int, table: Table) -> runner.Times:
-    many = {name: runner.several(once, times) for name, once in entrants.items()}
-    return runner.alternate(many, table.rounds)
 
 
 def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
@@ -145,7 +139,8 @@ def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
         pictures = peers.Pictures(few, view, length)
         pair = peers.lightly(loop, batch, pictures, view, workers, device)
     half = torch.autocast(device, torch.bfloat16, enabled=cuda)
-    seconds = alternated({"step": half(pair[0]), "bare": half(pair[1])}, times, table)
+    entrants = {"step": half(pair[0]), "bare": half(pair[1])}
+    seconds = runner.alternate(entrants, table.rounds, times=times)
     # Of all rounds: where views come late, a few rounds wait for all.
     rate = round(times * batch / statistics.mean(seconds["step"]))
     found = {"batch": batch, "precision": "bf16" if cuda else "fp32", "images/s": rate}
@@ -153,9 +148,8 @@ def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
 
 
 def small(table: Table, method: str, compiled: bool = False) -> tuple[runner.Once, runner.Once]:
-    """Return the step, and the bare step, of the size that is counted."""
     batch, network, count = table.counted(method)
-    more = {"pixels": pixels(count, engine.SIDE), "device": table.device, "compile": compiled}
+    more = {"data": pixels(count, engine.SIDE), "device": table.device, "compile": compiled}
     run = engine.started(method, batch, network, **more)
     return engine.whole(run), engine.bare(run)
 
@@ -178,10 +172,8 @@ def waits_on_cuda(once: runner.Once) -> list[str]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     waits = [w for w in seen if "synchronizing CUDA operation" in str(w.message)]
-    lines = [linecache.getline(w.filename, w.lineno).strip() for w in waits]
-    return [
-        f"{Path(w.filename).name}:{w.lineno} ({line})" for w, line in zip(waits, lines, strict=True)
-    ]
+    lines = [(w, linecache.getline(w.filename, w.lineno).strip()) for w in waits]
+    return [f"{Path(w.filename).name}:{w.lineno} ({line})" for w, line in lines]
 
 
 def kernels_row(method: str, compiled: bool, table: Table) -> Row:
@@ -223,8 +215,7 @@ def under_the_roof(bare: runner.Once, batch: int, rate: float) -> Row:
     with FlopCounterMode(display=False) as counter:
         bare()
     flops, traffic = counter.get_total_flops() / batch, traffic_of(bare) / batch
-    found = {"GFLOP an image": round(flops / 1e9, 3)}
-    found["MB an image, unfused"] = round(traffic / 1e6, 1)
+    found: Row = {"GFLOP an image": round(flops / 1e9, 3), UNFUSED: round(traffic / 1e6, 1)}
     peak = peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     if peak is None:
         return found
@@ -241,9 +232,7 @@ def peak_of(name: str) -> Namespace | None:
 
 
 class Traffic(TorchDispatchMode):
-    """Counts bytes; a view of a tensor moves none."""
-
-    total = 0
+    total = 0  # bytes; a view of a tensor moves none
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -271,42 +260,34 @@ def measured_peaks(device: str) -> Row:
     return {**reached, "copy, TB/s": round(2 * (1 << 30) / copy / 1e12, 2)}
 
 
-def one_each(names: Iterable[str]) -> dict[str, tuple[str]]:
-    return {name: (name,) for name in names}
-
-
 def count_kernels(t: Table) -> None:
     for way, compiled in WAYS.items():
         methods = t.sizes["compiled"] if compiled else t.methods()
-        t.each({f"{method}, {way}": (method, compiled) for method in methods}, kernels_row, t)
+        t.each(((f"{method}, {way}", method, compiled) for method in methods), kernels_row, t)
 
 
 def time_views(t: Table) -> None:
-    t.each(
-        {f"{n} pixels, {count} images": (n, count) for n, count in t.sizes["views"]}, views_row, t
-    )
+    sizes = t.sizes["views"]
+    t.each(((f"{n} pixels, {count} images", n, count) for n, count in sizes), views_row, t)
 
 
 def count_memory(t: Table) -> None:
-    t.each({m: (m, *t.counted(m), t.device) for m in t.methods()}, memory.ours)
+    t.each(((m, m, *t.counted(m), t.device) for m in t.methods()), memory.ours)
 
 
 def time_knn(t: Table) -> None:
     rows, queries, widths = t.sizes["knn"]
     given = (queries, t.rounds, t.device, rows)
-    t.each({f"{width} dimensions": (width,) for width in widths}, knn.row, *given)
+    t.each(((f"{width} dimensions", width) for width in widths), knn.row, *given)
 
 
 # What is done in this order, with its share of the time.
 PARTS: dict[str, tuple[Callable[[Table], None], float]] = {
-    "host synchronisations": (lambda t: t.each(one_each(engine.methods()), waits_row, t), 0.12),
+    "host synchronisations": (lambda t: t.each(engine.methods(), waits_row, t), 0.12),
     "step": (time_steps, 0.43),
     "kernels": (count_kernels, 0.15),
     "views": (time_views, 0.14),
-    "losses": (
-        lambda t: t.each(one_each(losses.ROWS), losses.row, t.device, t.wheel, t.rounds),
-        0.05,
-    ),
+    "losses": (lambda t: t.each(losses.ROWS, losses.row, t.device, t.wheel, t.rounds), 0.05),
     "knn": (time_knn, 0.05),
     "memory": (count_memory, 0.06),
 }
@@ -337,10 +318,9 @@ def main(asked: runner.Asked) -> None:
     if asked.device == "cuda" and not torch.cuda.is_available():
         asked.error("There is no CUDA device here; --device cpu --quick tries the script.")
     document = {**runner.facts(), "table": "gpu", "parts": {}}
-    sheet = peak_of(document["device"])
-    document |= {"data_sheet": sheet and vars(sheet)}
-    document |= {"reached": measured_peaks(asked.device)}
-    name = re.sub(r"[^a-z0-9]+", "-", document["device"].lower()).strip("-")
-    sizes, name = (QUICK, "cpu-quick") if asked.quick else (WHOLE, name)
+    sheet, reached = peak_of(document["device"]), measured_peaks(asked.device)
+    document |= {"data_sheet": sheet and vars(sheet), "reached": reached}
+    slug = re.sub(r"[^a-z0-9]+", "-", document["device"].lower()).strip("-")
+    sizes, name = (QUICK, "cpu-quick") if asked.quick else (WHOLE, slug)
     table = Table(name, asked.out, sizes, asked.device, asked.solo_learn, document)
     run(table, asked.only, asked.seconds)

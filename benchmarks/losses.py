@@ -20,9 +20,9 @@ def main(asked: runner.Asked) -> None:
 
 
 def row(title: str, device: str, wheel: str, rounds: int) -> dict[str, Any]:
-    entrants = ROWS[title](device, wheel)
-    memory = {name: runner.peak_mib(once) for name, once in entrants.items()}
-    return {**runner.turns(entrants, rounds), "peak_mib": memory}
+    made = ROWS[title](device, wheel)
+    peaks = {name: runner.peak_mib(once) for name, once in made.items()}
+    return {**runner.turns(made, rounds), "peak_mib": peaks}
 
 
 def nt_xent(images: int, device: str) -> tuple[list[Tensor], runner.Once]:

@@ -10,8 +10,7 @@ from benchmarks.engine import QUEUE, SIDE, methods
 
 # So many that MoCo's queue, which holds less than a data set's images, has lightly's size.
 COUNT = 1 + int((QUEUE + 1024) / 0.8)
-# The profiler was seen to lose an allocation, once in some thirty counts.
-TRIES = 3
+TRIES = 3  # the profiler was seen to lose an allocation, once in some thirty counts
 OPTIONS = {"batch_size": 32, "no_peers": False, "rows": methods()}
 
 
@@ -25,32 +24,29 @@ def main(asked: runner.Asked) -> None:
         if method in peers.METHODS and not asked.no_peers and not asked.quick:
             loop = peers.Loop(method, "resnet18", device)
             made = torch.randn(2, batch, 3, SIDE, SIDE, device=device)
-            whole = runner.peak_mib(lambda: loop.step(*made), 2)
-            found[f"{method}, lightly's loop"] = row(
-                whole, runner.peak_mib(lambda: loop.bare(*made))
-            )
+            peaks = [runner.peak_mib(lambda: loop.step(*made), 2)]
+            peaks += [runner.peak_mib(lambda: loop.bare(*made))]
+            found[f"{method}, lightly's loop"] = row(*peaks)
         return {"summary": found}
 
     runner.rows(asked, {"design": design}, measure)
 
 
-def ours(
-    method: str, batch: int, backbone: str | None = None, count: int = COUNT, device: str = "cpu"
-) -> dict[str, float]:
+def ours(method: str, *sizes: Any, **named: Any) -> dict[str, float]:
     for _ in range(TRIES):
-        whole, bare, kept = counted(method, batch, backbone, count, device)
+        whole, bare, kept = counted(method, *sizes, **named)
         if whole > 0.95 * bare:
             return row(whole, bare, kept)
     raise RuntimeError(f"{method}: a step took less than its bare step, {TRIES} times")
 
 
 def counted(
-    method: str, batch: int, backbone: str | None, count: int, device: str
+    method: str, batch: int, backbone: str | None = None, count: int = COUNT, device: str = "cpu"
 ) -> tuple[float, float, float]:
     """Return the peaks of the step and of the bare one, and what is kept between steps."""
     pixels = torch.zeros(count, 3, SIDE, SIDE, dtype=torch.uint8)
     # Too short a run for its views to be compiled.
-    run = engine.started(method, batch, backbone, pixels=pixels, epochs=12, device=device)
+    run = engine.started(method, batch, backbone, data=pixels, epochs=12, device=device)
 
     def state() -> float:
         values = (value for state in run.optimizer.state.values() for value in state.values())
@@ -66,8 +62,8 @@ def counted(
 def row(whole: float, bare: float, kept: float | None = None) -> dict[str, float]:
     found = {"step MiB": whole, "bare MiB": bare, "beyond MiB": whole - bare}
     found |= {} if kept is None else {"kept between steps MiB": kept}
-    found = {name: round(value, 1) for name, value in found.items()}
-    return {**found, "beyond / bare": round((whole - bare) / bare, 3)}
+    share = {"beyond / bare": round((whole - bare) / bare, 3)}
+    return {name: round(value, 1) for name, value in found.items()} | share
 
 
 def mib(tensors: Iterable[Any]) -> float:

@@ -54,7 +54,7 @@ def asked(name: str, about: str, options: Found, words: Sequence[str]) -> Asked:
         parser.error(f"--only: there is no row {', '.join(wrong)}, but: {', '.join(rows)}")
     if found.quick and found.out.resolve() == RESULTS:
         parser.error("--quick measures nothing: give another folder, --out FOLDER")
-    if steady and any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
+    if steady and not ALLOCATOR.items() <= os.environ.items():
         again = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, again, {**os.environ, **ALLOCATOR})
     found.rounds = min(found.rounds, 2) if found.rounds and found.quick else found.rounds
@@ -65,11 +65,12 @@ def asked(name: str, about: str, options: Found, words: Sequence[str]) -> Asked:
     return found
 
 
-def alternate(entrants: Entrants, rounds: int = 15, warm_up: int = 2) -> Times:
+def alternate(entrants: Entrants, rounds: int = 15, warm_up: int = 2, times: int = 1) -> Times:
     """Time entrants in turn; return seconds by name, a value a round: equal positions are pairs."""
     # What is timed without torch (a process) has nothing to wait for, and need not import it.
     torch = sys.modules.get("torch")
     wait = torch.cuda.synchronize if torch and torch.cuda.is_available() else lambda: None
+    entrants = {name: several(once, times) for name, once in entrants.items()}
     names, order = list(entrants), random.Random(0)
     for name in names * warm_up:
         entrants[name]()
@@ -101,9 +102,8 @@ def compared(seconds: Times, name: str, *others: str) -> list[Found]:
 
 def turns(entrants: Entrants, rounds: int, warm_up: int = 2) -> Found:
     """Alternate entrants; return medians, the first one's ratios to the others, all times."""
-    seconds = alternate(entrants, rounds, warm_up)
-    ratios = compared(seconds, *entrants)
-    return {"median_s": medians(seconds), "ratios": ratios, "raw_seconds": seconds}
+    times = alternate(entrants, rounds, warm_up)
+    return {"median_s": medians(times), "ratios": compared(times, *entrants), "raw_seconds": times}
 
 
 def medians(seconds: Times) -> dict[str, float]:
@@ -177,7 +177,7 @@ def runs(
     design: Found,
     key: Sequence[str],
     wanted: Iterable[Any],
-    train: Callable[..., Found],
+    train: Callable[..., Any],
 ) -> list[Found]:
     """Do the runs that the file has not yet (by what ``train`` is called with); return all."""
     done = list(document(asked.name, asked.out).get("runs", []))
@@ -202,8 +202,8 @@ def flat(table: Found, *path: str) -> Found:
     """Return the settings of a table of design.toml by their dotted names."""
     found: Found = {}
     for key, value in table.items():
-        whole = (*path, key)
-        found |= flat(value, *whole) if isinstance(value, dict) else {".".join(whole): value}
+        deep = isinstance(value, dict)
+        found |= flat(value, *path, key) if deep else {".".join((*path, key)): value}
     return found
 
 

@@ -14,8 +14,7 @@ import torch
 import coview
 from benchmarks import engine, losses, memory, runner
 
-UPPER, SHORTEST = 3, 0.003
-SIDE, DIM, BACKBONE = 16, losses.DIM, "resnet10-quarter"
+UPPER, SHORTEST, SIDE, DIM = 3, 0.003, 16, losses.DIM
 Theory = float | list[float]
 Built = tuple[dict[str, runner.Once], dict[str, float]]
 
@@ -32,9 +31,9 @@ class Law:
 
 
 def begun(method: str, count: int, batch: int, device: str, sets: Mapping[str, Any] = {}) -> Any:
-    small = {"backbone.stem": "7x7", "views.compile": "off", **sets}
     pixels = engine.images(math.ceil(count / 0.8), SIDE)  # a fifth is held out
-    return engine.started(method, batch, BACKBONE, pixels=pixels, sets=small, device=device)
+    small = {"backbone.stem": "7x7", "views.compile": "off", **sets}
+    return engine.started(method, batch, "resnet10-quarter", data=pixels, set=small, device=device)
 
 
 def whole_step(batch: int, device: str) -> Built:
@@ -46,8 +45,8 @@ def whole_step(batch: int, device: str) -> Built:
 
 
 def loss_alone(images: int, device: str) -> Built:
-    _, once = losses.nt_xent(images, device)
-    return {"NT-Xent": once}, {"NT-Xent": peak(once)}
+    once = {"NT-Xent": losses.nt_xent(images, device)[1]}
+    return once, {"NT-Xent": peak(once["NT-Xent"])}
 
 
 def queue(size: int, device: str) -> Built:
@@ -64,23 +63,16 @@ def data_set(images: int, device: str) -> Built:
     noisy = begun("instdisc", images, 64, device, {"target.draws": 4096})
     batches, numbers = engine.endless(simclr), iter(range(10**9))
     step, draws = engine.whole(simclr), engine.whole(noisy)
-    timed = {
-        "a resident batch": lambda: next(batches),
-        "an epoch's order": lambda: simclr.batches._order(next(numbers)),
-        "SimCLR step": step,
-        "InstDisc step, 4096 draws": draws,
-        "InstDisc step, all rows": engine.whole(full),
-    }
-    return timed, {
-        "images": memory.mib([simclr.batches._images]),
-        "bank": memory.mib([full.method.components["target"].rows]),
-        "SimCLR step": peak(step),
-        "InstDisc step, 4096 draws": peak(draws),
-    }
+    order = lambda: simclr.batches._order(next(numbers))  # noqa: E731
+    timed = {"a resident batch": lambda: next(batches), "an epoch's order": order}
+    steps = {"SimCLR step": step, "InstDisc step, 4096 draws": draws}
+    timed |= {**steps, "InstDisc step, all rows": engine.whole(full)}
+    kept = {"images": simclr.batches._images, "bank": full.method.components["target"].rows}
+    sizes = {name: memory.mib([tensor]) for name, tensor in kept.items()}
+    return timed, {**sizes, **{name: peak(once) for name, once in steps.items()}}
 
 
 def noise_samples(draws: int, device: str) -> Built:
-    """InstDisc's NCE: rows are fetched for every query, and compared."""
     batch, plan = 64, coview.Plan(dataset_size=65536, batch_size=64, dim=DIM)
     bank: Any = coview.component("targets", "memory-bank", plan=plan, draws=draws).to(device)
     loss: Any = coview.component("losses", "nce", plan=plan, temperature=0.07).to(device)
@@ -112,10 +104,8 @@ def gallery(rows: int, device: str) -> Built:
 
 
 BUILD = (whole_step, loss_alone, queue, data_set, noise_samples, prototypes, gallery)
-LAWS = {
-    name: Law(build=build, **design)
-    for (name, design), build in zip(runner.DESIGN["scaling"].items(), BUILD, strict=True)
-}
+BUILT = zip(runner.DESIGN["scaling"].items(), BUILD, strict=True)
+LAWS = {name: Law(build=build, **design) for (name, design), build in BUILT}
 OPTIONS = {"rounds": 6, "threads": 1, "rows": LAWS, "steady": True}
 
 
@@ -136,7 +126,6 @@ def peak(function: runner.Once) -> float:
 
 
 def repeated(function: runner.Once) -> tuple[runner.Once, int]:
-    """Return the function done often enough for a clock, and how often that is."""
     function()
     started = time.perf_counter()
     function()
@@ -152,19 +141,17 @@ def fitted(sizes: Sequence[int], by_size: Sequence[Sequence[float]]) -> dict[str
     """Return the median exponent of the rounds, and its interval; none where nothing grows."""
     rounds = [v for v in zip(*by_size[-UPPER:], strict=True) if min(v) > 0]
     slopes = [slope(sizes[-UPPER:], values) for values in rounds] or [math.nan]
-    interval = list(runner.median_interval(slopes))
-    return {"exponent": statistics.median(slopes), "interval_95": interval, "rounds": slopes}
+    found = {"exponent": statistics.median(slopes), "rounds": slopes}
+    return {**found, "interval_95": list(runner.median_interval(slopes))}
 
 
 def measured(law: Law, rounds: int, device: str) -> dict[str, Any]:
     entrants, counts = {}, {}
-    memory: dict[str, list[float]] = {name: [] for name in law.memory}
-    for size in law.sizes:
-        timed, sized = law.build(size, device)
+    built = {size: law.build(size, device) for size in law.sizes}
+    for size, (timed, _) in built.items():
         for name, function in timed.items():
             entrants[f"{name} {size}"], counts[f"{name} {size}"] = repeated(function)
-        for name in memory:
-            memory[name].append(sized[name])
+    memory = {name: [sized[name] for _, sized in built.values()] for name in law.memory}
     seconds = runner.alternate(entrants, rounds, warm_up=1)
     per_call = {key: [s / counts[key] for s in values] for key, values in seconds.items()}
     by_size = {n: [per_call[f"{n} {size}"] for size in law.sizes] for n in law.times}

@@ -12,8 +12,7 @@ import coview
 from benchmarks import runner
 
 # Python's and the allocator's free lists settle, and metrics are kept: a few hundred bytes a line.
-MOST_GROWTH_MIB = 8.0
-MOST_SLOWER = 1.1
+MOST_GROWTH_MIB, MOST_SLOWER = 8.0, 1.1
 WINDOW, EVERY = 1000, 100
 OPTIONS = {"steps": 20_000, "method": "moco-v2", "threads": 1}
 
@@ -30,12 +29,9 @@ def main(asked: runner.Asked) -> None:
 
 
 class Watch:
-    """Times steps, by the wall and the processor; counts memory and open files."""
-
     def __init__(self) -> None:
-        self.steps: list[list[float]] = [[], []]
-        self.resident: list[float] = []
-        self.files: list[int] = []
+        self.steps: tuple[list[float], ...] = ([], [])
+        self.resident, self.files = [], []
 
     @coview.hookimpl
     def run_started(self) -> None:
@@ -56,10 +52,9 @@ class Watch:
 def measured(steps: int, method: str) -> dict[str, Any]:
     watch, epochs = Watch(), -(-steps // (1437 // 16))
     given = runner.DESIGN["soak"] | {"observe": [watch], "max_steps": steps, "epochs": epochs}
+    given["set"] = runner.flat(given["set"])
     with tempfile.TemporaryDirectory() as folder:
-        coview.train(
-            method, out=Path(folder) / "run", **{**given, "set": runner.flat(given["set"])}
-        )
+        coview.train(method, out=Path(folder) / "run", **given)
 
     def pair(values: list[Any], window: int, digits: int) -> list[float]:
         # The first window warms up allocators and caches.

@@ -7,18 +7,18 @@ from importlib import metadata
 
 from benchmarks import runner
 
+NOTHING = "python -c pass"
 COMMANDS = ("coview --help", "coview list", "coview lineage", "coview train --help")
 OPTIONS = {"rounds": 15}
 
 
 def main(asked: runner.Asked) -> None:
-    words = {"python -c pass": ["-c", "pass"]} | {c: ["-m", *c.split()] for c in COMMANDS}
+    words = {NOTHING: ["-c", "pass"]} | {c: ["-m", *c.split()] for c in COMMANDS}
     process = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
     entrants = {name: partial(process, [sys.executable, *more]) for name, more in words.items()}
     found = runner.turns(entrants, asked.rounds, warm_up=1)
-    found["ratios"] = [
-        r for c in COMMANDS for r in runner.compared(found["raw_seconds"], c, "python -c pass")
-    ]
+    seconds = found["raw_seconds"]
+    found["ratios"] = [runner.compared(seconds, name, NOTHING)[0] for name in COMMANDS]
     found["packages"] = len([d for d in metadata.distributions() if d.name.startswith("coview")])
     runner.show(found)
     runner.write("startup", {**runner.facts(asked.rounds), **found}, asked.out)

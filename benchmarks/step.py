@@ -11,10 +11,9 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import engine, peers, runner
 from coview.testing import Synchronisations
 
-OPTIONS = {
-    **{"what": ("time", "count"), "rows": engine.methods(), "only": list(peers.METHODS)},
-    **{"batch_size": 64, "backbone": "resnet18", "no_peers": False, "rounds": 15, "steady": True},
-}
+ROWS = {"what": ("time", "count"), "rows": engine.methods(), "only": list(peers.METHODS)}
+SIZES = {"batch_size": 64, "backbone": "resnet18", "no_peers": False, "rounds": 15}
+OPTIONS = {**ROWS, **SIZES, "steady": True}
 
 
 def main(asked: runner.Asked) -> None:
@@ -33,11 +32,10 @@ def main(asked: runner.Asked) -> None:
 
 
 def timed(method: str, asked: runner.Asked) -> dict[str, Any]:
-    # A queue holds less than the training images, four fifths of all: so many that it has
-    # lightly's size.
+    # A queue holds less than the images trained on, four fifths of all: so many for lightly's size.
     count = 5 * (engine.QUEUE + 2 * asked.batch_size) // 4 + 1 if method == "moco" else 4096
     pixels = engine.images(count)
-    run = engine.started(method, asked.batch_size, asked.backbone, pixels=pixels)
+    run = engine.started(method, asked.batch_size, asked.backbone, data=pixels)
     entrants = {"coview": engine.whole(run), "coview bare": engine.bare(run)}
     pairs = [("coview", "coview bare")]
     if method in peers.METHODS and not asked.no_peers:
@@ -64,12 +62,9 @@ def counted(method: str, batch_size: int, backbone: str | None) -> dict[str, Any
         beyond = {name: ours[name] - theirs[name] for name in {*ours, *theirs}}
         which = {name: count for name, count in beyond.items() if count}
         found["which"][f"{method}, {way}"] = dict(sorted(which.items(), key=lambda x: -x[1]))
-        numbers = {
-            "step": ours.total(),
-            "bare": theirs.total(),
-            "beyond bare": sum(beyond.values()),
-        }
-        found["summary"][f"{method}, {way}"] = numbers | {"host waits": len(waits(step))}
+        numbers = {"step": ours.total(), "bare": theirs.total()}
+        numbers |= {"beyond bare": sum(beyond.values()), "host waits": len(waits(step))}
+        found["summary"][f"{method}, {way}"] = numbers
     return found
 
 

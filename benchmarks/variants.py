@@ -8,20 +8,16 @@ from typing import Any
 
 from benchmarks import accuracy, digits, runner
 
-SEEDS = (0, 1, 2)
-FASHION = "Fashion-MNIST"
-
+SEEDS, FASHION = (0, 1, 2), "Fashion-MNIST"
 
 RUNS = {name: digits.arguments(table) for name, table in runner.DESIGN["variants"].items()}
 OPTIONS = {"what": ("measure", "table"), "rows": RUNS, "data": accuracy.DATA}
 
 
 def main(asked: runner.Asked) -> None:
-    design, seeds = {"batch_size": digits.BATCH_SIZE, "settings": RUNS}, SEEDS
-    once = functools.partial(train, data=asked.data)
-    if asked.quick:
-        seeds, once = SEEDS[:1], functools.partial(once, max_steps=2)
-    wanted = [(name, seed) for name in RUNS for seed in seeds]
+    design = {"batch_size": digits.BATCH_SIZE, "settings": RUNS}
+    once = functools.partial(train, data=asked.data, max_steps=2 if asked.quick else None)
+    wanted = [(name, seed) for name in RUNS for seed in SEEDS[: 1 if asked.quick else None]]
     found = runner.runs(asked, design, ("name", "seed"), wanted, once)
     runner.publish(asked, "docs/learning.md", table(found))
 

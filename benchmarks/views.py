@@ -26,9 +26,9 @@ def main(asked: runner.Asked) -> None:
     def measure(size: str) -> dict[str, Any]:
         seconds = runner.alternate(entrants(size, device, compiled, count), asked.rounds)
         figures = {"settings": SETTINGS[size], "ratios": ratios(size, seconds)}
-        figures["raw_seconds"] = seconds
         table = rows(f"{size} pixels", count or SETTINGS[size]["batch"], seconds)
-        return {"figures": {f"{size} pixels": figures}, "summary": table}
+        figures = {f"{size} pixels": {**figures, "raw_seconds": seconds}}
+        return {"figures": figures, "summary": table}
 
     runner.rows(asked, {}, measure, f"views-{device}")
 
@@ -83,9 +83,8 @@ def entrants(size: str, device: str, compiled: bool, images: int | None = None) 
 
     alone, one = kornia_and_torchvision(side, jitter, chosen["blur"])
     settings = runner.DESIGN["views"]["ours"]
-    found = {
-        n: ours(more) for n, more in settings.items() if compiled or more.get("compile") != "on"
-    }
+    able = {name: more for name, more in settings.items() if compiled or more != {"compile": "on"}}
+    found = {name: ours(more) for name, more in able.items()}
     found["kornia alone"] = torch.no_grad()(lambda: alone(batch.images.float() / 255))
     found["torchvision v2, image by image"] = lambda: torch.stack([one(image) for image in pixels])
     if importlib.util.find_spec("lightly"):
@@ -100,7 +99,6 @@ def entrants(size: str, device: str, compiled: bool, images: int | None = None) 
 
 
 def kornia_and_torchvision(size: int, jitter: tuple[float, ...], blur: bool) -> tuple[Any, Any]:
-    """Return kornia's augmentations of a batch, torchvision's of one uint8 image."""
     batched = kornia.AugmentationSequential(
         kornia.RandomResizedCrop((size, size), (0.08, 1.0), align_corners=False),
         kornia.RandomHorizontalFlip(),
