@@ -96,7 +96,7 @@ def test_the_readmes_example_is_listed_trained_and_recomposed(
     margin = json.loads(answers["show"][1])["tables"]["loss"][0]["settings"]["margin"]
     assert margin == {
         "value": 0.2,
-        "help": "how much nearer the positive must be",
+        "help": "how much closer the positive must be",
         "layer": "recipe",
     }
     for name in ("train", "its loss in MoCo", "MoCo's queue in it"):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import timm
 import torch
@@ -195,7 +196,7 @@ def test_what_cannot_be_saved_is_refused_before_it_is_trained(
     tmp_path: Path, digits: ImageData
 ) -> None:
     own = network()
-    own.meta["given"] = True
+    own.card = attrs.evolve(own.card, given=True)
     for measure in (
         lambda: evaluate_linear(own, digits, save=tmp_path / "c"),
         lambda: evaluate_probe(own, digits, Protocol(epochs=10**6), save=tmp_path / "c"),
