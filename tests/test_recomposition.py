@@ -230,7 +230,7 @@ def test_negatives_that_are_kept_for_nothing_are_said_so(
 ) -> None:
     options = ("--data", f"idx:{idx}", *tiny, "--dry-run")
     text = run("train", "byol", *options, "--use", "negatives=queue").stdout
-    assert "note: loss 'regression' makes no use of negatives: queue is kept for nothing." in text
+    assert "note: loss 'regression' ignores negatives: queue has no effect." in text
 
 
 def test_a_recipe_made_from_another_takes_the_presets_that_still_fit() -> None:
