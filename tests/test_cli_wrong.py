@@ -127,8 +127,14 @@ ONE_PROBLEM = {
         "target.buffers must be own or copy, not 'coppy'. Did you mean 'copy'?",
     ),
     "no epochs": (("train", "moco", "--epochs", "0"), "epochs must be at least 1, not 0."),
-    "one image a batch": (("train", "moco", "--batch-size", "1"), "batch_size must be at least 2, not 1."),
-    "images of no size": (("train", "moco", "--image-size", "0"), "data.size must be above 0, not 0."),
+    "one image a batch": (
+        ("train", "moco", "--batch-size", "1"),
+        "batch_size must be at least 2, not 1.",
+    ),
+    "images of no size": (
+        ("train", "moco", "--image-size", "0"),
+        "data.size must be above 0, not 0.",
+    ),
     "a text for an option's number": (
         ("train", "moco", "--epochs", "ten"),
         "Invalid value for '--epochs': 'ten' is not a valid integer.",

@@ -171,7 +171,7 @@ REFUSED = {
     ),
     "a shared target with views of which one is the query": (
         ("moco", "--use", "target=shared"),
-        "target 'shared' takes its keys from the online network, but the views encode only [0]",
+        "target 'shared' takes its keys from the online network, which encodes only views [0]",
     ),
     "a shared target with one view": (
         ("simclr", "--use", "views=instdisc"),
@@ -179,13 +179,13 @@ REFUSED = {
     ),
     "a momentum encoder beside an encoder that predicts patches": (
         ("cpc", "--use", "target=momentum"),
-        "target 'momentum' gives a key for each view, but encoder 'autoregressive' compares "
-        "something else than views: use --use target=shared.",
+        "target 'momentum' gives a key for each view, but encoder 'autoregressive' does "
+        "not compare views. Use --use target=shared.",
     ),
     "a memory bank beside an encoder that predicts patches": (
         ("cpc", "--use", "target=memory-bank"),
-        "target 'memory-bank' gives a key for each view, but encoder 'autoregressive' compares "
-        "something else than views: use --use target=shared.",
+        "target 'memory-bank' gives a key for each view, but encoder 'autoregressive' does "
+        "not compare views. Use --use target=shared.",
     ),
     "two settings of one component": (
         ("instdisc", "--set", "negatives.draws=3"),

@@ -264,12 +264,14 @@ BROKEN = {
     ),
     "a component without settings": (
         LOSS.replace("class Settings", "class Choices"),
-        "Package coview-x: loss 'x' (coview_x:Loss) needs an attrs class called Settings inside it.",
+        "Package coview-x: loss 'x' (coview_x:Loss) needs an attrs class called Settings "
+        "inside it.",
         "",
     ),
     "settings that are no attrs class": (
         LOSS.replace("@attrs.frozen", ""),
-        "Package coview-x: loss 'x' (coview_x:Loss) needs an attrs class called Settings inside it.",
+        "Package coview-x: loss 'x' (coview_x:Loss) needs an attrs class called Settings "
+        "inside it.",
         "",
     ),
     "no hook for its role": (
@@ -284,7 +286,7 @@ BROKEN = {
     ),
     "no module": (
         LOSS.replace("(torch.nn.Module)", "").replace("super().__init__()", "pass"),
-        "loss 'x' of package coview-x is no torch.nn.Module.",
+        "loss 'x' of package coview-x is not a torch.nn.Module.",
         "",
     ),
     "a name that its module does not have": (

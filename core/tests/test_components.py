@@ -54,7 +54,7 @@ def test_defaults_of_what_is_not_said() -> None:
 
 
 def test_only_what_is_listed_can_be_read() -> None:
-    with pytest.raises(AttributeError, match="LossComponent does not list an attribute 'temperature'"):
+    with pytest.raises(AttributeError, match="does not list an attribute 'temperature'"):
         declared(Plain(), LossComponent, "temperature")
 
 
