@@ -27,7 +27,7 @@ SHARED = ROOT / ".nox" / "shared"
 # What a benchmark measures beside coview; solo-learn's releases ask for a torch of 2021.
 PEERS = ("lightly>=1.5",)
 # What questions share, and those that have a session of their own.
-NOT_ALONE = ("__init__", "__main__", "engine", "peers", "roofline", "runner", "digits", "soak")
+NOT_ALONE = ("__init__", "__main__", "engine", "peers", "runner", "digits", "soak")
 BENCHMARKS = sorted(
     path.stem for path in ROOT.glob("benchmarks/*.py") if path.stem not in NOT_ALONE
 )

@@ -49,10 +49,7 @@ def main(asked: runner.Asked) -> None:
 
 
 def first_images(source: Path, folder: Path, rest: bool = False) -> None:
-    """Write an IDX data set with the first training images of another, and all test images.
-
-    With ``rest``, the other training images are test images too.
-    """
+    """Write an IDX set of the first training images; tests are another's, or all the rest too."""
     for kind, header, size in (("images-idx3", 16, 28 * 28), ("labels-idx1", 8, 1)):
         whole = {}
         for split in ("train", "t10k"):
@@ -77,7 +74,6 @@ def train_command(method: str, backend: str, seed: int, data: str) -> list[str]:
 
 
 def top1(command: list[str], quick: bool) -> float:
-    """Train, and measure what the weights are worth."""
     data = next(word for word in command if word.startswith("--data="))
     with tempfile.TemporaryDirectory() as folder:
         more = [f"--out={folder}/run", *(["--max-steps=2"] if quick else [])]
@@ -90,7 +86,6 @@ def top1(command: list[str], quick: bool) -> float:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Return the means of each backend and the paired differences, in Markdown."""
     values = {tuple(run[key] for key in KEY): 100 * run["knn_top1"] for run in found}
     means, differences = [], []
     for method in OWN:
@@ -105,17 +100,12 @@ def table(found: list[dict[str, Any]]) -> str:
         for other in others:
             if len(by_backend[first]) == len(by_backend[other]) == len(SEEDS):
                 both = zip(by_backend[first], by_backend[other], strict=True)
-                said = difference([a - b for a, b in both])
-                differences.append((method, f"{first} - {other}", *said))
+                pairs = [a - b for a, b in both]
+                mean = statistics.mean(pairs)
+                half = T_FOUR * statistics.stdev(pairs) / len(pairs) ** 0.5
+                small = "yes" if mean - half >= -1 and mean + half <= 1 else "no"
+                numbers = f"{mean:+.2f}", f"{mean - half:+.2f} to {mean + half:+.2f}"
+                differences.append((method, f"{first} - {other}", *numbers, small))
     head = ("method", "difference", "points", "95 % interval", "within one point")
     first = ("method", "views", "kNN top-1, mean of five seeds", "each seed")
     return f"{runner.markdown(first, means)}\n\n{runner.markdown(head, differences)}"
-
-
-def difference(pairs: list[float]) -> tuple[str, str, str]:
-    """Return the mean of paired differences, in points, its interval, and whether that is small."""
-    mean = statistics.mean(pairs)
-    half = T_FOUR * statistics.stdev(pairs) / len(pairs) ** 0.5
-    low, high = mean - half, mean + half
-    small = "yes" if low >= -1 and high <= 1 else "no"
-    return f"{mean:+.2f}", f"{low:+.2f} to {high:+.2f}", small

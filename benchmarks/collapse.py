@@ -6,31 +6,23 @@ from typing import Any
 import coview
 from benchmarks import digits, runner
 
-STEPS, SEEDS, WHOLE = 300, (0, 1, 2), digits.EPOCHS * 22
+SEEDS, WHOLE = (0, 1, 2), digits.EPOCHS * 22
 
 
 def arguments(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``coview.train`` that a table of design.toml stands for."""
-    run = digits.arguments({"as_on_digits": True, "set": {}, **table})
-    if table.get("as_on_digits", True):
-        run["use"] = {**digits.USE.get(run["method"], {}), **table.get("use", {})}
-    return run
+    use = {**digits.USE.get(table["method"], {}), **table.get("use", {})}
+    more = {"as_on_digits": True, "use": use} if table.get("as_on_digits", True) else {}
+    return digits.arguments({"set": {}, **table, **more})
 
 
 RUNS = runner.DESIGN["collapse"]
+DESIGN = RUNS.pop("design")
+STEPS = DESIGN["steps_fixed_beforehand"]
 RUNS["sound"] = {method: {"method": method} for method in digits.OWN} | RUNS["sound"]
 COLLAPSING, SOUND, OTHER = ({n: arguments(t) for n, t in table.items()} for table in RUNS.values())
 ALL = {**COLLAPSING, **SOUND, **OTHER}
 COLUMNS = ("std", "effective_rank", "uniformity", "alignment")
 OPTIONS = {"what": ("measure", "table", "cost"), "rows": ALL, "steps": STEPS}
-DESIGN = {
-    "data": "scikit-learn's digits at 32 pixels",
-    "backbone": digits.BACKBONE,
-    "epochs_of_the_schedule": digits.EPOCHS,
-    "batch_size": digits.BATCH_SIZE,
-    "steps_fixed_beforehand": STEPS,
-    "settings": ALL,
-}
 
 
 def main(asked: runner.Asked) -> None:
@@ -38,19 +30,17 @@ def main(asked: runner.Asked) -> None:
         cost(asked)
         return
     runs = [(name, 0, 25) for name in ALL] if asked.quick else wanted(asked.steps)
-    found = runner.runs(asked, DESIGN, ("name", "seed", "asked"), runs, train)
+    found = runner.runs(asked, {**DESIGN, "settings": ALL}, ("name", "seed", "asked"), runs, train)
     runner.publish(asked, "docs/collapse.md", table(found))
 
 
 def wanted(steps: int | None) -> list[tuple[str, int, int]]:
-    """Return every run of the design: name, seed, steps."""
     short = steps or STEPS
     design = [(name, seed, short) for name in {**COLLAPSING, **SOUND} for seed in SEEDS]
     return design + [(name, 0, short) for name in OTHER] + [(name, 0, WHOLE) for name in SOUND]
 
 
 def train(name: str, seed: int, steps: int) -> dict[str, Any]:
-    """Train once; return each reading, and the steps at which each sign was told."""
     more = {"max_steps": steps, "evaluate": False, "log_every": 25}
     run, found = digits.train({**ALL[name], **more}, seed)
     read = [row for row in run.metrics if "collapse/std" in row]
@@ -65,7 +55,6 @@ def train(name: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """Return, by run, the lowest readings after warm-up's first steps and the warnings."""
     lowest = ("lowest std", "lowest rank", "lowest information")
     lines = []
     for name in ALL:

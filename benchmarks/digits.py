@@ -1,10 +1,7 @@
 """Every method on scikit-learn's digits: raw pixels, the untrained network, the trained one."""
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +24,10 @@ OPTIONS = {"what": ("measure", "demo"), "rows": OWN}
 
 def main(asked: runner.Asked) -> None:
     if asked.what == "demo":
-        demo()
+        words = [f"--set={key}={json.dumps(value)}" for key, value in settings(DEMO).items()]
+        words += [f"--backbone={BACKBONE}", f"--epochs={EPOCHS}", f"--batch-size={BATCH_SIZE}"]
+        print("coview train", DEMO, "--data=digits", *words, flush=True)
+        runner.show(train({"method": DEMO, "set": settings(DEMO), "progress": True}, 0)[1])
         return
     methods = runner.document("digits", asked.out).get("methods", {})
     seeds, more = (SEEDS[:1], {"max_steps": 2}) if asked.quick else (SEEDS, {})
@@ -40,45 +40,24 @@ def main(asked: runner.Asked) -> None:
         runner.publish(asked, "README.md", table(document))
 
 
-def demo() -> None:
-    """Train from the command line, as a user would, and show the command."""
-    sets = [f"--set={key}={json.dumps(value)}" for key, value in settings(DEMO).items()]
-    numbers = [f"--epochs={EPOCHS}", f"--batch-size={BATCH_SIZE}"]
-    words = ["train", DEMO, "--data=digits", f"--backbone={BACKBONE}", *numbers, *sets]
-    print("coview", " ".join(words), flush=True)
-    # The network is too small for more threads to help, and with one the run
-    # does not suffer from whatever else the machine is doing.
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "coview", *words, f"--out={folder}/run"]
-        subprocess.run(words, check=True, env=one_thread)
-
-
 def settings(method: str) -> dict[str, Any]:
-    """Return what is set for a method on digits."""
     return {**COMMON, **OWN[method]}
 
 
 def arguments(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``coview.train`` that a table of design.toml stands for."""
     common = settings(table["method"]) if table.get("as_on_digits") else {}
     run = {key: value for key, value in table.items() if key != "as_on_digits"}
     return {**run, "set": {**common, **runner.flat(table["set"])}}
 
 
 def run(method: str, seed: int, **more: Any) -> dict[str, Any]:
-    """Train once; return the three accuracies and the seconds it took."""
     given = {"method": method, "set": settings(method), "use": USE.get(method, {}), **more}
     _, found = train(given, seed)
     return {"seed": seed, **{name: found[name] for name in ("seconds", *NUMBERS)}}
 
 
 def train(given: Mapping[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
-    """Train on digits unless another set is given; return the run and what was found.
-
-    That is the seconds it took, the accuracies where they were measured, and the signs of
-    collapse that were warned of, each with its step.
-    """
+    """Train, on digits unless another set is given; return the run and what was found."""
     common = {"data": "digits", "batch_size": BATCH_SIZE, "backbone": BACKBONE, "epochs": EPOCHS}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -92,13 +71,11 @@ def train(given: Mapping[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """Return the README's table in Markdown."""
     methods = document["methods"]
     return means("method", {name: methods[name]["runs"] for name in sorted(methods)})
 
 
 def means(what: str, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Return the means over seeds, and the lowest trained one, in Markdown."""
     head = (what, "raw pixels", "untrained network", "trained network", "lowest seed")
     lines = []
     for name, seeds in runs.items():

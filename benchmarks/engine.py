@@ -1,7 +1,4 @@
-"""The one place that reaches into coview: runs step by step, and parts that it does not publish.
-
-All else here uses what ``coview``, ``coview.views`` and ``coview.testing`` offer.
-"""
+"""The one place that reaches into coview: runs step by step, and parts that it does not publish."""
 
 # ruff: noqa: F401
 import itertools
@@ -33,13 +30,11 @@ OWN = {"moco": {"encoder.norm_groups": 1, "target.shuffle": False, "negatives.si
 
 
 def methods() -> list[str]:
-    """Return every installed method of images."""
     views = {name: resolved(name).part("views").factory for name in method_names()}
     return [name for name, made in views.items() if getattr(made, "takes", "images") == "images"]
 
 
 def device() -> str:
-    """Return where a question is measured: on the GPU where there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -57,11 +52,8 @@ def started(
     sets: Mapping[str, Any] | None = None,
     **asked: Any,
 ) -> Any:
-    """Return a run of the method's small preset at its first step; no backbone: the preset's.
-
-    Settings are in place of OWN's; what is ``asked``, of ``coview.train``. Without ``compile`` a
-    run of so few epochs (20) compiles nothing; views are compiled by default in long ones.
-    """
+    """Return a run of the method's small preset at its first step; no backbone: the preset's."""
+    # Without ``compile`` a run of so few epochs compiles nothing, as views are in long ones.
     given = {"backbone": backbone, "batch_size": batch_size, "epochs": 20, "max_steps": 0}
     given["set"] = OWN.get(method, {}) if sets is None else sets
     given |= {"evaluate": False, "on_collapse": "ignore", "progress": False, **asked}
@@ -85,7 +77,6 @@ def whole(run: Any) -> Once:
 
 
 def endless(run: Any) -> Iterator[Any]:
-    """Return batches, epoch after epoch."""
     return (batch for epoch in itertools.count() for batch in run.batches.epoch(epoch))
 
 

@@ -8,7 +8,8 @@ import re
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import attrs
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import engine, knn, losses, memory, peers, roofline, runner, step, views
+from benchmarks import engine, knn, losses, memory, peers, runner, step, views
 
 WHOLE, QUICK = runner.DESIGN["gpu"]["whole"], runner.DESIGN["gpu"]["quick"]
 WAYS = {"eager": False} | ({"compiled": True} if engine.has_compiler() else {})
@@ -40,6 +44,7 @@ class Table:
     document: dict[str, Any]
     ends: float = 0.0
     part: dict[str, Any] = attrs.field(factory=dict)
+    rounds = property(lambda self: self.sizes["rounds"])
 
     def row(self, name: str, measure: Callable[..., Row], *given: Any) -> None:
         """Keep a row's numbers, and its ``ratios``; note why there are none if it fails."""
@@ -59,6 +64,21 @@ class Table:
         torch.cuda.empty_cache()
         runner.write(self.name, self.document, self.out)
 
+    def each(
+        self, rows: Mapping[str, Sequence[Any]], measure: Callable[..., Row], *more: Any
+    ) -> None:
+        for name, given in rows.items():
+            self.row(name, measure, *given, *more)
+
+    def counted(self, method: str) -> tuple[int, str | None, int]:
+        """Return sizes of what is counted; CPC keeps the network that it is made for."""
+        network, batch, count = self.sizes["small"]
+        return batch, None if method.startswith("cpc") else network, count
+
+    def methods(self) -> Sequence[str]:
+        """Return those whose kernels and memory are counted: all, but in a quick run."""
+        return peers.METHODS if self.sizes is QUICK else engine.methods()
+
     def miss(self, name: str, error: Exception) -> None:
         """Note in one line why a row is missing, without a path of this machine."""
         text = " ".join(str(error).split())
@@ -71,16 +91,15 @@ pixels = functools.lru_cache(maxsize=2)(engine.images)
 
 
 def time_steps(table: Table) -> None:
-    """The step over the bare step, views in the step, images a second under the roof."""
     for way, compiled in WAYS.items():
         for size in table.sizes["steps"]:
             for method in table.sizes["compiled"] if compiled else peers.METHODS:
-                row = f"{method}, {size}"
-                table.row(f"{row}, {way}", step_row, table, method, size, compiled)
+                row, given = f"{method}, {size}", (table, method, size)
+                table.row(f"{row}, {way}", step_row, *given, compiled)
                 if not compiled:
-                    table.row(f"{row}, lightly", peer_row, table, method, size)
+                    table.row(f"{row}, lightly", peer_row, *given)
                 if not compiled and method == "simclr":
-                    table.row(f"{row}, solo-learn's loss", peer_row, table, method, size, True)
+                    table.row(f"{row}, solo-learn's loss", peer_row, *given, True)
 
 
 def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
@@ -97,37 +116,34 @@ def step_row(table: Table, method: str, size: str, compiled: bool) -> Row:
     found = {"ratios": ratios, "batch": batch, "precision": run.settings.precision}
     found |= {**({"queue": queue[0]} if queue else {}), "images/s": round(rate)}
     try:
-        return found | roofline.under_the_roof(bare, batch, rate)
+        return found | under_the_roof(bare, batch, rate)
     except Exception as error:  # where bounds cannot be counted, times are kept all the same
         table.miss(f"{method}, {size}, roofline", error)
         return found
 
 
 def alternated(entrants: runner.Entrants, times: int, table: Table) -> runner.Times:
-    """Alternate entrants that do so many steps a round: the device need not wait between them."""
     many = {name: runner.several(once, times) for name, once in entrants.items()}
-    return runner.alternate(many, table.sizes["rounds"])
+    return runner.alternate(many, table.rounds)
 
 
 def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
-    """lightly's loop with its own bare step, or a plain one with solo-learn's loss.
-
-    lightly's views are made by as many workers as cores, solo-learn's beforehand.
-    """
+    """lightly's loop, its views made by as many workers as cores; solo-learn's, beforehand."""
     if solo and not table.wheel:
         raise MissingError("solo-learn was not given (--solo-learn WHEEL)")
     _, side, batch, count, times, network = table.sizes["steps"][size]
     view, device, cuda = side if side <= 64 else 224, table.device, table.device == "cuda"
     loop = peers.Loop(method, network, device, (solo and table.wheel) or "")
     if solo:
-        made = peers.made_views(batch, view, device)
+        made = torch.randn(2, batch, 3, view, view, device=device)
         pair = (lambda: loop.step(*made)), (lambda: loop.bare(*made))
     else:
         workers = 0 if table.sizes is QUICK else os.cpu_count() or 1
-        few = pixels(count, side)[: 16 * batch]  # each becomes a Pillow image first
-        # The workers keep two batches each ready: of a short epoch that would be all.
-        more = {"workers": workers, "length": 100 * batch * max(workers, 1), "device": device}
-        pair = peers.lightly(loop, batch, side=view, pixels=few, **more)
+        # Each becomes a Pillow image first. The workers keep two batches each ready: of a short
+        # epoch that would be all.
+        few, length = pixels(count, side)[: 16 * batch], 100 * batch * max(workers, 1)
+        pictures = peers.Pictures(few, view, length)
+        pair = peers.lightly(loop, batch, pictures, view, workers, device)
     half = torch.autocast(device, torch.bfloat16, enabled=cuda)
     seconds = alternated({"step": half(pair[0]), "bare": half(pair[1])}, times, table)
     # Of all rounds: where views come late, a few rounds wait for all.
@@ -136,34 +152,24 @@ def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
     return {"ratios": runner.compared(seconds, "step", "bare"), **found}
 
 
-def small(table: Table, method: str, compiled: bool = False) -> Any:
-    """Return a run of the size that is counted; CPC keeps the network that it is made for."""
-    network, batch, count = table.sizes["small"]
+def small(table: Table, method: str, compiled: bool = False) -> tuple[runner.Once, runner.Once]:
+    """Return the step, and the bare step, of the size that is counted."""
+    batch, network, count = table.counted(method)
     more = {"pixels": pixels(count, engine.SIDE), "device": table.device, "compile": compiled}
-    return engine.started(method, batch, None if method.startswith("cpc") else network, **more)
+    run = engine.started(method, batch, network, **more)
+    return engine.whole(run), engine.bare(run)
 
 
-def counted(table: Table) -> Sequence[str]:
-    """Return the methods whose kernels and memory are counted: all, but in a quick run."""
-    return peers.METHODS if table.sizes is QUICK else engine.methods()
-
-
-def count_synchronisations(table: Table) -> None:
-    """Where the host waits for the device within a step, for every method; none is wanted."""
-
-    def row(method: str) -> Row:
-        once = engine.whole(small(table, method))
-        runner.several(once, 2)()
-        found = waits_on_cuda(once) if table.device == "cuda" else step.waits(once)
-        print(method, len(found), *sorted(set(found)), flush=True)
-        return {"host waits": len(found), "where": "; ".join(sorted(set(found))) or "-"}
-
-    for method in engine.methods():
-        table.row(method, row, method)
+def waits_row(method: str, table: Table) -> Row:
+    """Where the host waits for the device within a step; nowhere is wanted."""
+    once, _ = small(table, method)
+    runner.several(once, 2)()
+    found = waits_on_cuda(once) if table.device == "cuda" else step.waits(once)
+    print(method, len(found), *sorted(set(found)), flush=True)
+    return {"host waits": len(found), "where": "; ".join(sorted(set(found))) or "-"}
 
 
 def waits_on_cuda(once: runner.Once) -> list[str]:
-    """Return a sentence for every synchronisation that CUDA's debug mode warns of."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -171,31 +177,23 @@ def waits_on_cuda(once: runner.Once) -> list[str]:
             once()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    waits = [w for w in seen if "synchronizing CUDA operation" in str(w.message)]
+    lines = [linecache.getline(w.filename, w.lineno).strip() for w in waits]
     return [
-        f"{Path(w.filename).name}:{w.lineno} ({linecache.getline(w.filename, w.lineno).strip()})"
-        for w in seen
-        if "synchronizing CUDA operation" in str(w.message)
+        f"{Path(w.filename).name}:{w.lineno} ({line})" for w, line in zip(waits, lines, strict=True)
     ]
 
 
-def count_kernels(table: Table) -> None:
-    """Kernels launched a step beyond the bare step's: eager for all, compiled for some."""
-
-    def row(method: str, compiled: bool) -> Row:
-        run = small(table, method, compiled)
-        whole, bare = engine.whole(run), engine.bare(run)
-        runner.several(whole, 3)(), runner.several(bare, 3)()
-        ours, least = kernels(table, whole), kernels(table, bare)
-        return {"step": ours, "bare": least, "beyond bare": ours - least}
-
-    for way, compiled in WAYS.items():
-        for method in table.sizes["compiled"] if compiled else counted(table):
-            table.row(f"{method}, {way}", row, method, compiled)
+def kernels_row(method: str, compiled: bool, table: Table) -> Row:
+    """Kernels launched a step beyond the bare step's; on a CPU, operations dispatched."""
+    whole, bare = small(table, method, compiled)
+    runner.several(whole, 3)(), runner.several(bare, 3)()
+    ours, least = kernels(whole, table.device), kernels(bare, table.device)
+    return {"step": ours, "bare": least, "beyond bare": ours - least}
 
 
-def kernels(table: Table, once: runner.Once) -> int:
-    """Return how many kernels the device is given; on a CPU, operations dispatched."""
-    if table.device == "cpu":
+def kernels(once: runner.Once, device: str) -> int:
+    if device == "cpu":
         return step.operations(once).total()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         once()
@@ -205,58 +203,110 @@ def kernels(table: Table, once: runner.Once) -> int:
     return sum(not (e.name.startswith(none) or getattr(e, "is_user_annotation", 0)) for e in events)
 
 
-def count_memory(table: Table) -> None:
-    """Peak memory of a step beyond the bare one, for every method."""
-    network, batch, count = table.sizes["small"]
-    for method in counted(table):
-        own = None if method.startswith("cpc") else network
-        table.row(method, memory.ours, method, batch, own, count, table.device)
-
-
-def time_views(table: Table) -> None:
+def views_row(size: int, batch: int, table: Table) -> Row:
     """Images a second of one view of a batch, each way that is installed and runs."""
-
-    def row(name: str, size: int, batch: int) -> Row:
-        able = {}
-        for way, once in views.entrants(str(size), table.device, len(WAYS) > 1, batch).items():
-            try:
-                once()
-                able[way] = once
-            except Exception as error:
-                table.miss(f"{name}, {way}", error)
-        seconds = runner.alternate(able, table.sizes["rounds"])
-        table.part["summary"] |= views.rows(name, batch, seconds)
-        ours, others = (way for way in views.DEFAULT if way in able), able.keys() - views.DEFAULT
-        return {
-            "ratios": [r for way in ours for r in runner.compared(seconds, way, *sorted(others))]
-        }
-
-    for size, batch in table.sizes["views"]:
-        name = f"{size} pixels, {batch} images"
-        table.row(name, row, name, size, batch)
+    able, name = {}, f"{size} pixels, {batch} images"
+    for way, once in views.entrants(str(size), table.device, len(WAYS) > 1, batch).items():
+        try:
+            once()
+            able[way] = once
+        except Exception as error:
+            table.miss(f"{name}, {way}", error)
+    seconds = runner.alternate(able, table.rounds)
+    table.part["summary"] |= views.rows(name, batch, seconds)
+    others = [way for way in able if way not in views.DEFAULT]
+    ours = [runner.compared(seconds, way, *others) for way in views.DEFAULT if way in able]
+    return {"ratios": [ratio for ratios in ours for ratio in ratios]}
 
 
-def time_losses(table: Table) -> None:
-    """Losses and codes beside the peers', with their memory."""
-    for title in losses.ROWS:
-        table.row(title, losses.row, title, table.device, table.wheel, table.sizes["rounds"])
+def under_the_roof(bare: runner.Once, batch: int, rate: float) -> Row:
+    with FlopCounterMode(display=False) as counter:
+        bare()
+    flops, traffic = counter.get_total_flops() / batch, traffic_of(bare) / batch
+    found = {"GFLOP an image": round(flops / 1e9, 3)}
+    found["MB an image, unfused"] = round(traffic / 1e6, 1)
+    peak = peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    if peak is None:
+        return found
+    compute, memory = peak.flops / flops, peak.bandwidth / traffic
+    found |= {"compute bound images/s": round(compute), "traffic bound images/s": round(memory)}
+    return {**found, "of the lower bound": f"{rate / min(compute, memory):.0%}"}
 
 
-def time_knn(table: Table) -> None:
-    """kNN beside a float32 product."""
-    rows, queries, widths = table.sizes["knn"]
-    for width in widths:
-        name, given = f"{width} dimensions", (queries, table.sizes["rounds"], table.device, rows)
-        table.row(name, knn.row, width, *given)
+def peak_of(name: str) -> Namespace | None:
+    """Return the peak of a device, by its name; None if it is none of these (NVL is another)."""
+    known = ((words.split(), peak) for words, peak in runner.DESIGN["peaks"].items())
+    found = [Namespace(**peak) for words, peak in known if all(word in name for word in words)]
+    return found[0] if found and "NVL" not in name else None
+
+
+class Traffic(TorchDispatchMode):
+    """Counts bytes; a view of a tensor moves none."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns):
+            tensors = [t for t in tree_leaves((args, result)) if isinstance(t, torch.Tensor)]
+            self.total += sum(t.numel() * t.element_size() for t in tensors)
+        return result
+
+
+def traffic_of(function: runner.Once) -> int:
+    with Traffic() as counting:
+        function()
+    return counting.total
+
+
+def measured_peaks(device: str) -> Row:
+    """Return what this very device reaches: a large product's rate, a copy's bandwidth."""
+    if device != "cuda":
+        return {}
+    a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    b, c = torch.empty(2, 1 << 30, dtype=torch.uint8, device=device)
+    seconds = runner.alternate({"product": lambda: a @ a, "copy": lambda: b.copy_(c)}, 15)
+    product, copy = runner.medians(seconds).values()
+    reached = {"bfloat16 product, TFLOP/s": round(2 * 8192**3 / product / 1e12)}
+    return {**reached, "copy, TB/s": round(2 * (1 << 30) / copy / 1e12, 2)}
+
+
+def one_each(names: Iterable[str]) -> dict[str, tuple[str]]:
+    return {name: (name,) for name in names}
+
+
+def count_kernels(t: Table) -> None:
+    for way, compiled in WAYS.items():
+        methods = t.sizes["compiled"] if compiled else t.methods()
+        t.each({f"{method}, {way}": (method, compiled) for method in methods}, kernels_row, t)
+
+
+def time_views(t: Table) -> None:
+    t.each(
+        {f"{n} pixels, {count} images": (n, count) for n, count in t.sizes["views"]}, views_row, t
+    )
+
+
+def count_memory(t: Table) -> None:
+    t.each({m: (m, *t.counted(m), t.device) for m in t.methods()}, memory.ours)
+
+
+def time_knn(t: Table) -> None:
+    rows, queries, widths = t.sizes["knn"]
+    given = (queries, t.rounds, t.device, rows)
+    t.each({f"{width} dimensions": (width,) for width in widths}, knn.row, *given)
 
 
 # What is done in this order, with its share of the time.
 PARTS: dict[str, tuple[Callable[[Table], None], float]] = {
-    "host synchronisations": (count_synchronisations, 0.12),
+    "host synchronisations": (lambda t: t.each(one_each(engine.methods()), waits_row, t), 0.12),
     "step": (time_steps, 0.43),
     "kernels": (count_kernels, 0.15),
     "views": (time_views, 0.14),
-    "losses": (time_losses, 0.05),
+    "losses": (
+        lambda t: t.each(one_each(losses.ROWS), losses.row, t.device, t.wheel, t.rounds),
+        0.05,
+    ),
     "knn": (time_knn, 0.05),
     "memory": (count_memory, 0.06),
 }
@@ -264,7 +314,6 @@ OPTIONS = {"seconds": 480.0, "rows": PARTS, "solo_learn": "", "device": "cuda"}
 
 
 def run(table: Table, names: Sequence[str], seconds: float) -> None:
-    """Do the parts, each until its share of the time is over."""
     started = time.monotonic()
     total, share = sum(PARTS[name][1] for name in names), 0.0
     for name in names:
@@ -287,11 +336,11 @@ def main(asked: runner.Asked) -> None:
         asked.error("--device cpu and --quick go together: a CPU only tries the script")
     if asked.device == "cuda" and not torch.cuda.is_available():
         asked.error("There is no CUDA device here; --device cpu --quick tries the script.")
-    facts = runner.facts()
-    name = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-    sheet, reached = roofline.peak_of(facts["device"]), roofline.measured_peaks(asked.device)
-    document = {**facts, "table": "gpu", "data_sheet": sheet and vars(sheet)}
-    document |= {"reached": reached, "parts": {}}
+    document = {**runner.facts(), "table": "gpu", "parts": {}}
+    sheet = peak_of(document["device"])
+    document |= {"data_sheet": sheet and vars(sheet)}
+    document |= {"reached": measured_peaks(asked.device)}
+    name = re.sub(r"[^a-z0-9]+", "-", document["device"].lower()).strip("-")
     sizes, name = (QUICK, "cpu-quick") if asked.quick else (WHOLE, name)
     table = Table(name, asked.out, sizes, asked.device, asked.solo_learn, document)
     run(table, asked.only, asked.seconds)

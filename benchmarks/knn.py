@@ -20,7 +20,6 @@ def main(asked: runner.Asked) -> None:
 
 
 def row(width: int, queries: int, rounds: int, device: str, rows: int = GALLERY) -> dict[str, Any]:
-    """Measure one width."""
     strength = torch.linspace(1, 0.05, width, device=device) ** 2
     train, asked = (torch.randn(n, width, device=device) * strength + 0.1 for n in (rows, queries))
     gallery, probes = normalize(train), normalize(asked)

@@ -1,6 +1,6 @@
 """Peak memory of a training step of every installed method, beyond its bare network."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,8 +12,6 @@ from benchmarks.engine import QUEUE, SIDE, methods
 COUNT = 1 + int((QUEUE + 1024) / 0.8)
 # The profiler was seen to lose an allocation, once in some thirty counts.
 TRIES = 3
-
-
 OPTIONS = {"batch_size": 32, "no_peers": False, "rows": methods()}
 
 
@@ -25,12 +23,12 @@ def main(asked: runner.Asked) -> None:
     def measure(method: str) -> dict[str, Any]:
         found = {method: ours(method, batch, device=device, **small)}
         if method in peers.METHODS and not asked.no_peers and not asked.quick:
-            loop, made = (
-                peers.Loop(method, "resnet18", device),
-                peers.made_views(batch, SIDE, device),
+            loop = peers.Loop(method, "resnet18", device)
+            made = torch.randn(2, batch, 3, SIDE, SIDE, device=device)
+            whole = runner.peak_mib(lambda: loop.step(*made), 2)
+            found[f"{method}, lightly's loop"] = row(
+                whole, runner.peak_mib(lambda: loop.bare(*made))
             )
-            whole = peak(lambda: loop.step(*made), 2)
-            found[f"{method}, lightly's loop"] = row(whole, peak(lambda: loop.bare(*made), 1))
         return {"summary": found}
 
     runner.rows(asked, {"design": design}, measure)
@@ -39,7 +37,6 @@ def main(asked: runner.Asked) -> None:
 def ours(
     method: str, batch: int, backbone: str | None = None, count: int = COUNT, device: str = "cpu"
 ) -> dict[str, float]:
-    """Return what a method of coview's takes, in MiB."""
     for _ in range(TRIES):
         whole, bare, kept = counted(method, batch, backbone, count, device)
         if whole > 0.95 * bare:
@@ -59,27 +56,20 @@ def counted(
         values = (value for state in run.optimizer.state.values() for value in state.values())
         return mib(value for value in values if isinstance(value, torch.Tensor))
 
-    before, whole = state(), peak(engine.whole(run), 2)
+    before, whole = state(), runner.peak_mib(engine.whole(run), 2)
     after = state()  # some optimisers make their state in the first step
     kept = after + mib([*run.method.parameters(), *run.method.buffers()])
     run.optimizer.zero_grad(set_to_none=True)
-    return whole - (after - before), peak(engine.bare(run), 1), kept
+    return whole - (after - before), runner.peak_mib(engine.bare(run)), kept
 
 
 def row(whole: float, bare: float, kept: float | None = None) -> dict[str, float]:
-    """Return a row of the table."""
     found = {"step MiB": whole, "bare MiB": bare, "beyond MiB": whole - bare}
     found |= {} if kept is None else {"kept between steps MiB": kept}
     found = {name: round(value, 1) for name, value in found.items()}
     return {**found, "beyond / bare": round((whole - bare) / bare, 3)}
 
 
-def peak(once: Callable[[], Any], times: int) -> float:
-    """Return the most that steps hold: what one leaves behind for the next counts too."""
-    return runner.peak_mib(runner.several(once, times))
-
-
 def mib(tensors: Iterable[Any]) -> float:
-    """Return what tensors take; one that is there twice counts once."""
     sizes = {t.data_ptr(): t.numel() * t.element_size() for t in tensors}
     return sum(sizes.values()) / 2**20

@@ -11,26 +11,24 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.engine import QUEUE, SIDE, images
+from benchmarks.engine import QUEUE
 from benchmarks.runner import Once
 
 METHODS = ("simclr", "moco", "byol")
 
 
 class Loop:
-    """A peer's loop, as its documentation has it, and its own bare step.
-
-    With solo-learn's wheel: its loss of SimCLR and head in place of lightly's. Its own loop
-    is a LightningModule that imports a package which is no longer released (pl_bolts).
-    """
+    """lightly's loop, as its documentation has it, or with solo-learn's loss; its own bare step."""
 
     predictor: nn.Module = nn.Identity()
 
     def __init__(self, method: str, backbone: str, device: str, wheel: str = "") -> None:
-        trunk, width = resnet(backbone)
-        self.method = method
+        self.method, trunk = method, getattr(torchvision.models, backbone)(num_classes=1)
+        if backbone == "resnet18":  # for small images
+            trunk.conv1, trunk.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+        width, trunk.fc = trunk.fc.in_features, nn.Identity()
         head = self._solo(width, wheel) if wheel else self._lightly(width, device)
         self.network = nn.Sequential(trunk, head).to(device)
         if method != "simclr":
@@ -87,32 +85,13 @@ class Loop:
             return [self.momentum(view) for view in views]
 
 
-def made_views(batch: int, side: int = SIDE, device: str = "cpu") -> list[Tensor]:
-    """Return two views made beforehand."""
-    return [torch.randn(batch, 3, side, side, device=device) for _ in range(2)]
-
-
 def lightly(
-    loop: Loop,
-    batch: int,
-    *,
-    side: int = SIDE,
-    pixels: Any = None,
-    workers: int = 2,
-    device: str = "cpu",
-    length: int | None = None,
+    loop: Loop, batch: int, pictures: Dataset[Any], side: int, workers: int, device: str
 ) -> tuple[Once, Once]:
-    """Return lightly's loop, a step at a time, and its own bare step.
-
-    With ``length`` an epoch has so many images, the same ones again and again: as many
-    as the workers cannot have ready at its beginning.
-    """
-    pictures = Pictures(images() if pixels is None else pixels, side, length)
     more = {"persistent_workers": workers > 0, "pin_memory": device != "cpu", "drop_last": True}
     loader = DataLoader(pictures, batch, shuffle=True, num_workers=workers, **more)
-
     batches = (views for epoch in itertools.repeat(loader) for views, _ in epoch)
-    made = made_views(batch, side, device)
+    made = torch.randn(2, batch, 3, side, side, device=device)
 
     def step() -> None:
         loop.step(*(view.to(device, non_blocking=True) for view in next(batches)))
@@ -120,10 +99,8 @@ def lightly(
     return step, lambda: loop.bare(*made)
 
 
-class Pictures:
-    """Images as PIL gives them, with lightly's transforms."""
-
-    def __init__(self, pixels: Any, side: int, length: int | None) -> None:
+class Pictures(Dataset[Any]):
+    def __init__(self, pixels: Tensor, side: int, length: int = 0) -> None:
         from lightly.transforms import SimCLRTransform
 
         blur, strength = (0.0, 0.5) if side <= 64 else (0.5, 1.0)
@@ -138,22 +115,9 @@ class Pictures:
         return self.transform(self.pictures[index % len(self.pictures)]), 0
 
 
-def resnet(name: str) -> tuple[nn.Module, int]:
-    """Return torchvision's network without its classifier, and its width."""
-    network = getattr(torchvision.models, name)(num_classes=1)
-    if name == "resnet18":  # for small images
-        network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        network.maxpool = nn.Identity()
-    width = network.fc.in_features
-    network.fc = nn.Identity()
-    return network, width
-
-
 def solo_learn(wheel: str) -> Callable[..., Tensor]:
     """Return solo-learn's SimCLR loss: one file of its wheel, whose package needs more than it."""
     spec: Any = zipimport.zipimporter(f"{wheel}/solo/losses").find_spec("simclr")
-    if spec is None:
-        raise SystemExit(f"{wheel} has no solo/losses/simclr.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.simclr_loss_func

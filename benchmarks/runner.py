@@ -1,10 +1,4 @@
-"""What every question shares: options, timing in turns, medians, the machine's facts, results.
-
-A single time on a shared machine means little; a ratio of two that ran one after
-the other means more. So entrants are alternated round by round (in an order drawn
-for each, so that none always follows the same one), each round gives a ratio, and
-what is reported is the median of the ratios with a 95 % interval of that median.
-"""
+"""What every question shares: options, timing in turns, medians, the machine's facts, results."""
 
 import argparse
 import json
@@ -22,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import partial
 from importlib import metadata
+from itertools import accumulate
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -40,12 +35,8 @@ Times = dict[str, list[float]]
 Found = dict[str, Any]
 
 
-def asked(name: str, about: str, options: dict[str, Any], words: Sequence[str]) -> Asked:
-    """Return a question's options, of its defaults by name, with torch and the allocator so set.
-
-    Of `what` the first is the default; `rows` may be named by `--only`; `steady` is set where
-    the allocator would count for much.
-    """
+def asked(name: str, about: str, options: Found, words: Sequence[str]) -> Asked:
+    """Return a question's options, by its defaults; set torch and the allocator as they say."""
     parser = argparse.ArgumentParser(f"python -m benchmarks {name}", description=about)
     rows, what = [str(row) for row in options.pop("rows", ())], options.pop("what", None)
     only, steady = options.pop("only", rows), options.pop("steady", False)
@@ -75,10 +66,7 @@ def asked(name: str, about: str, options: dict[str, Any], words: Sequence[str]) 
 
 
 def alternate(entrants: Entrants, rounds: int = 15, warm_up: int = 2) -> Times:
-    """Time entrants in turn; return seconds by name, a value a round: equal positions are pairs.
-
-    The rounds to warm up are for caches, compilation, the allocator.
-    """
+    """Time entrants in turn; return seconds by name, a value a round: equal positions are pairs."""
     # What is timed without torch (a process) has nothing to wait for, and need not import it.
     torch = sys.modules.get("torch")
     wait = torch.cuda.synchronize if torch and torch.cuda.is_available() else lambda: None
@@ -97,11 +85,10 @@ def alternate(entrants: Entrants, rounds: int = 15, warm_up: int = 2) -> Times:
 
 
 def several(once: Once, times: int) -> Once:
-    """Return so many calls as one, which holds no result."""
     return lambda: deque((once() for _ in range(times)), maxlen=0)
 
 
-def compared(seconds: Times, name: str, *others: str) -> list[dict[str, Any]]:
+def compared(seconds: Times, name: str, *others: str) -> list[Found]:
     """Return the paired ratios of an entrant's time to others': median and its 95 % interval."""
     found = []
     for other in others:
@@ -112,7 +99,7 @@ def compared(seconds: Times, name: str, *others: str) -> list[dict[str, Any]]:
     return found
 
 
-def turns(entrants: Entrants, rounds: int, warm_up: int = 2) -> dict[str, Any]:
+def turns(entrants: Entrants, rounds: int, warm_up: int = 2) -> Found:
     """Alternate entrants; return medians, the first one's ratios to the others, all times."""
     seconds = alternate(entrants, rounds, warm_up)
     ratios = compared(seconds, *entrants)
@@ -120,47 +107,41 @@ def turns(entrants: Entrants, rounds: int, warm_up: int = 2) -> dict[str, Any]:
 
 
 def medians(seconds: Times) -> dict[str, float]:
-    """Return the median seconds of each entrant."""
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return an interval for the median by order statistics, without assuming a distribution.
-
-    The k-th smallest and k-th largest of n values hold the median between them with probability
-    1 - 2 P(Binomial(n, 1/2) < k); the largest k that is sure enough is taken, or the extremes.
-    """
+    """Return an interval for the median by order statistics, without assuming a distribution."""
+    # The k-th smallest and k-th largest of n values hold the median between them with probability
+    # 1 - 2 P(Binomial(n, 1/2) < k); the largest k that is sure enough is taken, or the extremes.
     ordered, n, k = sorted(values), len(values), 1
     while k < n // 2 and 1 - 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n >= confidence:
         k += 1
     return ordered[k - 1], ordered[n - k]
 
 
-def peak_mib(function: Once) -> float:
-    """Return the high-water mark, in MiB, of what torch allocates while ``function`` runs.
-
-    On a CPU it is summed from the profiler's record of every allocation, so it is exact.
-    """
+def peak_mib(function: Once, times: int = 1) -> float:
+    """Return the high-water mark, in MiB, of what torch allocates while a function runs."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
+    many = several(function, times)  # what one leaves behind for the next counts too
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        function()
+        many()
         torch.cuda.synchronize()
         return round((torch.cuda.max_memory_allocated() - before) / 2**20, 2)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        function()
-    now = high = 0
-    for event in profiled.profiler.kineto_results.events():
-        now += event.nbytes() if event.name() == "[memory]" else 0
-        high = max(high, now)
-    return round(high / 2**20, 2)
+        many()
+    # Summed from the record of every allocation, so exact.
+    events = profiled.profiler.kineto_results.events()
+    sizes = [event.nbytes() for event in events if event.name() == "[memory]"]
+    return round(max(accumulate(sizes, initial=0)) / 2**20, 2)
 
 
-def facts(rounds: int | None = None) -> dict[str, Any]:
+def facts(rounds: int | None = None) -> Found:
     """Return what a figure is worthless without: command, date, device, threads, versions."""
     import torch
 
@@ -182,10 +163,7 @@ def facts(rounds: int | None = None) -> dict[str, Any]:
 
 
 def rows(asked: Asked, about: Found, measure: Callable[[str], Found], name: str = "") -> None:
-    """Measure the rows that were asked for; show and keep each as soon as it is done.
-
-    ``measure`` returns what a row adds to each field of the file, which says ``about`` beside.
-    """
+    """Measure the rows that were asked for, by field of the file; keep each when it is done."""
     kept = {**facts(asked.rounds), **about}
     for row in asked.only:
         for field, found in measure(row).items():
@@ -201,11 +179,7 @@ def runs(
     wanted: Iterable[Any],
     train: Callable[..., Found],
 ) -> list[Found]:
-    """Do the runs that the file has not yet, and keep each as soon as it is done; return all.
-
-    ``key`` names what tells runs apart, which is what ``train`` is called with. With ``table``
-    for what was asked, none is done; where there is such an option, `processes` at once.
-    """
+    """Do the runs that the file has not yet (by what ``train`` is called with); return all."""
     done = list(document(asked.name, asked.out).get("runs", []))
     known = [tuple(run[name] for name in key) for run in done]
     missing = [one for one in wanted if one not in known and one[0] in asked.only]
@@ -234,7 +208,6 @@ def flat(table: Found, *path: str) -> Found:
 
 
 def write(name: str, document: Found, folder: Path = RESULTS) -> None:
-    """Write ``NAME.json``, to results/ unless told; floats of raw times keep six digits."""
     folder.mkdir(exist_ok=True)
     text = json.dumps(_rounded(document), separators=(",", ":"))
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -249,7 +222,6 @@ def _rounded(value: Any) -> Any:
 
 
 def document(name: str, folder: Path = RESULTS) -> Found:
-    """Return what ``NAME.json`` holds; nothing where there is no such file."""
     path = folder / f"{name}.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 

@@ -3,6 +3,7 @@
 import math
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,11 +22,7 @@ Built = tuple[dict[str, runner.Once], dict[str, float]]
 
 @attrs.frozen
 class Law:
-    """One size, geometric, and what grows with it: exponents that theory gives, or their bounds.
-
-    ``build`` returns, for a size and a device, what to time by quantity, and how many MiB by
-    quantity; ``beyond`` are timed quantities that are fitted less the smallest size's time too.
-    """
+    """One size, and what grows with it, with the exponents that theory gives, or their bounds."""
 
     sizes: Sequence[int]
     times: Mapping[str, Theory]
@@ -35,14 +32,12 @@ class Law:
 
 
 def begun(method: str, count: int, batch: int, device: str, sets: Mapping[str, Any] = {}) -> Any:
-    """Return a run on so many images: none is held out."""
     small = {"backbone.stem": "7x7", "views.compile": "off", **sets}
     pixels = engine.images(math.ceil(count / 0.8), SIDE)  # a fifth is held out
     return engine.started(method, batch, BACKBONE, pixels=pixels, sets=small, device=device)
 
 
 def whole_step(batch: int, device: str) -> Built:
-    """SimCLR's step, and its parts: views, network, loss."""
     run = begun("simclr", 2 * batch, batch, device)
     whole, network, (_, loss) = engine.whole(run), engine.bare(run), losses.nt_xent(batch, device)
     views = engine.views(run)
@@ -51,13 +46,11 @@ def whole_step(batch: int, device: str) -> Built:
 
 
 def loss_alone(images: int, device: str) -> Built:
-    """NT-Xent of two views."""
     _, once = losses.nt_xent(images, device)
     return {"NT-Xent": once}, {"NT-Xent": peak(once)}
 
 
 def queue(size: int, device: str) -> Built:
-    """MoCo's queue: loss and enqueueing by themselves, and the step."""
     batch = losses.QUERIES
     _, _, keys, parts = losses.with_queue(size, device)
     more = {"negatives.size": size, "encoder.norm_groups": 1, "target.shuffle": False}
@@ -67,7 +60,6 @@ def queue(size: int, device: str) -> Built:
 
 
 def data_set(images: int, device: str) -> Built:
-    """Loading, SimCLR and InstDisc, whose bank has a row for every image."""
     simclr, full = (begun(method, images, 64, device) for method in ("simclr", "instdisc"))
     noisy = begun("instdisc", images, 64, device, {"target.draws": 4096})
     batches, numbers = engine.endless(simclr), iter(range(10**9))
@@ -107,18 +99,15 @@ def noise_samples(draws: int, device: str) -> Built:
 
 
 def prototypes(count: int, device: str) -> Built:
-    """SwAV's codes of 256 rows."""
     scores = (0.1 * torch.randn(256, count, device=device)).clamp(-1, 1)
-
     once = partial(engine.sinkhorn, scores)
     return {"Sinkhorn": once}, {"Sinkhorn": peak(once)}
 
 
 def gallery(rows: int, device: str) -> Built:
-    """kNN of 512 queries; what it keeps beside the rows themselves."""
     table, queries = torch.randn(rows, DIM, device=device), torch.randn(512, DIM, device=device)
-
-    search = lambda: [*engine.nearest(engine.InMemory(table), queries, 20)]  # noqa: E731
+    near = partial(engine.nearest, engine.InMemory(table), queries, 20)
+    search = lambda: deque(near(), maxlen=0)  # noqa: E731
     return {"search": search}, {"gallery": memory.mib([table]), "search": peak(search)}
 
 
@@ -142,7 +131,6 @@ def main(asked: runner.Asked) -> None:
 
 
 def peak(function: runner.Once) -> float:
-    """Return the most that it allocates, in MiB, after a first call."""
     function()
     return runner.peak_mib(function)
 
@@ -157,7 +145,6 @@ def repeated(function: runner.Once) -> tuple[runner.Once, int]:
 
 
 def slope(sizes: Sequence[int], values: Sequence[float]) -> float:
-    """Return the least-squares slope of log(value) against log(size)."""
     return statistics.linear_regression([*map(math.log, sizes)], [*map(math.log, values)]).slope
 
 
@@ -170,7 +157,6 @@ def fitted(sizes: Sequence[int], by_size: Sequence[Sequence[float]]) -> dict[str
 
 
 def measured(law: Law, rounds: int, device: str) -> dict[str, Any]:
-    """Measure one law: medians and exponents by quantity."""
     entrants, counts = {}, {}
     memory: dict[str, list[float]] = {name: [] for name in law.memory}
     for size in law.sizes:
@@ -193,13 +179,11 @@ def measured(law: Law, rounds: int, device: str) -> dict[str, Any]:
 
 
 def summary(name: str, law: Law, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rows of the table: theory beside the measurement."""
     beyond = {f"{key} beyond {law.sizes[0]}": value for key, value in law.beyond.items()}
     theory = {"time": {**law.times, **beyond}, "memory": law.memory}
     rows = {}
-    for kind, what, said in (
-        (k, w, s) for k, by_what in theory.items() for w, s in by_what.items()
-    ):
+    every = [(kind, *one) for kind, by_what in theory.items() for one in by_what.items()]
+    for kind, what, said in every:
         fit = result["times"][what] if kind == "time" else {"exponent": result["memory"][what]}
         low, high = fit.get("interval_95", (0, 0))
         rows[f"{name}: {what}, {kind}"] = {

@@ -33,7 +33,6 @@ def main(asked: runner.Asked) -> None:
 
 
 def timed(method: str, asked: runner.Asked) -> dict[str, Any]:
-    """Time one method beside its bare step and lightly's."""
     # A queue holds less than the training images, four fifths of all: so many that it has
     # lightly's size.
     count = 5 * (engine.QUEUE + 2 * asked.batch_size) // 4 + 1 if method == "moco" else 4096
@@ -43,7 +42,9 @@ def timed(method: str, asked: runner.Asked) -> dict[str, Any]:
     pairs = [("coview", "coview bare")]
     if method in peers.METHODS and not asked.no_peers:
         loop = peers.Loop(method, "resnet18", "cpu")
-        entrants["lightly"], entrants["lightly bare"] = peers.lightly(loop, asked.batch_size)
+        pictures = peers.Pictures(engine.images(), engine.SIDE)
+        theirs = peers.lightly(loop, asked.batch_size, pictures, engine.SIDE, 2, "cpu")
+        entrants["lightly"], entrants["lightly bare"] = theirs
         pairs += [("lightly", "lightly bare"), ("coview", "lightly")]
     seconds = runner.alternate(entrants, asked.rounds)
     ratios = [ratio for pair in pairs for ratio in runner.compared(seconds, *pair)]
@@ -68,12 +69,11 @@ def counted(method: str, batch_size: int, backbone: str | None) -> dict[str, Any
             "bare": theirs.total(),
             "beyond bare": sum(beyond.values()),
         }
-        found["summary"][f"{method}, {way}"] = {**numbers, "host waits": len(waits(step))}
+        found["summary"][f"{method}, {way}"] = numbers | {"host waits": len(waits(step))}
     return found
 
 
 def waits(step: runner.Once) -> list[str]:
-    """Return the operations that would make the host wait, were the tensors on a device."""
     with Synchronisations() as seen:
         step()
     return seen.found
@@ -82,9 +82,7 @@ def waits(step: runner.Once) -> list[str]:
 def operations(step: runner.Once) -> Counter[str]:
     """Return how often each operation is dispatched, or each compiled loop run.
 
-    Read from the profiler, since a dispatch mode would have compiled functions run
-    as they are written. An operation that is made of others counts as those, one
-    with a kernel of its own as one; views of a tensor and memory launch nothing.
+    By the profiler: a dispatch mode would have compiled functions run as they are written.
     """
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         step()
@@ -95,30 +93,22 @@ def operations(step: runner.Once) -> Counter[str]:
         name = event.name.removeprefix("aten::")
         if "cpp_fused" in name or name.startswith("triton_"):
             counts["compiled loop"] += 1
-        elif name == event.name or _is_made_of_others(name):
+        elif name == event.name or kind(name) == "made of others":
             waiting.extend(event.cpu_children)
-        elif not _launches_nothing(name):
+        elif kind(name) != "launches nothing":
             counts[name] += 1
     return counts
 
 
 @functools.cache
-def _overloads(name: str) -> list[str]:
-    registered = torch._C._dispatch_get_all_op_names()
-    return [one for one in registered if one.split(".")[0] == f"aten::{name}"]
-
-
-@functools.cache
-def _is_made_of_others(name: str) -> bool:
-    key = "CompositeImplicitAutograd"
-    has = torch._C._dispatch_has_kernel_for_dispatch_key
-    return any(has(one, key) and not has(one, "CPU") for one in _overloads(name))
-
-
-@functools.cache
-def _launches_nothing(name: str) -> bool:
-    if name.startswith("empty") or name in ("detach", "_unsafe_view", "resolve_conj"):
-        return True
+def kind(name: str) -> str:
+    has, made = torch._C._dispatch_has_kernel_for_dispatch_key, "CompositeImplicitAutograd"
+    every = torch._C._dispatch_get_all_op_names()
+    overloads = [one for one in every if one.split(".")[0] == f"aten::{name}"]
+    if any(has(one, made) and not has(one, "CPU") for one in overloads):
+        return "made of others"
     schemas = list(torch._C._jit_get_schemas_for_operator(f"aten::{name}"))
     returns = [r.alias_info for schema in schemas[:1] for r in schema.returns]
-    return any(info is not None and not info.is_write for info in returns)
+    views = any(info is not None and not info.is_write for info in returns)
+    none = name.startswith("empty") or name in ("detach", "_unsafe_view", "resolve_conj")
+    return "launches nothing" if none or views else "launches"

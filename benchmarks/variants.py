@@ -27,10 +27,6 @@ def main(asked: runner.Asked) -> None:
 
 
 def train(name: str, seed: int, data: Path, **more: Any) -> dict[str, Any]:
-    """Train one of RUNS; return the three accuracies, the seconds it took and any warning.
-
-    Fashion-MNIST's four files are in ``data``.
-    """
     given = {**RUNS[name], **more}
     with tempfile.TemporaryDirectory() as folder:
         if given.get("data") == FASHION:
@@ -40,6 +36,5 @@ def train(name: str, seed: int, data: Path, **more: Any) -> dict[str, Any]:
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """Return the means over seeds, and the lowest trained one, in Markdown."""
     by_name = {name: [run for run in found if run["name"] == name] for name in RUNS}
     return digits.means("run", {name: mine for name, mine in by_name.items() if mine})

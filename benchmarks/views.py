@@ -13,13 +13,8 @@ from benchmarks import engine, runner
 from coview.views import Augmentation, CropViews
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SETTINGS = {size: design for size, design in runner.DESIGN["views"].items() if size != "ours"}
-# Of those that are not bilinear.
-RESAMPLING = {
-    "fused, bicubic": "bicubic",
-    "fused, antialias": "bilinear, antialiased",
-    "lightly inline": "bilinear, antialiased (Pillow)",
-}
+SETTINGS = {size: design for size, design in runner.DESIGN["views"].items() if size.isdigit()}
+RESAMPLING = runner.DESIGN["views"]["resampling"]
 DEFAULT = ("fused", "fused, compiled")
 OPTIONS = {"rounds": 15, "rows": SETTINGS, "no_compile": False, "steady": True}
 
@@ -39,7 +34,6 @@ def main(asked: runner.Asked) -> None:
 
 
 def rows(title: str, count: int, seconds: runner.Times) -> dict[str, Any]:
-    """Return the rows of the table."""
     return {
         f"{title}, {name}": {
             "resampling": RESAMPLING.get(name, "bilinear"),
@@ -52,7 +46,6 @@ def rows(title: str, count: int, seconds: runner.Times) -> dict[str, Any]:
 
 
 def ratios(size: str, seconds: runner.Times) -> list[dict[str, Any]]:
-    """Return the times of what is the default beside the fastest of those with a target."""
     found = []
     for peer, target in SETTINGS[size]["targets"].items():
         others = [other for other in seconds if other.startswith(peer)]
@@ -88,10 +81,7 @@ def entrants(size: str, device: str, compiled: bool, images: int | None = None) 
 
         return once
 
-    alone, one = (
-        kornia_alone(side, jitter, chosen["blur"]),
-        torchvision_alone(side, jitter, chosen["blur"]),
-    )
+    alone, one = kornia_and_torchvision(side, jitter, chosen["blur"])
     settings = runner.DESIGN["views"]["ours"]
     found = {
         n: ours(more) for n, more in settings.items() if compiled or more.get("compile") != "on"
@@ -109,9 +99,9 @@ def entrants(size: str, device: str, compiled: bool, images: int | None = None) 
     return found
 
 
-def kornia_alone(size: int, jitter: tuple[float, ...], blur: bool) -> Any:
-    """Return kornia's augmentations of a batch."""
-    return kornia.AugmentationSequential(
+def kornia_and_torchvision(size: int, jitter: tuple[float, ...], blur: bool) -> tuple[Any, Any]:
+    """Return kornia's augmentations of a batch, torchvision's of one uint8 image."""
+    batched = kornia.AugmentationSequential(
         kornia.RandomResizedCrop((size, size), (0.08, 1.0), align_corners=False),
         kornia.RandomHorizontalFlip(),
         kornia.ColorJitter(*jitter, p=0.8),
@@ -120,18 +110,8 @@ def kornia_alone(size: int, jitter: tuple[float, ...], blur: bool) -> Any:
         kornia.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
         data_keys=["input"],
     )
-
-
-def torchvision_alone(size: int, jitter: tuple[float, ...], blur: bool) -> Any:
-    """Return torchvision's transforms of one uint8 tensor."""
-    return tv.Compose(
-        [
-            tv.RandomResizedCrop(size, antialias=False),
-            tv.RandomHorizontalFlip(),
-            tv.RandomApply([tv.ColorJitter(*jitter)], 0.8),
-            tv.RandomGrayscale(0.2),
-            *([tv.RandomApply([tv.GaussianBlur(23, (0.1, 2.0))], 0.5)] if blur else []),
-            tv.ToDtype(torch.float32, scale=True),
-            tv.Normalize(list(MEAN), list(STD)),
-        ]
-    )
+    steps = [tv.RandomResizedCrop(size, antialias=False), tv.RandomHorizontalFlip()]
+    steps += [tv.RandomApply([tv.ColorJitter(*jitter)], 0.8), tv.RandomGrayscale(0.2)]
+    steps += [tv.RandomApply([tv.GaussianBlur(23, (0.1, 2.0))], 0.5)] if blur else []
+    steps += [tv.ToDtype(torch.float32, scale=True), tv.Normalize(list(MEAN), list(STD))]
+    return batched, tv.Compose(steps)

@@ -142,12 +142,12 @@ def test_what_is_kept_has_the_queue(load: Any) -> None:
 
 def test_traffic_is_what_operations_read_and_write(load: Any) -> None:
     a, b = torch.ones(8, 16), torch.ones(16, 4)
-    product = load("roofline").traffic_of(lambda: (a @ b).T)  # a view moves nothing
+    product = load("gpu").traffic_of(lambda: (a @ b).T)  # a view moves nothing
     assert product == 4 * (8 * 16 + 16 * 4 + 8 * 4)
 
 
 def test_the_peak_is_the_devices(load: Any) -> None:
-    peak_of = load("roofline").peak_of
+    peak_of = load("gpu").peak_of
     assert peak_of("NVIDIA H200").bandwidth == 4.8e12
     assert peak_of("NVIDIA H100 80GB HBM3").bandwidth == 3.35e12
     assert peak_of("NVIDIA H100 PCIe").flops == 756e12
