@@ -92,7 +92,7 @@ def test_finetune_lists_its_images(run: Run, refused: Run, photos: Path, trained
     ]
     assert all((photos / name).is_file() for name in document["names"])
     assert refused("evaluate", "finetune", trained, "--from", "top") == [
-        "--from must be head.0 (the backbone), head.1, ...: 'top'"
+        "--from must be head.0 (the backbone), head.1, ..., not 'top'."
     ]
     assert "3 layers" in refused("evaluate", "finetune", trained, "--from", "head.4")[0]
     file = trained / "backbone.safetensors"
@@ -252,8 +252,8 @@ def test_another_programs_file_is_measured(
     plain = run("evaluate", "knn", "timm:test_resnet", *options[1:]).json
     assert {**plain, "origin": "MoCo", "weights": "moco.pth"} == answer.json
     assert refused("evaluate", "knn", *options[:-1]) == [
-        "moco.pth is another program's file, which does not name its network: give it by "
-        "--backbone NAME, resnet50 say."
+        "moco.pth was not written by coview and does not name its network. Add its "
+        "architecture, for example: --backbone resnet50"
     ]
 
 

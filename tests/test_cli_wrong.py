@@ -46,7 +46,7 @@ ONE_PROBLEM = {
     ),
     "unknown key": (
         ("train", "moco", "--set", "negatives.sise=4"),
-        "negatives has no setting 'sise'. Did you mean 'size'?",
+        "negatives 'queue' (coview-moco) has no setting 'sise'. Did you mean 'size'?",
     ),
     "unknown key of the loader": (
         ("train", "moco", "--set", "data.chanels=1"),
@@ -96,39 +96,45 @@ ONE_PROBLEM = {
     "unknown option": (("train", "moco", "--epoch", "1"), "No such option '--epoch'."),
     "a text for a number": (
         ("train", "moco", "--set", "negatives.size=many"),
-        "negatives.size: expected whole number, got 'many'",
+        "negatives.size must be a whole number, not 'many'.",
     ),
     "a fraction for a whole number": (
         ("train", "moco", "--set", "negatives.size=2.5"),
-        "negatives.size: expected whole number, got 2.5",
+        "negatives.size must be a whole number, not 2.5.",
     ),
     "a text for true or false": (
         ("train", "moco", "--set", 'target.shuffle="false"'),
-        "target.shuffle: expected true or false, got 'false'",
+        "target.shuffle must be true or false, not 'false'.",
     ),
     "a list that is too short": (
         ("train", "moco", "--set", "views.crop_scale=[0.5]"),
-        "views.crop_scale: expected list of 2 number, got [0.5]",
+        "views.crop_scale must be a list of 2 numbers, not [0.5].",
     ),
     "no schedule": (
         ("train", "moco", "--set", "target.decay=cosine(0.9)"),
-        "target.decay: 'cosine(0.9)' is no schedule: write cosine(START, END)",
+        "target.decay: 'cosine(0.9)' is not a schedule: write cosine(START, END)",
     ),
     "out of range": (
         ("train", "moco", "--set", "loss.temperature=0"),
-        "loss.temperature: 'temperature' must be > 0: 0",
+        "loss.temperature must be above 0, not 0",
     ),
     "the end of a schedule out of range": (
         ("train", "moco", "--set", "target.decay=linear(0.9, 1.5)"),
-        "target.decay: 'decay' must be between 0 and 1: 1.5",
+        "target.decay must be between 0 and 1, not 1.5.",
     ),
     "not one of the choices": (
         ("train", "moco", "--set", "target.buffers=coppy"),
-        "target.buffers: 'buffers' must be one of own, copy: 'coppy'. Did you mean 'copy'?",
+        "target.buffers must be own or copy, not 'coppy'. Did you mean 'copy'?",
     ),
-    "no epochs": (("train", "moco", "--epochs", "0"), "'epochs' must be >= 1: 0"),
-    "one image a batch": (("train", "moco", "--batch-size", "1"), "'batch_size' must be >= 2: 1"),
-    "images of no size": (("train", "moco", "--image-size", "0"), "'size' must be > 0: 0"),
+    "no epochs": (("train", "moco", "--epochs", "0"), "epochs must be at least 1, not 0."),
+    "one image a batch": (
+        ("train", "moco", "--batch-size", "1"),
+        "batch_size must be at least 2, not 1.",
+    ),
+    "images of no size": (
+        ("train", "moco", "--image-size", "0"),
+        "data.size must be above 0, not 0.",
+    ),
     "a text for an option's number": (
         ("train", "moco", "--epochs", "ten"),
         "Invalid value for '--epochs': 'ten' is not a valid integer.",
@@ -178,11 +184,11 @@ ONE_PROBLEM = {
     "a missing recipe file": (("train", "mine.toml"), "There is no recipe file mine.toml."),
     "a run that is not there": (
         ("evaluate", "knn", "nowhere", "--data", "digits"),
-        "There is no exported backbone at nowhere.",
+        "--init: there is nothing at nowhere.",
     ),
     "weights that are not there": (
         ("train", "moco", "--batch-size", "16", "--init", "nowhere", *LIMIT),
-        "There is no exported backbone at nowhere.",
+        "--init: there is nothing at nowhere.",
     ),
     "no temperature": (
         ("evaluate", "knn", "nowhere", "--temperature", "0"),
@@ -217,13 +223,13 @@ def test_all_problems_at_once(refused: Refused, command: str) -> None:
         "There is no loss called 'infonce'. Did you mean 'info-nce'?",
         "There is no role called 'targt'. Did you mean 'target'?",
         "encoder takes one component, not 2.",
-        "negatives has no setting 'sise'. Did you mean 'size'?",
-        "optimizer.lr: 'lr' must be > 0: -1",
-        "views.flip_p: expected number, got 'often'",
+        "negatives 'queue' (coview-moco) has no setting 'sise'. Did you mean 'size'?",
+        "optimizer.lr must be above 0, not -1.0.",
+        "views.flip_p must be a number, not 'often'.",
         "There is no setting called 'nonsense.key'.",
-        "'epochs' must be >= 1: 0",
-        "data.holdout: 'holdout' must be between 0.01 and 0.9: 2",
-        "data.size: 'size' must be > 0: 0",
+        "epochs must be at least 1, not 0.",
+        "data.holdout must be between 0.01 and 0.9, not 2.0.",
+        "data.size must be above 0, not 0.",
         "There is no preset called 'smal'. Did you mean 'small'?",
     )
     for sentence in expected:
@@ -289,19 +295,19 @@ TOML = {
         'base = "moco"\nepoch = 3\nlos = "nce"',
         ["There is no key called 'epoch'. Did you mean 'epochs'?", "'loss'?"],
     ),
-    "no base": ('summary = "s"', ["this is no whole recipe"]),
+    "no base": ('summary = "s"', ["incomplete recipe"]),
     "a base that is not there": ('base = "mocco"', ["Did you mean 'moco'?"]),
     "a table that is none": ('base = "moco"\nloss = 3', ["loss must be a table"]),
     "a table that names nothing": (
         'summary = "s"\n[views]\nflip_p = 0.5',
-        ["views must name what it uses: use = NAME."],
+        ["views needs a name: use = NAME."],
     ),
     "a wrong value": ('base = "moco"\n[loss]\ntemperature = "warm"', ["loss.temperature: "]),
     "a wrong table of the loader": ('base = "moco"\ndata = 3', ["data must be a table"]),
     "wrong presets": ('base = "moco"\npresets = 3', ["presets must be a table"]),
     "a wrong key in a preset": (
         'base = "moco"\n[presets.small.loss]\ntemprature = 1.0',
-        ["loss has no setting 'temprature'. Did you mean 'temperature'?"],
+        ["loss 'info-nce' (coview-cpc) has no setting 'temprature'. Did you mean 'temperature'?"],
     ),
     "a name that is no text": ('base = "moco"\nname = 3', ["name must be text, not 3."]),
     "a base that is no text": ("base = 3", ["base must be a method's name, not 3."]),
@@ -312,7 +318,7 @@ TOML = {
     "a preset that is none": ('base = "moco"\n[presets]\nsmall = 3', ["presets.small must be"]),
     "a preset that names nothing": (
         'base = "moco"\n[presets.small]\nnegatives = [{size = 3}, {size = 3}]',
-        ["negatives must name what it uses: use = NAME."],
+        ["negatives needs a name: use = NAME."],
     ),
 }
 

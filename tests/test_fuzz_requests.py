@@ -239,11 +239,11 @@ def test_random_command_lines() -> None:
     ("table", "problem"),
     [
         ("run = 3", "run must be a table, not 3"),
-        ('[run]\nseed = "x"', "run.seed: expected whole number"),
-        (f"[run]\nseed = {2**63}", "'seed' must be between"),
-        ("[run]\nworkers = -1", "'workers' must be >= 0"),
-        ("[run]\nmax_steps = 0", "'max_steps' must be >= 1"),
-        ("[run]\nprecision = 3", "run.precision: expected text"),
+        ('[run]\nseed = "x"', "run.seed must be a whole number"),
+        (f"[run]\nseed = {2**63}", "run.seed must be between"),
+        ("[run]\nworkers = -1", "run.workers must be at least 0"),
+        ("[run]\nmax_steps = 0", "run.max_steps must be at least 1"),
+        ("[run]\nprecision = 3", "run.precision must be text"),
         ("[run]\nsead = 3", "run has no setting 'sead'. Did you mean 'seed'?"),
     ],
 )

@@ -100,12 +100,12 @@ def test_a_probe_is_a_setting_like_any_other(run: Run, refused: Run) -> None:
     assert "probe: svm  [coview]" in text and "probe.cost = 1.0  (recipe)" in text
     assert "finetune: none" in run("show", "moco").stdout
     assert refused("show", "moco", "--set", "probe.rate=1", "--use", "finetune=svm") == [
-        "probe has no setting 'rate'. Its keys: "
+        "probe 'sgd' (coview) has no setting 'rate'. Its settings: "
         + ", ".join(field.name for field in attrs.fields(Protocol))
         + ".",
-        "Evaluation protocol 'svm' (package coview) cannot be used for finetune.",
+        "Evaluation protocol 'svm' (coview) cannot be used for finetune.",
     ]
-    assert "must be > 0" in refused("show", "moco", "--set", "probe.lr=0")[0]
+    assert "must be above 0" in refused("show", "moco", "--set", "probe.lr=0")[0]
 
 
 def test_a_file_declares_its_probe(run: Run) -> None:

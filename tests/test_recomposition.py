@@ -171,7 +171,7 @@ REFUSED = {
     ),
     "a shared target with views of which one is the query": (
         ("moco", "--use", "target=shared"),
-        "target 'shared' takes its keys from the online network, but the views encode only [0]",
+        "target 'shared' takes its keys from the online network, which encodes only views [0]",
     ),
     "a shared target with one view": (
         ("simclr", "--use", "views=instdisc"),
@@ -179,13 +179,13 @@ REFUSED = {
     ),
     "a momentum encoder beside an encoder that predicts patches": (
         ("cpc", "--use", "target=momentum"),
-        "target 'momentum' gives a key for each view, but encoder 'autoregressive' compares "
-        "something else than views: use --use target=shared.",
+        "target 'momentum' gives a key for each view, but encoder 'autoregressive' does "
+        "not compare views. Use --use target=shared.",
     ),
     "a memory bank beside an encoder that predicts patches": (
         ("cpc", "--use", "target=memory-bank"),
-        "target 'memory-bank' gives a key for each view, but encoder 'autoregressive' compares "
-        "something else than views: use --use target=shared.",
+        "target 'memory-bank' gives a key for each view, but encoder 'autoregressive' does "
+        "not compare views. Use --use target=shared.",
     ),
     "two settings of one component": (
         ("instdisc", "--set", "negatives.draws=3"),
@@ -230,7 +230,7 @@ def test_negatives_that_are_kept_for_nothing_are_said_so(
 ) -> None:
     options = ("--data", f"idx:{idx}", *tiny, "--dry-run")
     text = run("train", "byol", *options, "--use", "negatives=queue").stdout
-    assert "note: loss 'regression' makes no use of negatives: queue is kept for nothing." in text
+    assert "note: loss 'regression' ignores negatives: queue has no effect." in text
 
 
 def test_a_recipe_made_from_another_takes_the_presets_that_still_fit() -> None:

@@ -28,7 +28,10 @@ from coview.weights.checkpoint import read
 
 Run = Callable[..., Any]
 FIELDS = [field.name for field in attrs.fields(RunSettings)]
-WORDS = st.text("abcdefghijklmnop-_:=./0123456789", min_size=1, max_size=12)
+# The word "none" means that there is none.
+WORDS = st.text("abcdefghijklmnop-_:=./0123456789", min_size=1, max_size=12).filter(
+    lambda word: word != "none"
+)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "data": WORDS,
     "preset": WORDS,

@@ -96,7 +96,7 @@ def test_the_readmes_example_is_listed_trained_and_recomposed(
     margin = json.loads(answers["show"][1])["tables"]["loss"][0]["settings"]["margin"]
     assert margin == {
         "value": 0.2,
-        "help": "how much nearer the positive must be",
+        "help": "how much closer the positive must be",
         "layer": "recipe",
     }
     for name in ("train", "its loss in MoCo", "MoCo's queue in it"):
@@ -111,7 +111,7 @@ def test_the_readmes_example_is_listed_trained_and_recomposed(
     assert [n["use"] for n in used["c"]["negatives"]] == ["in-batch", "queue"]
     facts = json.loads(Path("b/run.json").read_text(encoding="utf-8"))
     assert facts["packages"]["coview-triplet"] == "0.1.0"
-    for name, reason in zip(refused, ("needs negatives", "'margin' must be > 0"), strict=True):
+    for name, reason in zip(refused, ("needs negatives", "margin must be above 0"), strict=True):
         status, stdout, stderr = answers[name]
         assert (status, stdout) == (2, "") and reason in stderr
     report = json.loads(answers["doctor"][1])
@@ -261,12 +261,14 @@ BROKEN = {
     ),
     "a component without settings": (
         LOSS.replace("class Settings", "class Choices"),
-        "Package coview-x: loss 'x' (coview_x:Loss) has no attrs class called Settings inside it.",
+        "Package coview-x: loss 'x' (coview_x:Loss) needs an attrs class called Settings "
+        "inside it.",
         "",
     ),
     "settings that are no attrs class": (
         LOSS.replace("@attrs.frozen", ""),
-        "Package coview-x: loss 'x' (coview_x:Loss) has no attrs class called Settings inside it.",
+        "Package coview-x: loss 'x' (coview_x:Loss) needs an attrs class called Settings "
+        "inside it.",
         "",
     ),
     "no hook for its role": (
@@ -281,7 +283,7 @@ BROKEN = {
     ),
     "no module": (
         LOSS.replace("(torch.nn.Module)", "").replace("super().__init__()", "pass"),
-        "loss 'x' of package coview-x is no torch.nn.Module.",
+        "loss 'x' of package coview-x is not a torch.nn.Module.",
         "",
     ),
     "a name that its module does not have": (

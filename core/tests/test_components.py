@@ -54,7 +54,7 @@ def test_defaults_of_what_is_not_said() -> None:
 
 
 def test_only_what_is_listed_can_be_read() -> None:
-    with pytest.raises(AttributeError, match="LossComponent declares no 'temperature'"):
+    with pytest.raises(AttributeError, match="does not list an attribute 'temperature'"):
         declared(Plain(), LossComponent, "temperature")
 
 
@@ -76,10 +76,10 @@ def test_every_attribute_is_typed_and_documented(role: type) -> None:
     [
         ({"need": {"negatives": "x"}}, "'need' that coview does not know. Did you mean 'needs'"),
         ({"passes_gradients": True}, "Did you mean 'passes_gradient'"),
-        ({"colour": "red"}, "'colour' that coview does not know. An attribute of your own starts"),
+        ({"colour": "red"}, "'colour' that coview does not know. Start the names"),
         ({"gaurds": lambda self: ()}, "has 'gaurds', which coview does not know. Did you mean"),
-        ({"needs": {"negative": "x"}}, "needs must name roles .*, not 'negative'"),
-        ({"ignores": ("target", "loss_")}, "ignores must name roles .*, not 'loss_'"),
+        ({"needs": {"negative": "x"}}, "needs must list roles .*, not 'negative'"),
+        ({"ignores": ("target", "loss_")}, "ignores must list roles .*, not 'loss_'"),
         ({"constant_keys": "yes"}, "constant_keys must be True or False, not 'yes'"),
     ],
 )

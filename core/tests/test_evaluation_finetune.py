@@ -122,7 +122,7 @@ def test_layers_move_at_their_own_rates() -> None:
 def test_layer_decay_needs_layers_that_timm_can_order() -> None:
     own = network()
     own.backbone = nn.Sequential(nn.Flatten(), nn.Linear(256, 128))
-    with pytest.raises(RequestError, match="timm can order; Sequential is none"):
+    with pytest.raises(RequestError, match="timm can order, which it cannot for Seq"):
         finetune(
             own,
             nn.Identity(),
@@ -156,5 +156,5 @@ def test_cutting_the_head() -> None:
     with pytest.raises(RequestError, match=r"head.3: the projection head has 2 layers"):
         cut(Encoder(), 3)  # type: ignore[arg-type]
     Encoder.projector = nn.Linear(8, 3)  # type: ignore[assignment]
-    with pytest.raises(RequestError, match="no stack of layers"):
+    with pytest.raises(RequestError, match="not a stack of layers"):
         cut(Encoder(), 1)  # type: ignore[arg-type]

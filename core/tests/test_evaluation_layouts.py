@@ -191,7 +191,7 @@ def test_a_pickle_that_needs_more_is_not_executed(tmp_path: Path) -> None:
         read_tensors(path)
     assert str(caught.value) == (
         f"{path} holds more than data (an object of argparse.Namespace), and coview executes "
-        "nothing that a file brings: save its state_dict alone with torch.save, or as safetensors."
+        "nothing from a file. Save only its state_dict with torch.save, or as safetensors."
     )
 
 
@@ -220,5 +220,5 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="holds a list, not tensors by name"):
         read_tensors(tmp_path / "list.pth")
     (tmp_path / "cut.safetensors").write_bytes(b"\x08\x00")
-    with pytest.raises(CoviewError, match="not a whole safetensors file"):
+    with pytest.raises(CoviewError, match="not a complete safetensors file"):
         read_tensors(tmp_path / "cut.safetensors")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import timm
 import torch
@@ -65,11 +66,11 @@ def test_names_that_mean_nothing(tmp_path: Path) -> None:
         open_weights("timm:resnet5o")
     with pytest.raises(RequestError, match=r"timm:test_resnet.none: Invalid pretrained tag"):
         open_weights("timm:test_resnet.none")
-    with pytest.raises(RequestError, match="--pretrained is for timm:NAME; runs/a has its own"):
+    with pytest.raises(RequestError, match="--pretrained is only for timm:NAME; runs/a has its"):
         open_weights("runs/a", pretrained=True)
-    with pytest.raises(RequestError, match="timm:test_resnet names its network: leave out --back"):
+    with pytest.raises(RequestError, match="timm:test_resnet already names its network: leave out"):
         open_weights("timm:test_resnet", backbone="resnet18")
-    with pytest.raises(RequestError, match="--backbone is for other programs' files"):
+    with pytest.raises(RequestError, match="--backbone is only for other programs' files"):
         open_weights(tmp_path, backbone="resnet18")
 
 
@@ -105,9 +106,9 @@ except coview.CoviewError as error:
         check=True,
     )
     assert done.stdout == (
-        "The pretrained weights of timm:test_resnet are not here and cannot be fetched "
-        "(LocalEntryNotFoundError). Without a network, bring them as a file: FILE --backbone "
-        "test_resnet.\n"
+        "The pretrained weights of timm:test_resnet are not on this machine and cannot be "
+        "downloaded (LocalEntryNotFoundError). If you have them as a file, use: FILE --backbone "
+        "test_resnet\n"
     )
 
 
@@ -125,7 +126,7 @@ def test_another_programs_file(tmp_path: Path, name: str) -> None:
     with torch.no_grad():
         plain = source(v2.Normalize(config["mean"], config["std"])(images))
         assert torch.allclose(coview.load_backbone(path, name)(images), plain, atol=1e-5)
-    with pytest.raises(RequestError, match="does not name its network: give it by --backbone"):
+    with pytest.raises(RequestError, match="does not name its network. Add its architecture"):
         open_weights(path)
     with pytest.raises(RequestError, match="no backbone called 'restnet'"):
         open_weights(path, backbone="restnet")
@@ -195,19 +196,19 @@ def test_what_cannot_be_saved_is_refused_before_it_is_trained(
     tmp_path: Path, digits: ImageData
 ) -> None:
     own = network()
-    own.meta["given"] = True
+    own.card = attrs.evolve(own.card, given=True)
     for measure in (
         lambda: evaluate_linear(own, digits, save=tmp_path / "c"),
         lambda: evaluate_probe(own, digits, Protocol(epochs=10**6), save=tmp_path / "c"),
         lambda: evaluate_svm(own, digits, SupportVectors(), save=tmp_path / "c"),
     ):
-        with pytest.raises(RequestError, match="on this kind of backbone cannot be saved"):
+        with pytest.raises(RequestError, match="This backbone cannot be saved with a classifier"):
             measure()
 
 
 def test_a_damaged_classifier(tmp_path: Path) -> None:
     (tmp_path / "c.safetensors").write_bytes(b"\x08\x00")
-    with pytest.raises(CoviewError, match="not a whole safetensors file"):
+    with pytest.raises(CoviewError, match="not a complete safetensors file"):
         load_classifier(tmp_path / "c.safetensors")
-    with pytest.raises(CoviewError, match="not a whole safetensors file"):
+    with pytest.raises(CoviewError, match="not a complete safetensors file"):
         open_weights(tmp_path / "c.safetensors")

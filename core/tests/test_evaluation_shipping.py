@@ -138,6 +138,6 @@ def test_what_reads_differently_is_not_written(
         return tensors
 
     monkeypatch.setattr(shipping, "load_file", wrong)
-    with pytest.raises(CoviewError, match="was not written: read again, its features differ"):
+    with pytest.raises(CoviewError, match="was not written: when read back, its features differ"):
         ship(exported("resnet10-quarter"), tmp_path / "a", "safetensors", "timm")
     assert list(tmp_path.iterdir()) == []

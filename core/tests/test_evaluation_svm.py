@@ -54,5 +54,5 @@ def test_classes_without_images_never_win() -> None:
 def test_no_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(svm, "PASSES", 1)
     rows = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(CoviewError, match="no optimum in 1 passes"):
+    with pytest.raises(CoviewError, match="did not converge in 1 passes"):
         support_vectors(rows, torch.arange(30) % 2, 2, 100.0, 0)

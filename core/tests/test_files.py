@@ -44,10 +44,10 @@ class Payload:
 def test_a_checkpoint_that_would_execute_code_does_not(tmp_path: Path) -> None:
     mark, path = tmp_path / "ran", tmp_path / "last.pt"
     path.write_bytes(pickle.dumps(Payload(mark)))
-    with pytest.raises(CoviewError, match="damaged or no checkpoint"):
+    with pytest.raises(CoviewError, match="damaged, or not a coview checkpoint"):
         read(path)
     torch.save({"format": 1, "x": Payload(mark)}, path)
-    with pytest.raises(CoviewError, match="damaged or no checkpoint"):
+    with pytest.raises(CoviewError, match="damaged, or not a coview checkpoint"):
         read(path)
     assert not mark.exists()
 

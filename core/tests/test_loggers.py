@@ -35,7 +35,7 @@ def train(path: Path, *observers: str, **options: Any) -> Any:
 def go_on(path: Path) -> Any:
     labels = torch.arange(240) % 3
     return coview.train(
-        resume=path, data=(images(), labels), max_steps="none", log_every=1, progress=False
+        resume=path, data=(images(), labels), max_steps="none", evaluate=True, progress=False
     )
 
 

@@ -190,7 +190,9 @@ def test_records_of_a_step_that_was_never_finished_are_dropped() -> None:
 
 def test_each_component_has_its_own_randomness() -> None:
     class Noisy(Distance):
-        drawn: float = 0.0
+        def __init__(self) -> None:
+            super().__init__()
+            self.drawn = 0.0
 
         @hookimpl
         def compute_loss(self, encoded: Encoded, step: Step) -> Tensor:

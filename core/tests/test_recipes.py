@@ -59,10 +59,10 @@ def test_a_file_may_hold_only_what_differs(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("epochs = ", "cannot be read as TOML"),
         ("ephocs = 3", "There is no key called 'ephocs'. Did you mean 'epochs'"),
-        ("summary = 'x'", "no whole recipe"),
+        ("summary = 'x'", "incomplete recipe"),
         ("base = 3", "base must be a method's name"),
         ("views = 3", "views must be a table"),
-        ("[views]\nsize = 3", "views must name what it uses"),
+        ("[views]\nsize = 3", "views needs a name"),
     ],
 )
 def test_files_that_are_no_recipes(tmp_path: Path, text: str, said: str) -> None:
@@ -108,7 +108,7 @@ def test_one_of_several_sources_is_named() -> None:
     layers.set("negatives.queue.size", 5, "x")
     assert layers.tables["negatives"][0].settings == {"size": 5}
     layers.set("negatives.size", 5, "x")
-    assert "write one of: negatives.queue.size, negatives.in-batch.size" in layers.problems[0]
+    assert "Write one of: negatives.queue.size, negatives.in-batch.size" in layers.problems[0]
 
 
 def test_wrong_places_are_problems_with_the_nearest_name() -> None:

@@ -44,20 +44,20 @@ def test_plain_values_become_settings() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("count", 2.7, "expected whole number, got 2.7"),
-        ("count", "3", "expected whole number, got '3'"),
-        ("count", True, "expected whole number, got True"),
-        ("count", 0, "must be > 0: 0"),
-        ("on", "false", "expected true or false, got 'false'"),
-        ("rate", 1.5, "must be between 0 and 1: 1.5"),
-        ("rate", "cosine(0.5, 1.5)", "must be between 0 and 1: 1.5"),
-        ("rate", "cosine(0.5)", "is no schedule"),
-        ("rate", "high", "is no schedule"),
-        ("name", "be", "must be one of a, bee: 'be'. Did you mean 'bee'"),
-        ("pair", [1.0], "expected list of 2 number"),
-        ("pair", 1.0, "expected list of 2 number, got 1.0"),
-        ("width", -1, "must be > 0: -1"),
-        ("width", 1.5, "expected whole number or none, got 1.5"),
+        ("count", 2.7, "must be a whole number, not 2.7"),
+        ("count", "3", "must be a whole number, not '3'"),
+        ("count", True, "must be a whole number, not True"),
+        ("count", 0, "count must be above 0, not 0."),
+        ("on", "false", "must be true or false, not 'false'"),
+        ("rate", 1.5, "must be between 0 and 1, not 1.5."),
+        ("rate", "cosine(0.5, 1.5)", "must be between 0 and 1, not 1.5."),
+        ("rate", "cosine(0.5)", "is not a schedule"),
+        ("rate", "high", "is not a schedule"),
+        ("name", "be", "must be a or bee, not 'be'. Did you mean 'bee'"),
+        ("pair", [1.0], "must be a list of 2 numbers, not [1.0]."),
+        ("pair", 1.0, "must be a list of 2 numbers, not 1.0."),
+        ("width", -1, "must be above 0, not -1."),
+        ("width", 1.5, "must be a whole number or none, not 1.5."),
         ("cuont", 3, "has no setting 'cuont'. Did you mean 'count'"),
     ],
 )
@@ -102,5 +102,5 @@ def test_plain_goes_back() -> None:
 
 def test_types_are_named_as_users_write_them() -> None:
     fields = {f.name: f.type for f in attrs.fields(attrs.resolve_types(Example))}
-    assert describe(fields["words"]) == "list of text"
-    assert describe(fields["rate"]) == "number or schedule"
+    assert describe(fields["words"]) == "a list of text"
+    assert describe(fields["rate"]) == "a number or a schedule"

@@ -1,7 +1,7 @@
 """coview: train image encoders without labels, from exchangeable parts.
 
-Names are imported when first used, so that ``from coview import Recipe, Use``
-(all that a recipe's module needs) costs no import of torch.
+Names are imported when they are first used, so ``from coview import Recipe, Use``
+(all that a recipe's module needs) does not import torch.
 """
 
 from __future__ import annotations

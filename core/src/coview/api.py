@@ -1,4 +1,4 @@
-"""coview from Python: the same runs, recipes and parts as from the command line."""
+"""coview in Python: the same runs, recipes and components as on the command line."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 
 def recipe(name_or_path: str | Path) -> Recipe:
-    """Return the recipe of an installed method, or of a TOML file; imports no component.
+    """Return the recipe of an installed method or of a TOML file, without importing components.
 
     Raises:
-        RequestError: there is none; the sentence has the nearest name.
+        RequestError: there is no such recipe; the message suggests the nearest name.
     """
     return find_recipe(name_or_path)
 
 
 def component(kind: str, name: str, *, plan: Plan | None = None, **settings: Any) -> nn.Module:
-    """Build one part, for a training loop of one's own.
+    """Build one component, for your own training loop.
 
     Args:
         kind: ``"losses"``, ``"negatives"``, ``"targets"``, ... or a role.
-        name: the component's.
-        plan: what the part must know, e.g. ``Plan(batch_size=256, dim=128)``.
-        **settings: those that differ from the defaults.
+        name: the component's name.
+        plan: what the component must know, e.g. ``Plan(batch_size=256, dim=128)``.
+        **settings: settings that differ from the defaults.
 
     Raises:
-        RequestError: unknown name, or wrong settings (all of them at once).
+        RequestError: the name is unknown, or settings are wrong (all of them at once).
     """
     factory = find(kind_of(kind), name).load()
     made, problems = structure(factory.Settings, settings, name)
@@ -54,12 +54,12 @@ def build(recipe: Recipe, plan: Plan, preset: str | None = None) -> Method:
     """Build a recipe's five components as one module.
 
     Args:
-        recipe: as :func:`recipe` gives it, or one of your own.
+        recipe: as returned by :func:`recipe`, or your own.
         plan: data set size, channels, image size, batch size and steps.
-        preset: laid over the recipe, if any.
+        preset: the name of a preset to lay over the recipe.
 
     Raises:
-        RequestError: a value is wrong, or parts do not fit together.
+        RequestError: a value is wrong, or components do not fit together.
     """
     from coview.method.module import build_method
     from coview.recipes.configure import Changes, configure
@@ -77,19 +77,19 @@ def load_backbone(
 ) -> ExportedBackbone:
     """Load a backbone: (B, C, H, W) float in [0, 1] -> (B, D).
 
-    It standardises the images itself, as in training, and is in evaluation mode.
+    It is in evaluation mode and standardises images itself, as in training.
 
     Args:
-        path: a run's directory, a file that coview wrote (of a backbone or a
-            classifier) or another program did, or ``timm:NAME``.
-        backbone: a module to load into, where the run was given one; the name of
-            the network that another program's file is of.
-        pretrained: of ``timm:NAME``: the weights that timm publishes, not random ones.
-        seed: of random weights.
+        path: a run's directory, a file written by coview (a backbone or a
+            classifier) or by another program, or ``timm:NAME``.
+        backbone: for a run whose backbone was a Python object, a module to load
+            into; for another program's file, the name of its architecture.
+        pretrained: for ``timm:NAME``: load timm's published weights, not random ones.
+        seed: seed for random weights.
 
     Raises:
-        RequestError: there is no such thing, or it does not fit.
-        CoviewError: a file is damaged, or weights cannot be fetched.
+        RequestError: there are no such weights, or they do not fit.
+        CoviewError: a file is damaged, or weights cannot be downloaded.
     """
     from coview.weights.exported import load_backbone as load
     from coview.weights.open import open_weights
@@ -135,52 +135,54 @@ def train(
 ) -> Run:
     """Train, and return the finished run.
 
-    What is None is not given: a resumed run keeps what it had, and a new one takes the
-    default (:class:`coview.recipes.run_settings.RunSettings` lists them).
+    None means "not given": a resumed run keeps the value it had, and a new run uses the
+    default (see :class:`coview.recipes.run_settings.RunSettings`).
 
     Args:
-        method: a method's name, a TOML file (also a run's ``recipe.toml``), or a recipe.
+        method: a method's name, a TOML file (such as a run's ``recipe.toml``), or a recipe.
         data: ``SOURCE[:PATH]`` (default ``digits``), a torch data set, a tensor
             or array of images, or ``(images, labels)``.
         out: the run's directory; default ``runs/METHOD-DATA-TIME``.
-        epochs, batch_size, accumulate: replace the recipe's.
+        epochs, batch_size, accumulate: replace the recipe's values.
         backbone: a registered or timm name, or a module (B, C, H, W) -> (B, D).
-        image_size: pixels a side that the loader delivers.
+        image_size: pixels per side that the loader delivers.
         preset: a preset's name, or ``"none"``; chosen by image size if not given.
-        use: components by role, ``{"negatives": "queue"}``.
-        set: settings, ``{"negatives.size": 512}``.
-        views: a kornia or torchvision transform, called on images in [0, 1],
-            that makes each of two views.
+        use: components by role, e.g. ``{"negatives": "queue"}``.
+        set: settings, e.g. ``{"negatives.size": 512}``.
+        views: a kornia or torchvision transform, called on images in [0, 1] to
+            make each of two views.
         init: weights to start the backbone from: a run or a file.
         resume: the directory of a run to continue; recipe, data and settings come from it
-            (data, backbone and views that were Python objects are given again).
-        allow_change: what may differ from the run that is resumed: a setting
+            (data, backbone and views that were Python objects must be passed again).
+        allow_change: what may differ from the saved run: a setting
             (``"optimizer.lr"``), a table, ``"recipe"``, ``"data"``, ``"seed"``,
             ``"precision"``, ``"world-size"``.
         device: ``auto`` (default), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto`` (default), ``fp32``, ``bf16`` or ``fp16``.
-        compile: True or ``"on"``: networks, views and losses, which takes a minute or two
-            at the start; False or ``"off"``: nothing; default ``"auto"``: views, in runs of
-            20,000 steps or more.
+        compile: True or ``"on"``: compile networks, views and losses, which takes a minute
+            or two at the start; False or ``"off"``: nothing; default ``"auto"``: only views,
+            in runs of 20,000 steps or more.
         workers: processes that decode images, for sets too large for memory.
-        on_bad_image: for an image that cannot be read: ``"skip"`` (another takes its place,
+        on_bad_image: what to do with unreadable images: ``"skip"`` (another takes its place,
             up to 1 %) or ``"stop"``.
         seed: random seed (default 0).
-        max_steps: stop after this many steps, or ``"none"``; schedules keep their full length.
+        max_steps: stop after this many steps (``"none"``: no limit); schedules keep their
+            full length.
         save_every: steps, or minutes (``"10m"``, the default), between checkpoints.
-        evaluate_every: epochs between kNN evaluations during training (default 0: none).
-        evaluate: measure kNN accuracy before and after, where labels exist (default True).
+        evaluate_every: epochs between kNN evaluations during training (default 0: never).
+        evaluate: measure kNN accuracy before and after training, if there are labels
+            (default True).
         log_every: steps between logged metrics (default 50).
         observe: observers: ``"NAME"``, ``"NAME:key=value,key=value"`` or objects with hooks.
         on_collapse: ``"warn"`` (default), ``"stop"`` or ``"ignore"``: what to do when
             embeddings no longer tell images apart.
-        timeout: seconds until a process that hears nothing from the others ends the run
-            (default 600).
+        timeout: end the run if a process hears nothing from the others for this many
+            seconds (default 600).
         download: download a named data set if it is missing.
         progress: show progress on stderr.
 
     Raises:
-        RequestError: the request is wrong; with every problem found.
+        RequestError: the request is wrong; the message lists every problem.
         CoviewError: the work failed.
     """
     from coview.recipes.configure import Changes

@@ -1,9 +1,9 @@
 """What a component declares beside its hooks: every attribute that the engine reads.
 
 A component is an ``nn.Module`` with hook implementations. It may derive from its role's class
-here, which gives each attribute its default, or write down only those that differ: either way
-the engine reads them by :func:`declared`. An attribute that is not listed here is refused
-when the component is looked up, so that a slip of the keyboard is an error and not silence.
+here, which has a default for each attribute, or define only those that differ; in both cases
+the engine reads them with :func:`declared`. An attribute that is not listed here is refused
+when the component is looked up, so a typo is an error instead of being ignored.
 
 Data sets and evaluation protocols declare theirs in the same way, further down. So do
 optimisers (:class:`coview.optim.optimizers.OptimizerMaker`), learning-rate schedules
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from coview.records import Views
 
 IMAGES = "images"
-"""What data sets give and views take, unless they say otherwise."""
+"""The kind of data that sets give and views take, unless they declare another."""
 
 
 @attrs.frozen
@@ -42,7 +42,7 @@ class Guard:
     """A safeguard against collapse.
 
     Attributes:
-        what: in a few words, e.g. ``"a predictor"``.
+        what: the safeguard in a few words, e.g. ``"a predictor"``.
         on: whether this run has it.
         how: the option that switches it on.
     """
@@ -59,8 +59,8 @@ class ParameterGroup:
     Attributes:
         fixed_rate: keep the peak learning rate, whatever the schedule says.
         rate_scale: multiply the learning rate.
-        weight_decay: replaces the optimiser's.
-        adapted: whether layer-wise adaptation (LARS) applies; None: as the optimiser says.
+        weight_decay: replaces the optimiser's; None: keep it.
+        adapted: whether layer-wise adaptation (LARS) applies; None: the optimiser decides.
     """
 
     fixed_rate: bool = False
@@ -77,20 +77,20 @@ class Component:
     """
 
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """Roles that must be filled beside this one, each with the reason, a clause for the message."""
+    """Roles that must be filled too, each with the reason, a clause for the error message."""
 
     ignores: ClassVar[Sequence[str]] = ()
-    """Roles that this component makes no use of; a run that fills one is told so."""
+    """Roles that this component does not use; a run that fills one gets a notice."""
 
     own_buffers: Sequence[str] = ()
-    """Names of buffers that differ between processes, and are not copied at the start."""
+    """Names of buffers that differ between processes and must not be synchronised at the start."""
 
     def guards(self) -> Sequence[Guard]:
         """Return this component's safeguards against collapse, switched on or not."""
         return ()
 
     def parameter_groups(self) -> Mapping[str, ParameterGroup]:
-        """Return treatments by pattern, matched against parameter names in the component."""
+        """Return parameter groups by pattern, matched against the component's parameter names."""
         return {}
 
 
@@ -98,46 +98,46 @@ class ViewsComponent(Component):
     """Role ``views``."""
 
     takes: ClassVar[str] = IMAGES
-    """The kind of data it renders; compared with the data set's ``gives``."""
+    """The kind of data it takes; must equal the data set's ``gives``."""
 
     example_data: ClassVar[str | None] = None
-    """A ``--data`` that fits, for the message that refuses another kind."""
+    """A value of ``--data`` that fits, for the message that refuses other data."""
 
     layout: Layout
     """Number, sizes and channels of the views, and which are queries, keys and positives."""
 
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Mean and standard deviation of each channel, where evaluation views are the standardised
-    centre of the image and nothing more; None: the exported backbone needs these views."""
+    """Mean and standard deviation of each channel, if evaluation views are only the standardised
+    centre of the image; None: the exported backbone needs this views component."""
 
     def evaluation_views(self, images: Tensor) -> Views:
-        """Return images (B, C, H, W), uint8 or float in [0, 1], as evaluation sees them."""
+        """Return the views that evaluation uses of images (B, C, H, W), uint8 or in [0, 1]."""
         raise NotImplementedError
 
     def pictured(self, view: int, crop: Tensor) -> Tensor | None:
-        """Return a view as an RGB or grey image in [0, 1]; None: take back the normalisation."""
+        """Return a view as an RGB or grey image in [0, 1]; None: undo the normalisation."""
         return None
 
 
 class EncoderComponent(Component):
-    """Role ``encoder``; :class:`coview.nn.encoder.Encoder` has all of it."""
+    """Role ``encoder``; :class:`coview.nn.encoder.Encoder` implements all of it."""
 
     dim: int
     """Width d of what is compared."""
 
     by_view: ClassVar[bool] = True
-    """Whether a slot is a view."""
+    """Whether each slot is a view."""
 
     def backbone(self) -> nn.Module:
-        """Return what is exported and evaluated: (B, C, H, W) -> (B, D)."""
+        """Return the network that is exported and evaluated: (B, C, H, W) -> (B, D)."""
         raise NotImplementedError
 
     def project(self, views: Views, which: Sequence[int]) -> tuple[Any, Any]:
-        """Return features and projections by view, of the views numbered ``which``."""
+        """Return features and projections, by view, of the views numbered ``which``."""
         raise NotImplementedError
 
     def predict(self, projections: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
-        """Return predictions by view; without a predictor the projections themselves."""
+        """Return predictions by view; without a predictor, the projections themselves."""
         return projections
 
     def without_predictor(self) -> nn.Module:
@@ -149,13 +149,13 @@ class TargetComponent(Component):
     """Role ``target``."""
 
     by_view: ClassVar[bool] = False
-    """Whether its keys are by view; it is then refused beside an encoder whose slots are not."""
+    """Whether its keys are by view; an encoder whose slots are not views is then refused."""
 
     passes_gradient: ClassVar[bool] = False
     """Whether keys pass gradient back to the encoder."""
 
     def backbone(self) -> nn.Module | None:
-        """Return the target's own network, for recipes that evaluate it; None: it has none."""
+        """Return the target's own network, for recipes that evaluate it, or None."""
         return None
 
 
@@ -167,7 +167,7 @@ class LossComponent(Component):
     """Role ``loss``."""
 
     constant_keys: ClassVar[bool] = False
-    """Whether keys are constants to this loss, whatever the target gives."""
+    """Whether this loss treats keys as constants, whatever the target gives."""
 
 
 ROLE_CLASSES: Mapping[str, type[Component]] = {
@@ -181,33 +181,33 @@ _ALL = tuple(ROLE_CLASSES.values())
 
 
 class DataSource:
-    """A data set by name (group ``coview.datasets``); see :class:`coview.data.base.Source`."""
+    """A named data set (group ``coview.datasets``); see :class:`coview.data.base.Source`."""
 
     gives: ClassVar[str] = IMAGES
-    """The kind of data; ``"signals"``: (N, C, T) float, T in place of the pixels a side."""
+    """The kind of data; ``"signals"``: (N, C, T) float, where T replaces the pixels per side."""
 
     example_method: ClassVar[str | None] = None
-    """A method that takes such data, for the message that refuses another."""
+    """A method that takes such data, for the message that refuses other methods."""
 
 
 class EvaluationProtocol:
-    """How weights are measured with labels (group ``coview.protocols``).
+    """A way to evaluate weights with labels (group ``coview.protocols``).
 
-    A recipe's tables ``probe`` and ``finetune`` name one, with the settings that the
-    method's authors published.
+    A recipe's tables ``probe`` and ``finetune`` each name one, with the settings that
+    the method's authors published.
     """
 
     probe_settings: ClassVar[type | None] = None
-    """attrs class of the table ``probe``'s settings; None: this cannot probe."""
+    """attrs class for the settings in table ``probe``; None: this protocol cannot probe."""
 
     finetune_settings: ClassVar[type | None] = None
-    """attrs class of the table ``finetune``'s settings; None: this cannot fine-tune."""
+    """attrs class for the settings in table ``finetune``; None: it cannot fine-tune."""
 
     @staticmethod
     def probe(network: Any, data: Any, settings: Any, **options: Any) -> Any:
-        """Measure a frozen network; return a result whose ``as_dict()`` names the protocol.
+        """Evaluate a frozen network; return a result whose ``as_dict()`` names the protocol.
 
-        Options are seed, batch_size (in evaluation), device, workers and save, a path or None.
+        Options: seed, batch_size (of evaluation), device, workers and save (a path or None).
         """
         raise NotImplementedError
 
@@ -215,24 +215,24 @@ class EvaluationProtocol:
     def finetune(
         network: Any, head: nn.Module, width: int, data: Any, settings: Any, **options: Any
     ) -> Any:
-        """Train the whole network; return a result whose ``as_dict()`` names the protocol."""
+        """Fine-tune the whole network; return a result whose ``as_dict()`` names the protocol."""
         raise NotImplementedError
 
 
 def declared(thing: object, role: type, name: str) -> Any:
-    """Return what a thing declares by ``name``, or its role's default.
+    """Return the value of a declared attribute, or its role's default.
 
     Args:
-        thing: a component, its class, or another of the things above.
+        thing: a component, its class, or any other object described above.
         role: the class above that lists the attribute.
-        name: of the attribute.
+        name: the attribute's name.
 
     Raises:
-        AttributeError: ``role`` lists no such attribute, or it has no default and the
-            thing lacks it.
+        AttributeError: ``role`` does not list the attribute, or ``thing`` lacks it and
+            there is no default.
     """
     if name not in _listed(role):
-        raise AttributeError(f"{role.__name__} declares no {name!r}")
+        raise AttributeError(f"{role.__name__} does not list an attribute {name!r}.")
     if hasattr(thing, name):
         return getattr(thing, name)
     default = inspect.getattr_static(role, name)
@@ -245,16 +245,16 @@ def refuse_undeclared(thing: object, label: str, roles: Sequence[str] = ROLES) -
     """Refuse a component with an attribute that the engine would never read.
 
     Data in a class's body must be listed by a role's class or by a base class of the core.
-    Methods and instance attributes are the component's own business unless their names
-    are nearly those of a listed one that is not there.
+    Methods and instance attributes may have any name, unless it looks like a misspelling
+    of a listed one that is missing.
 
     Args:
         thing: a component or its class.
-        label: who it is in the message.
-        roles: that it fills.
+        label: the component's name in the message.
+        roles: the roles that it fills.
 
     Raises:
-        PluginError: with the attribute's name and the nearest right one.
+        PluginError: names the attribute and the nearest listed one.
     """
     cls = thing if isinstance(thing, type) else type(thing)
     # A class may fill two roles (a bank is target and negatives), so any role's will do.
@@ -265,8 +265,8 @@ def refuse_undeclared(thing: object, label: str, roles: Sequence[str] = ROLES) -
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             raise PluginError(
                 f"{label} has an attribute {name!r} that coview does not know."
-                f"{f' Did you mean {near[0]!r}?' if near else ''} An attribute of your own starts "
-                "with an underscore."
+                f"{f' Did you mean {near[0]!r}?' if near else ''} Start the names of your own "
+                "attributes with an underscore."
             )
     for name in {*written(cls, code=True), *(() if thing is cls else vars(thing))}:
         close = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
@@ -282,7 +282,7 @@ def _refuse_wrong_values(thing: object, label: str) -> None:
         for other in declared(thing, Component, name):
             if other not in ROLES:
                 raise PluginError(
-                    f"{label}: {name} must name roles ({', '.join(ROLES)}), not {other!r}."
+                    f"{label}: {name} must list roles ({', '.join(ROLES)}), not {other!r}."
                 )
     for role in _ALL:
         for name, default in vars(role).items():
@@ -292,7 +292,7 @@ def _refuse_wrong_values(thing: object, label: str) -> None:
 
 
 def _listed(role: type) -> tuple[str, ...]:
-    """Return the public names that a class above lists, with a default or without."""
+    """Return the public names that one of the classes above lists, with or without a default."""
     names: dict[str, None] = {"Settings": None}
     for cls in role.__mro__[:-1]:
         names |= dict.fromkeys((*vars(cls), *inspect.get_annotations(cls)))

@@ -1,6 +1,6 @@
 """The rules for several processes, in one place, so that no method can get them wrong.
 
-Everything here is the identity in a single process.
+In a single process, every function here returns its argument or does nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# Measuring on one process may take hours; the others are not stuck meanwhile.
+# One process may evaluate for hours; the others are not stuck meanwhile.
 PATIENCE = timedelta(days=7)
-# What gloo, NCCL and the store that they meet by say when another process is gone or silent.
+# Words in the errors of gloo, NCCL and their store when another process is gone or silent.
 SIGNS = ("gloo", "nccl", "connection", "timed out")
 _patient: Any = None
 _control: Any = None
@@ -27,8 +27,8 @@ def join(device: str, timeout: float) -> None:
     """Join the processes that torchrun started; do nothing in a single process.
 
     Args:
-        device: as asked for; decides between NCCL and gloo.
-        timeout: seconds after which a process that hears nothing ends the run.
+        device: the requested device; decides between NCCL and gloo.
+        timeout: seconds without a message after which a process ends the run.
 
     """
     global _patient, _control, _settled
@@ -39,7 +39,7 @@ def join(device: str, timeout: float) -> None:
     if cuda:
         torch.cuda.set_device(local_rank())
     limit = timedelta(seconds=timeout)
-    # NCCL's own end is an abort without a sentence: gloo, which has one, comes before it.
+    # NCCL would abort without a message, so gloo, which gives one, times out first.
     own = limit * 1.2 if cuda else limit
     dist.init_process_group("nccl" if cuda else "gloo", timeout=own)
     _control = dist.new_group(backend="gloo", timeout=limit)
@@ -48,15 +48,15 @@ def join(device: str, timeout: float) -> None:
 
 
 def settle() -> None:
-    """Say that the run has nothing more to exchange, in case the interpreter ends now."""
+    """Mark that the run has nothing more to exchange, in case the interpreter ends now."""
     global _settled
     _settled = True
 
 
 def _leave() -> None:
-    """End the threads that messages travel on: one that outlives the interpreter aborts it.
+    """End the communication threads: one that outlives the interpreter would abort it.
 
-    Only where all is exchanged: elsewhere that would wait for what may never come.
+    Only once everything is exchanged: otherwise this could wait forever.
     """
     if _settled and dist.is_initialized():
         dist.destroy_process_group()
@@ -68,7 +68,7 @@ def local_rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process writes files and talks."""
+    """Whether this is the process that writes files and prints."""
     return rank() == 0
 
 
@@ -82,7 +82,7 @@ def meet() -> None:
     """Wait for all processes, up to the run's timeout.
 
     Raises:
-        RuntimeError: another process is gone, or did not come.
+        RuntimeError: another process is gone, or did not arrive in time.
     """
     if active():
         dist.barrier(group=_control)
@@ -94,7 +94,7 @@ def control_group() -> Any:
 
 
 def largest(value: int) -> int:
-    """Return the largest value of all processes, waiting for them as long as it takes."""
+    """Return the largest value over all processes, waiting for them as long as it takes."""
     if not active():
         return value
     box = torch.tensor(value)
@@ -134,17 +134,17 @@ def active() -> bool:
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if active() else 0
 
 
 def world_size() -> int:
-    """The number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if active() else 1
 
 
 class _Gather(torch.autograd.Function):
-    """Forward: everyone's rows. Backward: the sum of everyone's gradient for the own rows."""
+    """Forward: the rows of all processes. Backward: the sum of all gradients for the own rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -163,9 +163,9 @@ class _Gather(torch.autograd.Function):
 def gather(rows: Tensor) -> Tensor:
     """Return every process's rows in rank order: (N, ...) -> (world x N, ...).
 
-    Gradient flows back to the process each row came from, summed over
-    processes; with a loss that is the mean over local rows, DDP's average is
-    then the single process's gradient.
+    Gradient flows back to the process that each row came from, summed over
+    processes. If the loss is the mean over local rows, DDP's average then equals
+    the gradient of a single process.
     """
     if not active():
         return rows

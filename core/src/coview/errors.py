@@ -1,7 +1,7 @@
-"""What coview raises on purpose.
+"""The errors that coview raises on purpose.
 
-Each class decides the exit status of the command line: a wrong request ends
-with 2, failed work with 1. Both are shown as sentences, without a traceback.
+Their class decides the exit status of the command line: 2 for a wrong request,
+1 for failed work. Both are shown as sentences, without a traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 
 class CoviewError(Exception):
-    """The work failed for a reason that a sentence can say."""
+    """The work failed; the message says why."""
 
 
 class PluginError(CoviewError):
@@ -19,7 +19,7 @@ class PluginError(CoviewError):
 
 
 class RequestError(CoviewError):
-    """The request was wrong. Holds every problem found, not only the first."""
+    """The request was wrong; holds every problem found, not only the first."""
 
     def __init__(self, *problems: str) -> None:
         self.problems: Sequence[str] = problems
@@ -28,13 +28,13 @@ class RequestError(CoviewError):
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest valid name, else ``""``."""
-    # Cut-off 0.5 still finds 'infonce' -> 'info-nce' and 'simclrv2' -> 'simclr-v2'.
+    # A cut-off of 0.5 still finds 'infonce' -> 'info-nce' and 'simclrv2' -> 'simclr-v2'.
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """One sentence for a name that does not exist: nearest name and all choices."""
+    """Return the message for an unknown name, with the nearest name and all choices."""
     choices = sorted(valid)
     listed = f" Choose from: {', '.join(choices)}." if choices else " None is installed."
     return f"There is no {kind} called {name!r}.{nearest(name, choices)}{listed}"

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whatever happens in between."""
+"""Atomic files: after any interruption a file has its old content or its new one."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from coview.errors import CoviewError
 
 @contextmanager
 def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
-    """Give a temporary path to write; on success it replaces ``path``, flushed to the disk.
+    """Yield a temporary path to write to; on success it replaces ``path``, flushed to disk.
 
     Args:
         path: the file.
-        keep: where the file that is replaced is kept; there is no moment at
-            which neither is there.
+        keep: where to keep the file that is replaced; at every moment one of the
+            two exists.
 
     Raises:
-        CoviewError: the disk is full or may not be written; ``path`` is as it was.
+        CoviewError: the disk is full or not writable; ``path`` is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -47,11 +47,11 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:
-    """Return the operating system's error behind another one, which libraries hide."""
+    """Return the operating system's error that a library's error hides, if there is one."""
     while error is not None:
         if isinstance(error, OSError):
             return error
-        # safetensors and others written in Rust.
+        # safetensors and other libraries written in Rust.
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             return OSError(int(number[1]), os.strerror(int(number[1])))
         error = error.__cause__ or error.__context__
@@ -59,17 +59,17 @@ def _disk_error(error: BaseException | None) -> OSError | None:
 
 
 def unwritable(path: Path, error: OSError) -> CoviewError:
-    """Return the error of a file that could not be written."""
+    """Return the error for a file that could not be written."""
     return CoviewError(f"{path} could not be written: {error.strerror or error}.")
 
 
 def _keep(path: Path, keep: Path) -> None:
-    """Give a file a second name, in place of what had that name."""
+    """Give a file a second name, replacing any file of that name."""
     second = keep.with_name(f".{keep.name}.{os.getpid()}.tmp")
     try:
         os.link(path, second)
     except OSError:
-        # A file system without hard links: for a moment there is only the kept one.
+        # A file system without hard links: for a moment only the kept name exists.
         os.replace(path, keep)
         return
     try:
@@ -80,14 +80,14 @@ def _keep(path: Path, keep: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what writers that were killed left half written; none may be at work."""
+    """Delete what killed writers left half written; no writer may be at work."""
     for left in folder.glob(".*.tmp"):
         with suppress(OSError):
             left.unlink()
 
 
 def _flush_directory(folder: Path) -> None:
-    """Make a renaming last through a power cut, where directories can be flushed."""
+    """Flush a directory, if possible, so that renames in it survive a power cut."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -95,7 +95,7 @@ def _flush_directory(folder: Path) -> None:
         os.fsync(handle)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise  # else a file system (a network's) that has no such thing
+            raise  # some file systems, of networks for example, cannot flush a directory
     finally:
         os.close(handle)
 
@@ -123,7 +123,7 @@ def append_line(path: Path, line: str) -> None:
     """Add a line to a text file.
 
     Raises:
-        CoviewError: the disk is full or may not be written.
+        CoviewError: the disk is full or not writable.
     """
     try:
         with path.open("a", encoding="utf-8") as file:

@@ -1,15 +1,15 @@
-"""The contract: what a step asks of its components, in the order it asks.
+"""The contract: the hooks that a training step calls, in the order it calls them.
 
-A run has a plugin manager of its own. Five roles answer the first five hooks;
-a component is registered for the role hooks of the roles that the recipe gives
-it, and for the two open hooks (``gradients_ready``, ``update_target``), which
-any component may answer. An implementation names only the arguments it needs.
+Every run has its own plugin manager. Five roles answer the first five hooks.
+A component is registered for the hooks of the roles that the recipe gives it,
+and for the two open hooks (``gradients_ready``, ``update_target``), which any
+component may implement. An implementation names only the arguments it needs.
 
 Order is part of the contract. A queue or bank is read (``draw_negatives``)
-before it is written (``update_target``), and written once an optimiser step,
+before it is written (``update_target``), and written once per optimiser step,
 so that a positive is never its own negative.
 
-The step, which the engine runs and anyone's own loop may::
+One step, as the engine runs it and as your own loop may::
 
     loss = method(batch, step)      # generate_views ... compute_loss
     loss.backward()
@@ -36,7 +36,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 ROLES = ("views", "encoder", "target", "negatives", "loss")
-"""The five roles, in the order in which they are built."""
+"""The five roles, in the order in which components are built."""
 
 ROLE_HOOKS = {
     "views": "generate_views",
@@ -53,24 +53,23 @@ class StepHooks:
 
     @hookspec(firstresult=True)
     def generate_views(self, batch: Batch, step: Step) -> Views:
-        """Role ``views``: render the batch.
+        """Role ``views``: make the views of a batch.
 
         Called without gradient. The component also has an attribute ``layout``
-        (:class:`coview.Layout`) and ``evaluation_views(images) -> Views``, the
-        same normalisation and layout without randomness, of images that are
-        uint8 or float in [0, 1] (:func:`coview.views.unit_interval`). Where
-        those are just the standardised centre of the image, an attribute
-        ``normalization`` (mean and deviation of each channel) says so; the
-        exported backbone then needs no views. Else it is called with all crops
-        of ``evaluation_views``.
+        (:class:`coview.Layout`) and a method ``evaluation_views(images) -> Views``:
+        the same normalisation and layout without randomness, for images that are
+        uint8 or float in [0, 1] (:func:`coview.views.unit_interval`). If these are
+        only the standardised centre of the image, set ``normalization`` (mean and
+        standard deviation of each channel); the exported backbone then needs no
+        views component. Otherwise it gets all crops of ``evaluation_views``.
 
         Args:
             batch: images (B, C, H, W) uint8 and their indices (B,).
             step: its generator is the only source of randomness.
 
         Returns:
-            Views: crops (B, C, h, w) float, and which of them are encoded by
-            whom and which are positives of each other.
+            Views: crops (B, C, h, w) float, which network encodes which of
+            them, and which are positives of each other.
 
         Example::
 
@@ -85,12 +84,12 @@ class StepHooks:
     def encode(self, views: Views, batch: Batch, step: Step) -> Encoded:
         """Role ``encoder``: run the online network on ``views.queries``.
 
-        The component also has ``dim`` (the width it compares), ``project``,
-        ``predict``, ``backbone()`` and ``without_predictor()``; deriving from
-        :class:`coview.nn.encoder.Encoder` gives all of them.
+        The component also has ``dim`` (the width of what is compared), ``project``,
+        ``predict``, ``backbone()`` and ``without_predictor()``; a subclass of
+        :class:`coview.nn.encoder.Encoder` has all of them.
 
         Returns:
-            Encoded: by slot what is compared (N, d), by view the features (B, D).
+            Encoded: vectors to compare (N, d) by slot, features (B, D) by view.
 
         Example::
 
@@ -106,14 +105,14 @@ class StepHooks:
     def encode_targets(
         self, encoder: nn.Module, views: Views, encoded: Encoded, batch: Batch, step: Step
     ) -> Targets:
-        """Role ``target``: say what the queries are compared with.
+        """Role ``target``: give the keys that queries are compared with.
 
         Args:
-            encoder: the online encoder. Do not keep it: it would be saved twice.
-            encoded: what it just made of the query views.
+            encoder: the online encoder. Do not store it: it would be saved twice.
+            encoded: its output for the query views of this step.
 
         Returns:
-            Targets: by slot, keys (N, d) and their identities (N,).
+            Targets: keys (N, d) and their identities (N,), by slot.
 
         Example::
 
@@ -129,12 +128,12 @@ class StepHooks:
     ) -> Negatives:
         """Role ``negatives``: give what the queries must differ from.
 
-        All sources of the recipe answer, in its order; the loss gets a tuple
-        with a part for each, none copied or joined, empty where there is none.
-        A memory may return its buffer itself: it is written only after backward.
+        Every source is called, in the recipe's order; the loss gets a tuple of their
+        parts, neither copied nor joined, and empty if no source gives any. A memory
+        may return its own buffer: it is written only after backward.
 
         Returns:
-            Negatives: by key slot, vectors (K, d) or (N, K, d).
+            Negatives: vectors (K, d) or (N, K, d), by key slot.
 
         Example::
 
@@ -153,15 +152,15 @@ class StepHooks:
         negatives: tuple[Negatives, ...],
         step: Step,
     ) -> Tensor:
-        """Role ``loss``: compare.
+        """Role ``loss``: compare queries with keys and negatives.
 
-        A loss that makes assignments (to prototypes, say) also calls
-        :func:`coview.losses.assignments.log_assignments`, by which collapse is seen.
+        A loss that makes assignments (to prototypes, for example) also calls
+        :func:`coview.losses.assignments.log_assignments`, which lets coview detect collapse.
 
         Args:
-            encoder: the online encoder, for a loss that scores what it was
-                given by the current predictor or prototypes
-                (``encoder.predict``). Do not keep it: it would be saved twice.
+            encoder: the online encoder, for a loss that applies the current
+                predictor or prototypes (``encoder.predict``) to what it is
+                given. Do not store it: it would be saved twice.
             negatives: one part for each source that gave any.
 
         Returns:
@@ -177,9 +176,9 @@ class StepHooks:
 
     @hookspec
     def gradients_ready(self, step: Step) -> None:
-        """Open to all: after backward and unscaling, before the optimiser's step.
+        """Open to every component: after backward and unscaling, before the optimiser's step.
 
-        For freezing a layer (set its gradients to None) or clipping per tensor.
+        Use it to freeze a layer (set its gradients to None) or to clip tensors one by one.
 
         Example::
 
@@ -199,11 +198,11 @@ class StepHooks:
         batch: Batch,
         step: Step,
     ) -> None:
-        """Open to all: after the optimiser's step, without gradient.
+        """Open to every component: after the optimiser's step, without gradient.
 
-        The records are detached and, when micro-batches were accumulated,
-        joined by rows. Here a momentum encoder moves its weights, a queue takes
-        in the step's keys, a bank its features.
+        The records are detached; accumulated micro-batches are joined by rows. Here
+        a momentum encoder moves its weights, a queue stores the step's keys and a
+        bank its features.
 
         Example::
 
@@ -215,23 +214,23 @@ class StepHooks:
 
 
 class LifeHooks:
-    """Hooks of a run's life, for observers. ``run`` is a :class:`coview.training.run.Run`."""
+    """Hooks for observers, from start to end. ``run`` is a :class:`coview.training.run.Run`."""
 
     @hookspec
     def run_started(self, run: Any) -> None:
-        """Everything is built; the first step (or the first after a resume) comes next."""
+        """Everything is built, and the first step (of the run or since a resume) comes next."""
 
     @hookspec
     def step_finished(self, run: Any, step: Step, loss: Tensor) -> None:
-        """A step is done. ``loss`` is a 0-dim tensor on the device: reading it synchronises."""
+        """A step is done; ``loss`` is a 0-dim tensor on the device: reading it synchronises."""
 
     @hookspec
     def epoch_finished(self, run: Any, epoch: int, metrics: dict[str, float]) -> None:
-        """An epoch is done (counted from 0); ``metrics`` are its means, already on the host."""
+        """An epoch is done (counted from 0); ``metrics`` are its means, on the host already."""
 
     @hookspec
     def checkpoint_saved(self, run: Any, path: Path) -> None:
-        """A checkpoint was written and is whole."""
+        """A checkpoint has been written completely."""
 
     @hookspec
     def run_finished(self, run: Any) -> None:
@@ -244,4 +243,4 @@ HOOK_NAMES = frozenset(
     for name, member in vars(group).items()
     if hasattr(member, f"{PROJECT}_spec")
 )
-"""Every hook there is; an implementation of any other name is a mistake."""
+"""All hooks; an implementation with any other name is refused."""

@@ -1,4 +1,4 @@
-"""What the author of a class wrote in it, and what came with its bases."""
+"""Tell what the author of a class wrote from what its base classes brought."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def _bodies(cls: type) -> list[type]:
-    """Return the classes whose bodies its author wrote: those of no library and not the core's."""
+    """Return the classes that its author wrote: neither the core's nor a library's."""
     others = ("coview", "torch", "timm", "builtins", "abc", "typing", "kornia", "torchvision")
     return [c for c in cls.__mro__ if c.__module__.partition(".")[0] not in others]
 
 
 def written(cls: type, code: bool) -> list[str]:
-    """Return the public names that a class's author wrote: of methods, or of plain values.
+    """Return the public names that a class's author wrote: methods (``code``) or plain values.
 
-    Left out is what a base class of the core or of a library has already.
+    Names that a base class of the core or of a library already has are left out.
     """
     bodies = _bodies(cls)
     given = [base for base in cls.__mro__ if base not in bodies]

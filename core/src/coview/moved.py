@@ -1,6 +1,6 @@
-"""Modules that plugins written for version 0.1 import, by what they are called now.
+"""Old names of modules, for plugins that were written for version 0.1.
 
-An old name still works, with a ``DeprecationWarning``, until version 0.3.
+They still work, with a ``DeprecationWarning``, until version 0.3.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MOVED = {
 
 
 class _Moved(MetaPathFinder, Loader):
-    """Answers an import of an old name with a module that passes on to the new one."""
+    """Answers the import of an old name with a module that forwards to the new one."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -52,7 +52,7 @@ class _Moved(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         now = MOVED[module.__name__]
-        text = f"{module.__name__} is now {now}; the old name goes with version 0.3."
+        text = f"{module.__name__} is now {now}; version 0.3 removes the old name."
         warnings.warn(text, DeprecationWarning, stacklevel=2)
 
         def find(name: str) -> Any:
@@ -63,6 +63,6 @@ class _Moved(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Let old names be imported; those that exist again are found before."""
+    """Make the old names importable; modules that really exist take precedence."""
     if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
         sys.meta_path.append(_Moved())

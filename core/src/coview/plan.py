@@ -1,4 +1,4 @@
-"""What a component may know when it is built."""
+"""What a component is told about the run when it is built."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Notice = Callable[[str], None]
 
 
 def _silent(text: str) -> None:
-    """The default sink of notices: nowhere."""
+    """Discard a notice: the default."""
 
 
 @attrs.frozen
 class Layout:
-    """What a views component makes of every batch, known before the first one.
+    """The views that a views component makes of every batch, known before the first one.
 
     Attributes:
         sizes: height and width of each view, in pixels.
@@ -29,8 +29,8 @@ class Layout:
         queries: numbers of the views that the online network encodes.
         keys: numbers of the views that the target encodes.
         pairs: the positives, as (query view, key view).
-        grid: rows and columns, where the views are the pieces of one image in
-            reading order (patches); None where each shows the image by itself.
+        grid: rows and columns, if the views are patches of one image in reading
+            order; None if each view shows the whole image or a crop of it.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -52,11 +52,11 @@ Factory = Callable[[int, int, Any], "nn.Module"]
 
 @attrs.frozen(eq=False)
 class BackboneSpec:
-    """A backbone that can be built, as often as an encoder needs one.
+    """A backbone that an encoder can build as often as it needs.
 
     Attributes:
-        name: registered, timm's, or the class of a module that was given.
-        factory: what builds it.
+        name: a registered or timm name, or the class of a module that was passed in.
+        factory: the function that builds it.
         settings: a :class:`coview.recipes.tables.BackboneSettings`.
     """
 
@@ -71,24 +71,24 @@ class BackboneSpec:
 
 @attrs.frozen(eq=False)
 class Plan:
-    """The run as components see it while they are built, in the roles' order.
+    """The run as components see it while they are built; roles are built in order.
 
     Attributes:
         dataset_size: images in the training set.
         channels: channels of the loader's images.
         image_size: height and width of the loader's images, in pixels.
-        mean: of each channel, in [0, 1].
-        std: of each channel, in [0, 1].
-        batch_size: images a step over all processes.
+        mean: mean of each channel, for values in [0, 1].
+        std: standard deviation of each channel, for values in [0, 1].
+        batch_size: images per optimiser step, over all processes.
         world_size: number of processes.
-        accumulate: micro-batches an optimiser step.
+        accumulate: micro-batches per optimiser step.
         steps_per_epoch: optimiser steps in an epoch.
         total_steps: optimiser steps in the whole training.
         backbone: what an encoder builds its trunk from.
-        layout: what the views give; known once they are built.
-        dim: the width the encoder compares; known once it is built.
-        encoder: the encoder, once built, for a target that copies it.
-        notice: where a component says what it adjusted, in a sentence.
+        layout: the layout of the views, once they are built.
+        dim: the width of what is compared, once the encoder is built.
+        encoder: the encoder, once it is built, for a target that copies it.
+        notice: called with a sentence when a component adjusts something.
     """
 
     dataset_size: int = 0
@@ -109,5 +109,5 @@ class Plan:
 
     @property
     def local_batch_size(self) -> int:
-        """Images that a forward pass of this process sees."""
+        """Images in one forward pass of this process."""
         return self.batch_size // (self.world_size * self.accumulate)

@@ -2,11 +2,11 @@
 
 A *view* is one rendering of the batch. A *slot* is one thing that is compared:
 for most methods a slot is a view; a method may have others (a prediction
-offset, say). What is kept by slot or by view is a mapping from its number to a
-tensor, so that a network that encodes view 0 only has an entry 0 and no holes.
+offset, for example). Values by slot or by view are mappings from its number to
+a tensor, so a network that encodes only view 0 has the entry 0 and no holes.
 
-B is the batch of this process, C channels, N the rows compared (B for methods
-that compare whole images), d the width compared, D the backbone's width.
+B is the batch size of this process, C the channels, N the rows compared (B for
+methods that compare whole images), d the width compared, D the backbone's width.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Pairs = tuple[tuple[int, int], ...]
 
 @attrs.frozen(eq=False)
 class Batch:
-    """Images of one step. Labels never enter training.
+    """The images of one step; labels never enter training.
 
     Attributes:
-        images: (B, C, H, W) uint8 on the run's device, all of the loader's size.
+        images: (B, C, H, W) uint8 on the run's device, in the size that the loader delivers.
         indices: (B,) int64, each image's position in the training set; none
-            occurs twice in a global batch, unless batches are asked for with
+            occurs twice in a global batch, except in batches made with
             ``same_class``.
     """
 
@@ -47,7 +47,7 @@ class Views:
     """What the views component makes of a batch.
 
     Attributes:
-        crops: one (B, C, h_v, w_v) float tensor a view.
+        crops: one (B, C, h_v, w_v) float tensor per view.
         queries: numbers of the views that the online network encodes.
         keys: numbers of the views that the target encodes.
         pairs: the positives among them.
@@ -65,12 +65,12 @@ class Encoded:
 
     Attributes:
         queries: by slot, (N, d): what the loss compares, that is the
-            predictor's output or, without one, the projection. Gradient flows.
-        projections: by slot, (N, d): the projector's output. Gradient flows.
+            predictor's output or, without one, the projection; with gradient.
+        projections: by slot, (N, d): the projector's output, with gradient.
         identities: by slot, (N,) int64, global: rows of equal identity show
             the same thing.
         pairs: positives as (query slot, key slot).
-        features: by view, (B, D): the backbone's output. Gradient flows.
+        features: by view, (B, D): the backbone's output, with gradient.
     """
 
     queries: Mapping[int, Tensor]
@@ -85,7 +85,7 @@ class Targets:
     """What queries are compared with.
 
     Attributes:
-        keys: by slot, (N, d). Gradient only where the target says so.
+        keys: by slot, (N, d); with gradient only where the target says so.
         identities: by slot, (N,) int64, global.
     """
 
@@ -101,9 +101,9 @@ class Negatives:
         vectors: by key slot, (K, d) shared by all queries, or (N, K, d), a set
             for each query.
         identities: by key slot, (K,), (N, K) or None. Where one equals a
-            query's own identity, it is no negative of that query.
-        normalized: rows are known to be unit vectors, so that a loss that
-            compares by cosine need not divide by their norms again.
+            query's own identity, it does not count as a negative of that query.
+        normalized: rows are known to be unit vectors, so a loss that compares
+            by cosine need not divide by their norms again.
     """
 
     vectors: Mapping[int, Tensor]
@@ -112,7 +112,7 @@ class Negatives:
 
 
 def _ignore(name: str, value: Tensor) -> None:
-    """The default sink of metrics: nowhere."""
+    """Discard a metric: the default sink."""
 
 
 @attrs.frozen(eq=False)
@@ -125,8 +125,8 @@ class Step:
         total_steps: optimiser steps in the whole training.
         seed: the run's seed.
         device: where the generator lives.
-        component: whose randomness this is; the relay sets it for each call.
-        micro: which micro-batch of an accumulated step this is.
+        component: the component that draws; set for each call of a hook.
+        micro: number of the micro-batch in an accumulated step.
     """
 
     number: int = 0
@@ -141,12 +141,12 @@ class Step:
 
     @property
     def epoch(self) -> int:
-        """Epochs completed before this step; the first epoch is 0."""
+        """Epochs completed before this step, so the first epoch is 0."""
         return self.number // self.steps_per_epoch
 
     @property
     def total_epochs(self) -> int:
-        """Epochs in the whole training, the last one perhaps incomplete."""
+        """Epochs in the whole training; the last one may be incomplete."""
         return -(-self.total_steps // self.steps_per_epoch)
 
     @property
@@ -155,15 +155,15 @@ class Step:
         return self.number / self.total_steps
 
     def within(self, component: str) -> Step:
-        """This step as ``component`` sees it: with a generator of its own."""
+        """Return this step as ``component`` sees it: with its own generator."""
         return attrs.evolve(self, component=component, generators=self._generators)
 
     @property
     def generator(self) -> torch.Generator:
         """A generator on the device, seeded from (seed, step, component).
 
-        It is the same on every process: draw for the global batch and use the
-        own rows, so that n processes equal one. Within a step it goes on where
+        It is the same on every process: draw for the global batch and use your
+        own rows; n processes then equal one. Within a step it continues where
         the component's last call left it.
         """
         import torch
@@ -181,9 +181,9 @@ class Step:
     def read(self, value: float | Schedule) -> float | Tensor:
         """Return a setting's value now.
 
-        A number comes back as it is; a schedule as a 0-dim float64 tensor on
-        the device (float32 where the device has no float64), made without a
-        synchronisation, so that a captured step can be fed new values.
+        A number is returned as it is, a schedule as a 0-dim float64 tensor on
+        the device (float32 where the device has no float64), made without
+        synchronising, so that a captured step can be fed new values.
         """
         if not isinstance(value, Schedule):
             return value

@@ -1,7 +1,7 @@
 """The registry: what is installed, read from package metadata alone.
 
-Listing imports nothing of a plugin; only what is asked for by name is loaded,
-and an error then names the package at fault.
+Listing imports no plugin; only what is asked for by name is loaded, and an
+error then names the package at fault.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SINGULAR = {
     "catalogues": "catalogue",
 }
 KINDS = tuple(_SINGULAR)
-"""Kinds of things plugins bring; the entry-point group of each is ``coview.KIND``."""
+"""The kinds of things that plugins provide; their entry-point groups are ``coview.KIND``."""
 
 _ROLE_KINDS = dict(zip(ROLES, ("views", "encoders", "targets", "negatives", "losses"), strict=True))
 _ALIASES = {
@@ -50,16 +50,16 @@ _ALIASES = {
 
 
 class Point(Protocol):
-    """What an entry is loaded by: an entry point, or a catalogue's find."""
+    """Loads an entry: an entry point, or something found in a catalogue."""
 
     def load(self) -> Any:
-        """Import it."""
+        """Return the object, importing it if need be."""
         ...
 
 
 @attrs.frozen
 class _Found:
-    """What a catalogue found."""
+    """Something found in a catalogue."""
 
     thing: Any
 
@@ -80,14 +80,14 @@ class Entry:
 
     @property
     def from_catalogue(self) -> bool:
-        """Whether it was found in a catalogue, and not registered by itself."""
+        """Whether it was found in a catalogue, not registered by itself."""
         return isinstance(self._point, _Found)
 
     def load(self) -> Any:
         """Import it.
 
         Raises:
-            PluginError: the import failed; the sentence names the package.
+            PluginError: the import failed; the message names the package.
         """
         try:
             return self._point.load()
@@ -100,10 +100,10 @@ class Entry:
 
 
 def kind_of(text: str) -> str:
-    """Return the kind that a word names; singular, plural and role names all do.
+    """Return the kind that a word means; it may be singular, plural or a role's name.
 
     Raises:
-        RequestError: it names none; the sentence has the nearest.
+        RequestError: no kind is called that; the message suggests the nearest.
     """
     if text not in _ALIASES:
         raise RequestError(unknown("kind", text, KINDS))
@@ -111,7 +111,7 @@ def kind_of(text: str) -> str:
 
 
 def role_of(text: str) -> str:
-    """Return the role that a word names, in singular or plural."""
+    """Return the role that a word means, singular or plural."""
     kind = _ALIASES.get(text)
     for role, role_kind in _ROLE_KINDS.items():
         if kind == role_kind:
@@ -125,7 +125,7 @@ def kind_of_role(role: str) -> str:
 
 
 def entries(kind: str) -> list[Entry]:
-    """Return everything installed of a kind, sorted by name, then package."""
+    """Return all installed entries of a kind, sorted by name, then package."""
     found = set()
     for point in metadata.entry_points(group=f"coview.{kind}"):
         package = point.dist.name if point.dist else "unknown"
@@ -138,8 +138,8 @@ def find(kind: str, name: str) -> Entry:
     """Return the one entry that ``NAME`` or ``PACKAGE:NAME`` means.
 
     Raises:
-        RequestError: there is none (with the nearest name), or several
-            packages claim the name (naming them all).
+        RequestError: there is none (the message suggests the nearest name), or
+            several packages claim the name (the message lists them).
     """
     package, _, short = name.rpartition(":")
     there = entries(kind)
@@ -150,10 +150,10 @@ def find(kind: str, name: str) -> Entry:
 
 
 def _in_catalogues(kind: str, name: str, there: set[str]) -> Entry:
-    """Ask the catalogues of a kind: packages of many things that are not registered one by one.
+    """Search the catalogues of a kind: collections of things not registered one by one.
 
-    An entry point of the group ``coview.catalogues`` has the kind's name, and names an object
-    with ``title``, ``find(name)`` (None: it has no such thing) and ``names()``.
+    An entry point in the group ``coview.catalogues`` has the kind's name and points to an
+    object with ``title``, ``find(name)`` (None if it has no such thing) and ``names()``.
     """
     titles, known = [], set(there)
     for entry in entries("catalogues"):
@@ -174,7 +174,7 @@ def _in_catalogues(kind: str, name: str, there: set[str]) -> Entry:
 
 
 def clashes() -> list[str]:
-    """Return a sentence for every name that several packages claim."""
+    """Return one sentence for each name that several packages claim."""
     sentences = []
     for kind in KINDS:
         by_name: dict[str, list[Entry]] = {}

@@ -1,8 +1,7 @@
 """Values that move during training: momentum, temperature, weight decay.
 
-A schedule is data: it is written in a recipe, printed as ``cosine(0.996, 1.0)``,
-read back from that text, and asked for its value at a step. It knows nothing
-of torch.
+A schedule is data: it stands in a recipe, prints as ``cosine(0.996, 1.0)``, is
+read back from that text, and gives its value at a step. It does not need torch.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from typing import Any
 import attrs
 
 RATE_RULES = ("none", "linear", "sqrt")
-"""How a learning rate grows with the batch: not at all, x batch / 256, x root of the batch."""
+"""How a learning rate grows with the batch size: not, x batch / 256, x sqrt(batch)."""
 
 
 def rate_scale(rule: str, batch_size: int) -> float:
-    """Return what a learning rate is multiplied with at a batch size, by one of the rules."""
+    """Return the factor by which a rule scales a learning rate at a batch size."""
     return {"none": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}[rule]
 
 
@@ -34,14 +33,14 @@ class Schedule:
     Args:
         kind: ``"cosine"`` (half a cosine wave) or ``"linear"``.
         start: the value at the first step.
-        end: the value reached; see ``endpoint`` for when.
+        end: the value at the end; ``endpoint`` says when it is reached.
         epochs: length in epochs; afterwards the value stays at ``end``.
             ``None`` means the whole training.
-        per: ``"step"`` or ``"epoch"``: how often the value moves.
-        endpoint: where the end falls. False (default): at the index after the
-            last one, so that M steps divide the way into M parts (BYOL's
-            momentum). True: at the last index itself, as a closed interval
-            (DINO's teacher temperature, which reaches its end at epoch M - 1).
+        per: ``"step"`` or ``"epoch"``: how often the value changes.
+        endpoint: when ``end`` is reached. False (default): one index after the
+            last, so that M steps divide the way into M parts (BYOL's momentum).
+            True: at the last index itself, as in a closed interval (DINO's
+            teacher temperature, which reaches its end at epoch M - 1).
     """
 
     kind: str = attrs.field(validator=attrs.validators.in_(("cosine", "linear")))
@@ -52,7 +51,7 @@ class Schedule:
     endpoint: bool = False
 
     def at(self, step: Any) -> float:
-        """Return the value at ``step`` (a :class:`coview.Step`), from its number alone."""
+        """Return the value at ``step`` (a :class:`coview.Step`), which only its number decides."""
         return self.value(*self._position(step))
 
     def value(self, index: float, length: float) -> float:
@@ -109,9 +108,9 @@ def parse(text: str) -> Schedule:
     """Read ``cosine(0.996, 1.0, epochs=30)``.
 
     Raises:
-        ValueError: the text is no schedule; the message says what one looks like.
+        ValueError: the text is not a schedule; the message says what one looks like.
     """
-    expected = f"{text!r} is no schedule: write cosine(START, END) or linear(START, END)"
+    expected = f"{text!r} is not a schedule: write cosine(START, END) or linear(START, END)"
     try:
         call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):

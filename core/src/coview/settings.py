@@ -3,11 +3,12 @@
 ``setting(default, help, *validators)`` declares one inside an attrs class; its
 help, type and range are used by ``coview show``, by validation and in error
 messages. :func:`structure` turns plain values (from TOML, the command line or
-Python) into an instance, strictly: ``"false"`` is no bool and 2.7 no int.
+Python) into an instance, strictly: ``"false"`` is not a bool and 2.7 is not an int.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 import types
 from collections.abc import Callable, Mapping
@@ -15,7 +16,6 @@ from typing import Any, Union, get_args, get_origin
 
 import attrs
 import cattrs
-from attrs import validators as _v
 
 from coview.errors import nearest
 from coview.schedules import Schedule, parse
@@ -29,9 +29,8 @@ def setting(default: Any, help: str, *validators: Validator) -> Any:
     Args:
         default: the paper's value.
         help: what it means, with its unit; shown by ``coview show``.
-        validators: attrs validators, or this module's :func:`gt`, :func:`ge`,
-            :func:`between`, :func:`one_of`. A schedule's start and end are
-            checked as numbers would be, and None is always let through.
+        validators: attrs validators, :func:`gt`, :func:`ge`, :func:`between`, :func:`one_of`.
+            A schedule's start and end are both checked; None always passes.
     """
     checks = [_each_end(check) for check in validators]
     return attrs.field(default=default, metadata={"help": help}, validator=checks or None)
@@ -39,22 +38,17 @@ def setting(default: Any, help: str, *validators: Validator) -> Any:
 
 def gt(bound: float) -> Validator:
     """Above ``bound``."""
-    return _v.gt(bound)
+    return _checked(lambda value: value > bound, f"above {bound}")
 
 
 def ge(bound: float) -> Validator:
     """At least ``bound``."""
-    return _v.ge(bound)
+    return _checked(lambda value: value >= bound, f"at least {bound}")
 
 
-def between(low: float, high: float) -> Validator:
-    """In the closed interval [``low``, ``high``]."""
-
-    def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not low <= value <= high:
-            raise ValueError(f"'{attribute.name}' must be between {low} and {high}: {value}")
-
-    return check
+def between(low: float, high: float, words: str = "") -> Validator:
+    """In the closed interval [``low``, ``high``], which messages may put in ``words``."""
+    return _checked(lambda value: low <= value <= high, words or f"between {low} and {high}")
 
 
 def one_of(*choices: Any) -> Validator:
@@ -62,21 +56,24 @@ def one_of(*choices: Any) -> Validator:
 
     def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value not in choices:
-            listed = ", ".join(map(str, choices))
+            listed = " or ".join(", ".join(map(str, choices)).rsplit(", ", 1))
             hint = nearest(str(value), map(str, choices))
-            raise ValueError(f"'{attribute.name}' must be one of {listed}: {value!r}.{hint}")
+            raise ValueError(f"{attribute.name} must be {listed}, not {value!r}.{hint}")
 
     return check
 
 
 def increasing(low: float, high: float) -> Validator:
     """A pair (a, b) with ``low`` <= a <= b <= ``high``."""
+    return _checked(
+        lambda pair: low <= pair[0] <= pair[1] <= high, f"two rising numbers in [{low}, {high}]"
+    )
 
+
+def _checked(holds: Callable[[Any], bool], wanted: str) -> Validator:
     def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not low <= value[0] <= value[1] <= high:
-            raise ValueError(
-                f"'{attribute.name}' must be two rising numbers in [{low}, {high}]: {value}"
-            )
+        if not holds(value):
+            raise ValueError(f"{attribute.name} must be {wanted}, not {value}")
 
     return check
 
@@ -92,7 +89,7 @@ def _each_end(check: Validator) -> Validator:
 
 
 def literal(text: str) -> Any:
-    """Read a command line's value as TOML; what is none of that is text.
+    """Read a value from the command line: as TOML if it is TOML, else as text.
 
     >>> literal("0.2"), literal("[1, 2]"), literal("true"), literal("sgd")
     (0.2, [1, 2], True, 'sgd')
@@ -107,8 +104,8 @@ def read_toml(text: str) -> dict[str, Any]:
     """Read TOML.
 
     Raises:
-        tomllib.TOMLDecodeError: it is none, or none that Python can read: nested by
-            the thousand, a number of thousands of digits.
+        tomllib.TOMLDecodeError: not valid TOML, or beyond Python's limits (a thousand
+            nested arrays, a number of thousands of digits).
     """
     try:
         return tomllib.loads(text)
@@ -119,7 +116,7 @@ def read_toml(text: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a settings value as TOML can write it (a schedule and None as text)."""
+    """Return a setting's value in a form that TOML can write (a schedule and None as text)."""
     if isinstance(value, Schedule):
         return str(value)
     if isinstance(value, (list, tuple)):
@@ -136,13 +133,16 @@ def fields_of(cls: type) -> tuple[attrs.Attribute[Any], ...]:
     return fields
 
 
-def structure(cls: type, values: Mapping[str, Any], where: str) -> tuple[Any, list[str]]:
+def structure(
+    cls: type, values: Mapping[str, Any], where: str, owner: str = ""
+) -> tuple[Any, list[str]]:
     """Build ``cls`` from plain values.
 
     Args:
         cls: an attrs class made of :func:`setting` fields.
         values: by name; missing ones take their default.
-        where: how messages call the place, e.g. ``"negatives"``.
+        where: what messages put before a setting's name, e.g. ``"negatives"``; may be empty.
+        owner: who messages say has no such setting, if that is not ``where``.
 
     Returns:
         The instance (None if anything was wrong) and every problem found.
@@ -152,8 +152,8 @@ def structure(cls: type, values: Mapping[str, Any], where: str) -> tuple[Any, li
     chosen: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
-            listed = f" Its keys: {', '.join(fields)}." if fields else " It has no settings."
-            problems.append(f"{where} has no setting {key!r}.{nearest(key, fields)}{listed}")
+            own = f" Its settings: {', '.join(fields)}." if fields else " It has no settings."
+            problems.append(f"{owner or where} has no setting {key!r}.{nearest(key, fields)}{own}")
             continue
         try:
             chosen[key] = _structure_value(value, fields[key].type)
@@ -161,7 +161,9 @@ def structure(cls: type, values: Mapping[str, Any], where: str) -> tuple[Any, li
             if validate is not None:
                 validate(None, fields[key], chosen[key])
         except (ValueError, TypeError, cattrs.BaseValidationError) as error:
-            problems.append(f"{where}.{key}: {_reason(error)}")
+            reason = re.sub(f"^'?{key}'? (?=must)", "", _reason(error))
+            place = f"{where}.{key}".lstrip(".") + ("" if reason.startswith("must") else ":")
+            problems.append(f"{place} {reason}{'' if reason[-1:] in '.?' else '.'}")
     if problems:
         return None, problems
     return cls(**chosen), []
@@ -170,21 +172,19 @@ def structure(cls: type, values: Mapping[str, Any], where: str) -> tuple[Any, li
 def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    # attrs puts more than the message into args; the first is the sentence.
-    return str(error.args[0]) if error.args else str(error)
+    return str(error.args[0]) if error.args else str(error)  # attrs adds more than the message
 
 
 def describe(type_: Any) -> str:
-    """Name a setting's type as users write it."""
+    """Name a setting's type in words, e.g. ``a list of 2 numbers``."""
     if _is_optional(type_):
         return " or ".join("none" if a is type(None) else describe(a) for a in get_args(type_))
     if get_origin(type_) is tuple:
         inner = get_args(type_)
-        if len(inner) == 2 and inner[1] is Ellipsis:
-            return f"list of {describe(inner[0])}"
-        return f"list of {len(inner)} {describe(inner[0])}"
-    names = {bool: "true or false", int: "whole number", float: "number", str: "text"}
-    return names.get(type_, getattr(type_, "__name__", str(type_)).lower())
+        several = re.sub(r"\ba (.*?number|list)\b", r"\1s", describe(inner[0]))
+        return f"a list of {'' if inner[1:] == (Ellipsis,) else f'{len(inner)} '}{several}"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return names.get(type_, f"a {getattr(type_, '__name__', str(type_)).lower()}")
 
 
 def _is_optional(type_: Any) -> bool:
@@ -202,13 +202,14 @@ def _structure_value(value: Any, type_: Any) -> Any:
     except (ValueError, TypeError, cattrs.BaseValidationError) as error:
         if "schedule" in (reason := _reason(error)):
             raise
-        raise ValueError(f"expected {describe(type_)}, got {value!r} ({reason})") from error
+        large = " (too large)" if "too large" in reason else ""
+        raise ValueError(f"must be {describe(type_)}, not {value!r}{large}") from error
 
 
 def _exactly(type_: type) -> Callable[[Any, Any], Any]:
     def hook(value: Any, _: Any) -> Any:
         if type(value) is not type_:
-            raise ValueError(f"this is {type(value).__name__}")
+            raise ValueError(type(value).__name__)
         return value
 
     return hook
@@ -216,11 +217,11 @@ def _exactly(type_: type) -> Callable[[Any, Any], Any]:
 
 def _float(value: Any, _: Any) -> float:
     if type(value) not in (int, float):
-        raise ValueError(f"this is {type(value).__name__}")
+        raise ValueError(type(value).__name__)
     try:
         return float(value)
     except OverflowError:
-        raise ValueError("this is too large") from None
+        raise ValueError("too large") from None
 
 
 def _union(value: Any, type_: Any) -> Any:
@@ -246,11 +247,11 @@ def _union(value: Any, type_: Any) -> Any:
 def _tuple(value: Any, type_: Any) -> tuple[Any, ...]:
     inner = get_args(type_)
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"this is {type(value).__name__}")
+        raise ValueError(type(value).__name__)
     if len(inner) == 2 and inner[1] is Ellipsis:
         return tuple(_CONVERTER.structure(item, inner[0]) for item in value)
     if len(value) != len(inner):
-        raise ValueError(f"these are {len(value)}")
+        raise ValueError(f"{len(value)} values")
     return tuple(_CONVERTER.structure(v, t) for v, t in zip(value, inner, strict=True))
 
 

@@ -152,7 +152,7 @@ def test_a_classifier_is_read_as_it_was_written(tmp_path: Path) -> None:
     smaller = student_of(again, "test_resnet")
     assert smaller.last.out_features == 3 and smaller.network.width != 128
     (tmp_path / "no").write_bytes((tmp_path / "t").read_bytes()[:50])
-    with pytest.raises(CoviewError, match="not a whole safetensors file"):
+    with pytest.raises(CoviewError, match="not a complete safetensors file"):
         load_classifier(tmp_path / "no")
     with pytest.raises(RequestError, match="There is no classifier"):
         load_classifier(tmp_path / "none")

@@ -1,1 +1,1 @@
-"""What weights are worth: features and the accuracies measured on them."""
+"""Evaluate trained weights: features, and the accuracies measured on them."""

@@ -1,4 +1,4 @@
-"""What a trained network is compared with: itself before training, and no network at all."""
+"""Baselines for a trained network: the network before training, and raw pixels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from coview.weights.exported import ExportedBackbone
 def calibrated(exported: ExportedBackbone, batches: Iterable[Tensor]) -> ExportedBackbone:
     """Return a copy whose batch norms have the statistics of these images.
 
-    A network before training has none (mean 0, variance 1), which would make
-    it a worse baseline than it is. Images are (B, C, H, W) uint8.
+    Before training, a network has only initial ones (mean 0, variance 1), which
+    would make it too weak a baseline. Images are (B, C, H, W) uint8.
     """
     network = copy.deepcopy(exported).eval()
-    localise(network)  # one process may be measuring while the others wait
+    localise(network)  # one process may evaluate while the others wait
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for layer in norms:
         layer.reset_running_stats()

@@ -1,4 +1,4 @@
-"""The published linear probes: a frozen network under augmented images, SGD on its features."""
+"""Published linear probes: SGD on a frozen network's features of augmented images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ __all__ = [
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """An accuracy with the settings that a classifier was trained with, and on what."""
+    """An accuracy, with the classifier's training settings and the numbers of images."""
 
     top1: float
     top5: float
@@ -66,7 +66,7 @@ class Outcome:
 def outcome(
     scores: Tensor, test: Split, train: Split, protocol: Protocol, seed: int
 ) -> dict[str, Any]:
-    """Return the values of an :class:`Outcome`; ``scores`` are :func:`scores_of` the test split."""
+    """Return the values of an :class:`Outcome`; ``scores`` (:func:`scores_of`) are for ``test``."""
     assert test.labels is not None
     return {
         **accuracies(scores, test.kept(test.labels)),
@@ -83,12 +83,14 @@ def outcome(
 
 
 def crop_and_flip(card: WeightCard, simple: bool) -> Callable[[Tensor, int], Tensor]:
-    """Return the field's augmentation for labels: random resized crop (8 to 100 %), flip.
+    """Return the usual augmentation for supervised training: random resized crop, flip.
+
+    Crops cover 8 to 100 % of an image.
 
     Args:
-        card: of the exported backbone.
-        simple: crops have the size that the network sees; else the loader's,
-            which the views that cut images into pieces start from.
+        card: the exported backbone's card.
+        simple: crops have the size that the network sees; otherwise the loader's,
+            from which views such as patches are then cut.
     """
     size, channels = card.size if simple else card.image_size, card.channels
     plain = Normalize((0.0,) * channels, (1.0,) * channels, active=False)
@@ -99,27 +101,27 @@ def crop_and_flip(card: WeightCard, simple: bool) -> Callable[[Tensor, int], Ten
 def scores_of(
     forward: Forward, split: Split, batch_size: int, device: torch.device | str, workers: int
 ) -> Tensor:
-    """Return scores (N, K) on the CPU, in the split's order; of unreadable images there are none.
+    """Return scores (N, K) on the CPU, in the split's order, without unreadable images.
 
-    ``split.kept(labels)`` are the labels of the others.
+    ``split.kept(labels)`` are the labels that belong to them.
     """
     batches = images_in_order(split, batch_size, device, workers)
     return split.kept(torch.cat([forward(i.float() / 255).float().cpu() for i in batches]))
 
 
 def augmentation_for(network: ExportedBackbone) -> Callable[[Tensor, int], Tensor]:
-    """Return :func:`crop_and_flip` for a backbone."""
+    """Return the augmentation :func:`crop_and_flip` for a backbone."""
     return crop_and_flip(network.card, network.views is None)
 
 
 @attrs.frozen(kw_only=True)
 class ProbeResult(Outcome):
-    """An accuracy with the published protocol that gave it."""
+    """An accuracy and the published protocol by which it was measured."""
 
     classes: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, protocol named."""
+        """Return plain values, including the protocol."""
         return {"protocol": "linear, frozen, augmented images", **attrs.asdict(self)}
 
 
@@ -136,11 +138,11 @@ def evaluate_probe(
 ) -> ProbeResult:
     """Train a linear classifier as published; return its accuracy on the test split.
 
-    The network is in evaluation mode throughout, and hashed before and after.
+    The network stays in evaluation mode, and is hashed before and after.
 
     Raises:
-        RequestError: no labels, no test split, or a network that cannot be saved.
-        CoviewError: the loss is not finite, or the network moved.
+        RequestError: there are no labels or no test split, or the network cannot be saved.
+        CoviewError: the loss is not finite, or the network changed.
     """
     if save is not None:
         refuse_unsavable(network)

@@ -1,4 +1,4 @@
-"""Embeddings of a data set as a table of arrays, and the files that hold it."""
+"""Embeddings of a data set as a table of arrays, and how to write it to files."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def embed(
 ) -> Table:
     """Return ``embeddings`` (N, D) float32, ``split`` and, if any, ``labels`` and ``names``.
 
-    Images are in the data set's own order, whatever was held out of it. Of data
-    that come in splits the training images are first; of a folder with splits,
-    images are in the order of their names. An image that cannot be read has a
-    row of NaN, so that the others keep theirs; :func:`missing` says which.
+    Images are in the data set's own order, also if some of them were held out. If
+    data come in splits, training images are first; images of a folder with splits
+    are in the order of their names. An unreadable image has a row of NaN, so that
+    all others keep their place; :func:`missing` lists these rows.
 
     Raises:
-        RequestError: the split asked for is not there.
+        RequestError: there is no such split.
     """
     splits = {"train": data.train, "test": data.test}
     chosen = [(n, s) for n, s in splits.items() if s is not None and which in (n, "all")]
@@ -66,7 +66,7 @@ def embed(
 
 
 def missing(table: Table) -> list[int]:
-    """Return the rows of images that could not be read."""
+    """Return the row numbers of images that could not be read."""
     rows: list[int] = np.flatnonzero(np.isnan(table["embeddings"]).any(axis=1)).tolist()
     return rows
 
@@ -87,7 +87,7 @@ def _part(name: str, split: Split, embeddings: Tensor) -> Table:
 
 
 def write(path: Path, table: Table) -> None:
-    """Write the table in the format of the file's ending, atomically.
+    """Write the table, atomically, in the format that the file's ending names.
 
     ``.npy`` and ``.safetensors`` hold numbers only: the embeddings, and in the
     latter the labels too.
@@ -118,7 +118,7 @@ def _parquet(path: Path, table: Table) -> None:
 
     columns = {k: list(v) if v.ndim > 1 else v for k, v in table.items()}
     if "names" in columns:
-        # Parquet's texts are UTF-8; file names need not be.
+        # Parquet needs UTF-8, but file names may hold any bytes.
         names = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in table["names"])
         columns["names"] = list(names)
     pyarrow.parquet.write_table(pyarrow.table(columns), path)

@@ -1,4 +1,4 @@
-"""One feature vector an image, in data set order."""
+"""One feature vector per image, in the data set's order."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def state_hash(module: nn.Module) -> str:
     for name, tensor in module.state_dict(keep_vars=True).items():
         values = tensor.detach().cpu().contiguous()
         hasher.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-        # Not every element type has a NumPy equivalent; bytes always do.
+        # Not every dtype has a NumPy equivalent, but bytes always do.
         hasher.update(values.flatten().view(torch.uint8).numpy().data if values.numel() else b"")
     return hasher.hexdigest()
 
 
 @contextmanager
 def unmoved(network: Any) -> Iterator[None]:
-    """Refuse to let the code inside change a network; what is no module has no state.
+    """Raise an error if the code inside changes a network; does nothing for other callables.
 
     Raises:
         CoviewError: a parameter or a buffer is different afterwards.
@@ -41,8 +41,8 @@ def unmoved(network: Any) -> Iterator[None]:
     yield
     if state_hash(network) != before:
         raise CoviewError(
-            "The backbone's parameters or batch-norm statistics moved while its features were "
-            "being measured: the number would not be that of the weights given."
+            "The backbone's parameters or batch-norm statistics changed while its features were "
+            "computed, so the result would not be that of the given weights."
         )
 
 
@@ -57,18 +57,18 @@ def features(
 ) -> Tensor:
     """Return features (N, D) float32 on the CPU.
 
-    Images that cannot be read have none: ``split.kept(labels)`` are the labels
-    of those that have, once this is done.
+    Unreadable images have none; afterwards, ``split.kept(labels)`` are the labels
+    of the others.
 
     Args:
-        network: (B, C, H, W) float in [0, 1] -> (B, D); put in evaluation mode
-            while it is used, then left as it was.
+        network: (B, C, H, W) float in [0, 1] -> (B, D); it is in evaluation mode
+            while it is used, then as it was.
         split: the images.
-        whole: give a row of NaN where an image cannot be read.
+        whole: return a row of NaN for an unreadable image.
 
     Raises:
-        CoviewError: a feature is not finite; the sentence says how many. Or the
-            network's parameters or statistics moved.
+        CoviewError: features are not finite (the message says of how many images),
+            or the network's parameters or statistics changed.
     """
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "whole": whole}
     return torch.cat(list(feature_batches(network, split, device=device, **options)))
@@ -85,7 +85,7 @@ def feature_batches(
 ) -> Iterator[Tensor]:
     """Yield features (up to batch_size, D) float32 on the CPU; see :func:`features`.
 
-    Problems are raised after the last batch, when all of them are known.
+    Errors are raised after the last batch, when all problems are known.
     """
     module = network if isinstance(network, nn.Module) else None
     was_training = module.training if module else False
@@ -110,5 +110,5 @@ def feature_batches(
     if bad:
         raise CoviewError(
             f"{bad} of {len(split)} images have features that are not finite (NaN or infinite): "
-            "the weights are damaged or the training diverged."
+            "the weights are damaged, or training diverged."
         )

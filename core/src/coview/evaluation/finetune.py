@@ -34,13 +34,13 @@ from coview.weights.exported import ExportedBackbone
 
 @attrs.frozen(kw_only=True)
 class FinetuneResult(Outcome):
-    """An accuracy with the protocol and the images that gave it.
+    """An accuracy, with the protocol and the images that were used.
 
     Attributes:
-        start: where the classifier sits: ``head.0`` on the backbone, ``head.1``
-            after the projection head's first layer.
-        images: places in the reference split of the images whose labels were used.
-        names: their files, where they have any.
+        start: where the classifier is attached: ``head.0``: to the backbone;
+            ``head.1``: after the projection head's first layer.
+        images: positions in the reference split of the images whose labels were used.
+        names: their file names, if they have any.
     """
 
     labels: str
@@ -52,23 +52,23 @@ class FinetuneResult(Outcome):
     names: tuple[str, ...] | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, protocol named."""
+        """Return plain values, including the protocol."""
         values = attrs.asdict(self)
         return {"protocol": f"fine-tuned, {self.labels} of the labels", **values}
 
 
 def starting_network(weights: Path, network: ExportedBackbone, start: str) -> tuple[nn.Module, int]:
-    """Return the head layers to start from and their width.
+    """Return the head layers to start from, and their output width.
 
-    ``head.N`` with N > 0 puts the checkpoint's online backbone into
-    ``network`` too, which the head was trained on.
+    For ``head.N`` with N > 0, ``network`` also gets the checkpoint's online
+    backbone, on which the head was trained.
 
     Raises:
         RequestError: ``start`` is not ``head.N``, or there is no such layer.
     """
     found = re.fullmatch(r"head\.(\d+)", start)
     if found is None:
-        raise RequestError(f"--from must be head.0 (the backbone), head.1, ...: {start!r}")
+        raise RequestError(f"--from must be head.0 (the backbone), head.1, ..., not {start!r}.")
     if int(found[1]) == 0:
         return nn.Identity(), network.width
     encoder = load_encoder(weights, network.card)
@@ -93,25 +93,25 @@ def finetune(
     workers: int = 0,
     save: Path | None = None,
 ) -> FinetuneResult:
-    """Train the whole network on a part of the labels; return its accuracy on the test split.
+    """Train the whole network on some of the labels; return its accuracy on the test split.
 
     Args:
         network: trained in place, batch norms included.
-        head: layers between backbone and classifier, as :func:`starting_network` gives them.
-        width: what they give.
-        data: with labels.
+        head: layers between backbone and classifier, from :func:`starting_network`.
+        width: their output width.
+        data: images with labels.
         protocol: see :mod:`coview.optim.protocols`.
         labels: see :func:`coview.data.splits.labelled_subset`.
-        start: for the result.
-        layer_decay: each layer's rate is this times that of the next; 1: all alike.
-        seed: of the subset, the classifier, the order and the augmentation.
-        batch_size: in evaluation.
+        start: recorded in the result.
+        layer_decay: each layer's learning rate is this times the next layer's; 1: all equal.
+        seed: seed of the subset, the classifier, the order and the augmentation.
+        batch_size: batch size in evaluation.
         device: where to compute.
-        workers: processes that decode.
+        workers: processes that decode images.
         save: where to write the classifier, a teacher for distillation.
 
     Raises:
-        RequestError: no labels, no test split, or layers that timm cannot order.
+        RequestError: there are no labels or no test split, or timm cannot order the layers.
         CoviewError: the loss is not finite.
     """
     if save is not None:
@@ -158,8 +158,8 @@ def _backbone_groups(
         return [{"params": list(backbone.parameters()), "peak": protocol.lr}]
     if not hasattr(backbone, "group_matcher"):
         raise RequestError(
-            f"--layer-decay needs a backbone whose layers timm can order; "
-            f"{type(backbone).__name__} is none."
+            f"--layer-decay needs a backbone whose layers timm can order, which it cannot for "
+            f"{type(backbone).__name__}."
         )
     groups = param_groups_layer_decay(
         backbone, weight_decay=protocol.weight_decay, layer_decay=layer_decay

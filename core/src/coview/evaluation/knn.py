@@ -20,14 +20,14 @@ from coview.evaluation.rows import InFile, InMemory, Rows
 
 VOTES = ("weighted", "plain")
 MOST_IN_MEMORY = 1 << 30
-"""Bytes of training features in float32 up to which they are kept in memory."""
+"""Training features up to this size (bytes, in float32) are kept in memory."""
 
 
 @attrs.frozen
 class KNNResult:
-    """An accuracy with the protocol that gave it; a plain vote has no temperature.
+    """An accuracy and the protocol by which it was measured; a plain vote has no temperature.
 
-    ``precision`` is what neighbours were found and scored in.
+    ``precision`` says in which precision neighbours were found and scored.
     """
 
     top1: float
@@ -41,7 +41,7 @@ class KNNResult:
     precision: str = "float32"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, protocol named."""
+        """Return plain values, including the protocol."""
         vote = "plain" if self.temperature is None else "weighted"
         return {"protocol": f"{vote} kNN, cosine", **attrs.asdict(self)}
 
@@ -55,11 +55,11 @@ def vote(
     temperature: float | None = 0.07,
     chunk: int = QUERIES,
 ) -> Tensor:
-    """Return class scores (Q, classes) of the k training rows of largest cosine s.
+    """Return class scores (Q, classes) from the k training rows of largest cosine s.
 
     Weighted (Wu et al. 2018, section 3.4): each adds exp(s / temperature) to
-    its class. Plain (``temperature`` None): each adds 1, and of classes with
-    equally many the one whose neighbours are nearer together wins.
+    its class. Plain (``temperature`` None): each adds 1, and a tie goes to the
+    class whose neighbours have the larger cosines.
 
     Args:
         train: (N, D) float, any length.
@@ -68,16 +68,16 @@ def vote(
         classes: number of classes.
         k: at most N.
         temperature: see above.
-        chunk: queries that are compared at once.
+        chunk: number of queries compared at once.
     """
     rows = InMemory(train) if isinstance(train, Tensor) else train
     scores = []
     for similarity, places in nearest(rows, queries, k, queries_at_once=chunk):
         if temperature is None:
-            # Cosines are at most 1: all of them together are worth less than half a vote.
+            # Cosines are at most 1, so all of them together count less than half a vote.
             weight = 1 + similarity / (4 * k)
         else:
-            # Subtracting the row's maximum changes no order and cannot overflow.
+            # Subtracting the row's maximum keeps the order and cannot overflow.
             weight = ((similarity - similarity[:, :1]) / temperature).exp()
         found = labels.to(places.device)[places]
         scores.append(weight.new_zeros(len(weight), classes).scatter_add_(1, found, weight))
@@ -96,7 +96,7 @@ def accuracy(
 ) -> KNNResult:
     """Return top-1 and top-5 accuracy of ``queries`` by vote among ``train``.
 
-    A k larger than the training set is the training set's size.
+    If k is larger than the training set, all of it votes.
     """
     k = min(k, len(train))
     scores = vote(train, labels, queries, classes, k, temperature).cpu()
@@ -129,7 +129,7 @@ def evaluate_knn(
 
     Raises:
         RequestError: the data have no labels or no test split.
-        CoviewError: features are not finite, or the network moved.
+        CoviewError: features are not finite, or the network changed.
     """
     reference, test = labelled_splits(data)
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
@@ -141,7 +141,7 @@ def evaluate_knn(
             path = Path(folder) / "features.bf16"
             rows = InFile.write(path, feature_batches(network, reference, **options))
         else:
-            # To the queries' device once, and not row by row for the neighbours' scores.
+            # To the queries' device all at once, not row by row when neighbours are scored.
             rows = features(network, reference, **options).to(device)
         return accuracy(
             rows,
@@ -158,11 +158,11 @@ def labelled_splits(data: ImageData) -> tuple[Any, Any]:
     """Return the reference and test splits, both with labels.
 
     Raises:
-        RequestError: one of them has none.
+        RequestError: the data have no labels or no test split.
     """
     if not data.labelled:
         raise RequestError(
-            f"{data.name} has no labels to measure an accuracy with: a folder needs a sub-folder "
-            "for each class."
+            f"{data.name} has no labels, so no accuracy can be measured. A folder needs a "
+            "sub-folder for each class."
         )
     return data.reference, data.test

@@ -28,10 +28,10 @@ from coview.weights.exported import ExportedBackbone
 
 @attrs.frozen
 class Setting:
-    """What one head of a grid is trained with.
+    """Training settings of one head in a grid.
 
     Attributes:
-        lr: learning rate at a batch of 256.
+        lr: learning rate at a batch size of 256.
         weight_decay: lambda of the penalty lambda / 2 |W|^2 that is added to the
             mean cross-entropy; biases are not penalised.
     """
@@ -54,14 +54,14 @@ class Heads:
 
 @attrs.frozen(eq=False)
 class Standard:
-    """Mean and deviation of training features, which all features are standardised with."""
+    """Mean and standard deviation of training features, used to standardise all features."""
 
     mean: Tensor
     deviation: Tensor
 
     @classmethod
     def of(cls, rows: Tensor) -> Standard:
-        """Measure (N, D); a feature that never varies keeps its scale."""
+        """Measure rows (N, D); a feature that never varies keeps its scale."""
         deviation, mean = torch.std_mean(rows, dim=0, correction=0)
         return cls(mean, torch.where(deviation > 1e-6, deviation, 1.0))
 
@@ -71,10 +71,10 @@ class Standard:
 
 
 class _Grid(nn.Module):
-    """G linear classifiers in one: a step is two matrix products whatever the grid's size.
+    """G linear classifiers in one: a step is two matrix products, however large the grid.
 
-    What of a setting is a head's own, its rate and decay, is put into its gradient:
-    momentum is linear, so that is the same as an optimiser for each head.
+    Each head's own learning rate and weight decay are applied to its gradient. Momentum
+    is linear, so this equals a separate optimiser for each head.
     """
 
     def __init__(self, rows: Tensor, classes: int, settings: Sequence[Setting]) -> None:
@@ -112,22 +112,22 @@ def train_heads(
     batch_size: int = 256,
     seed: int = 0,
 ) -> Heads:
-    """Train one head a setting, by SGD with Nesterov's momentum and a cosine schedule.
+    """Train one head per setting, by SGD with Nesterov momentum and a cosine schedule.
 
     Weights start at zero, so the order of the images is the only randomness.
 
     Args:
         rows: (N, D) features, standardised.
         labels: (N,) int64.
-        classes: K.
-        settings: G of them.
+        classes: K, the number of classes.
+        settings: the settings of the G heads.
         epochs: passes over the features.
-        batch_size: rows a step, at most N.
-        seed: of the order.
+        batch_size: rows per step, at most N.
+        seed: seed of the order.
     """
     batch_size = min(batch_size, len(rows))
     grid = _Grid(rows, classes, settings)
-    # The linear rule keeps a learning rate's meaning where sets are smaller than a batch.
+    # By the linear rule, a learning rate means the same if the set is smaller than a batch.
     groups = [{"params": list(grid.parameters()), "peak": rate_scale("linear", batch_size)}]
     optimizer = SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True)
     generator = torch.Generator().manual_seed(seed)
@@ -150,16 +150,16 @@ def train_heads(
         half_cosine,
         epochs=epochs,
         steps_per_epoch=steps,
-        may_diverge=True,  # one head of the grid may, and cannot win
+        may_diverge=True,  # a head of the grid may diverge; it cannot win
     )
     weights = grid.weights.detach().movedim(1, 0).contiguous()
     return Heads(weights, grid.biases.detach())
 
 
 def best_head(heads: Heads, rows: Tensor, labels: Tensor) -> tuple[int, list[float], list[float]]:
-    """Return the head of highest accuracy, all accuracies and all losses.
+    """Return the index of the most accurate head, all accuracies and all losses.
 
-    Equal accuracies are told apart by cross-entropy. A head that diverged
+    Of equal accuracies, the lower cross-entropy wins. A head that diverged
     cannot win.
     """
     scores = heads.scores(rows)
@@ -182,11 +182,11 @@ MOST_VALIDATION_IMAGES = 10_000
 
 @attrs.frozen
 class LinearResult:
-    """An accuracy with the protocol that gave it.
+    """An accuracy and the protocol by which it was measured.
 
     Attributes:
         lr, weight_decay: chosen on the validation images.
-        validation_top1: of the chosen head, before it was trained on all images.
+        validation_top1: accuracy of the chosen head, before it was trained on all images.
         grid: every setting with its validation accuracy.
     """
 
@@ -206,7 +206,7 @@ class LinearResult:
     grid: tuple[dict[str, float | None], ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, protocol named."""
+        """Return plain values, including the protocol."""
         return {"protocol": "linear, offline, frozen features", **attrs.asdict(self)}
 
 
@@ -229,11 +229,11 @@ def evaluate_linear(
     Features are computed once and standardised with the reference images'
     statistics. A grid of learning rates and weight decays is trained at once;
     the best on a stratified share of the reference split is trained again on
-    all of it. The test split is looked at once, at the end.
+    all of it. The test split is used once, at the end.
 
     Raises:
-        RequestError: no labels, no test split, or too few images to choose by.
-        CoviewError: features are not finite, or the network moved.
+        RequestError: there are no labels, no test split, or too few images to choose by.
+        CoviewError: features are not finite, or the network changed.
     """
     if save is not None:
         refuse_unsavable(network)
@@ -313,7 +313,7 @@ def save_linear(network: ExportedBackbone, heads: Heads, standard: Standard, pat
 
 
 def _split(labels: Tensor, choose: bool) -> tuple[Tensor, Tensor]:
-    """Return indices to fit and to choose with, both from the reference split."""
+    """Return indices for fitting and for choosing, both in the reference split."""
     everything, none = torch.arange(len(labels)), torch.arange(0)
     if not choose:
         return everything, none
@@ -321,7 +321,7 @@ def _split(labels: Tensor, choose: bool) -> tuple[Tensor, Tensor]:
     fitting, validation = hold_out(len(labels), labels, share) if len(labels) > 1 else (None, none)
     if fitting is None or not len(validation):
         raise RequestError(
-            "There are too few images to choose a learning rate and weight decay by: no class has "
-            "two training images. Give one of each (--lr, --weight-decay)."
+            "There are too few images to choose a learning rate and weight decay: no class has "
+            "two training images. Give one value for each: --lr, --weight-decay."
         )
     return fitting, validation

@@ -1,4 +1,4 @@
-"""Accuracies by torchmetrics."""
+"""Accuracies, computed with torchmetrics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def accuracies(scores: Tensor, truth: Tensor) -> dict[str, float]:
         scores: (Q, classes), the largest wins.
         truth: (Q,) int64.
 
-    The mean per class is over the classes that ``truth`` has: one without a
-    test image has no accuracy.
+    The mean per class is over the classes in ``truth``: a class without a test
+    image has no accuracy.
     """
     classes = scores.shape[1]
 
@@ -35,11 +35,11 @@ def accuracies(scores: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def class_count(data: ImageData, *labels: Tensor) -> int:
-    """Return the number of classes: those named, and at least those that labels have."""
+    """Return the number of classes: those that have names, or more if labels need it."""
     return max(len(data.classes), *(int(each.max()) + 1 for each in labels), 2)
 
 
 def percentages(values: dict[str, Any]) -> str:
-    """Write what :func:`accuracies` returned for people."""
+    """Format the result of :func:`accuracies` for people."""
     names = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
     return ", ".join(f"{name} {100 * values[key]:.1f} %" for key, name in names.items())

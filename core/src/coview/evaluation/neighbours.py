@@ -1,12 +1,12 @@
-"""The k rows of largest cosine, in memory that is bounded by construction.
+"""Find the k rows of largest cosine, in bounded memory.
 
-Where the device multiplies bfloat16 faster, such products propose more than k
-rows, and cosines in full precision choose among them and are what is returned.
-Rows are compared less a common vector (the mean of some), which takes the same
-from all of a query's cosines and so changes no order, but leaves small numbers,
-whose rounding is small too. A row is missed only if ``SPARE`` more than k others
-seem as near, so it is at most 2 x ``TOLERANCE`` nearer than the last one
-returned: a bound that rounding would have to conspire to reach.
+Where the device multiplies bfloat16 faster, products in bfloat16 propose more
+than k rows; cosines in full precision then choose among them and are returned.
+A common vector (the mean of some rows) is subtracted from all rows first. This
+shifts all of a query's cosines equally, so it keeps their order, but makes the
+numbers small, and their rounding errors too. A row is missed only if k +
+``SPARE`` others seem at least as near, so it is at most 2 x ``TOLERANCE`` nearer
+than the last one returned; in practice rounding errors hardly ever add up to that.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from torch.nn.functional import normalize
 from coview.evaluation.rows import InFile, InMemory, Rows
 
 GROUP = 4
-"""Of so many numbers only the largest is compared, until few enough are left to compare all."""
+"""Of each group of this many numbers only the largest is compared, until few are left."""
 INTEGERS = {
     torch.bfloat16: torch.int16,
     torch.float32: torch.int32,
     torch.float64: torch.int64,
 }
-"""What has the same bits: positive numbers are ordered as those are, which a CPU does faster."""
+"""Integers of the same bits order positive numbers alike, and a CPU compares them faster."""
 
 
 def largest(values: Tensor, count: int, *, in_order: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the largest of each row (Q, count) and where they are.
+    """Return the largest values of each row (Q, count) and their positions.
 
     Args:
         values: (Q, N), without NaN.
-        count: at most N are returned.
-        in_order: largest first; in no order otherwise.
+        count: how many; at most N are returned.
+        in_order: largest first; otherwise in no particular order.
     """
     if values.device.type == "cpu" and values.dtype in INTEGERS:
         found, places = _search(values.view(INTEGERS[values.dtype]), count, in_order)
@@ -47,12 +47,12 @@ def largest(values: Tensor, count: int, *, in_order: bool = False) -> tuple[Tens
 
 
 def _search(values: Tensor, count: int, in_order: bool) -> tuple[Tensor, Tensor]:
-    """Return the same: they are in the groups whose largest numbers are the largest."""
+    """Return the same, searching only the groups whose maxima are the largest."""
     width = values.shape[1]
     step = width // GROUP
     if step < 2 * count:
         return _compared(values, min(count, width), in_order)
-    # A group's members are a step apart, so that all groups are compared side by side.
+    # The members of a group are a step apart, so all groups are compared side by side.
     even = GROUP * step
     groups = values[:, :even].unflatten(1, (GROUP, step))
     chosen = _search(groups.amax(dim=1), count, False)[1]
@@ -62,7 +62,7 @@ def _search(values: Tensor, count: int, in_order: bool) -> tuple[Tensor, Tensor]
     member = which // count
     if even == width:
         return found, chosen.gather(1, which - member * count) + member * step
-    # What is left over is in no group.
+    # Values left over are in no group.
     inside = chosen.gather(1, which % count) + member * step
     return found, torch.where(member < GROUP, inside, which + (even - GROUP * count))
 
@@ -73,16 +73,16 @@ def _compared(values: Tensor, count: int, in_order: bool) -> tuple[Tensor, Tenso
 
 
 VALUES = (1 << 18, 1 << 25)
-"""Numbers of rows copied at once: on a CPU 1 MiB in float32, to stay in its cache; on others."""
+"""Values copied at once, on a CPU (1 MiB in float32, to stay in its cache) and elsewhere."""
 
 
 def products(rows: Rows, queries: Tensor, places: Tensor) -> Tensor:
-    """Return each query's products with its rows.
+    """Return each query's products with its own rows.
 
     Args:
-        rows: N of them.
+        rows: N rows.
         queries: (Q, D).
-        places: (Q, n), each query's own, none twice.
+        places: (Q, n), the rows of each query, none twice.
 
     Returns:
         (Q, n), in the queries' precision.
@@ -94,9 +94,9 @@ def products(rows: Rows, queries: Tensor, places: Tensor) -> Tensor:
 
 
 def _in_order_of_rows(table: Tensor, queries: Tensor, places: Tensor) -> Tensor:
-    """Read each row once, where it is; what is read again and again are queries, which are few.
+    """Read each row once, in place; only the queries, which are few, are read repeatedly.
 
-    They are the entries at ``places`` of a matrix product of which no others are computed.
+    The products are the entries at ``places`` of a matrix product; no others are computed.
     """
     place, order = places.flatten().int().sort(stable=True)
     ends = order.new_zeros(len(table) + 1)
@@ -120,27 +120,27 @@ def _copied(rows: Rows, queries: Tensor, places: Tensor) -> Tensor:
     parts = []
     for query, own in zip(queries.split(few), places.split(few), strict=True):
         found = rows.at(own).to(query.device, query.dtype)
-        # A row times a matrix: the other way round is a slower kernel.
+        # A row times a matrix; the other way round uses a slower kernel.
         parts.append(torch.bmm(query.unsqueeze(1), found.transpose(1, 2)).squeeze(1))
     return torch.cat(parts)
 
 
 QUERIES = 1024
-"""Queries that are compared at once."""
+"""Queries compared at once (a chunk)."""
 CHUNKS = 8
-"""Chunks of queries that a block of rows is read, and made ready, once for."""
+"""Chunks of queries that share one reading and preparation of a block of rows."""
 BLOCK_BYTES = 1 << 28
-"""Bytes of a block of rows, and of its products with a chunk of queries, at most."""
+"""Largest size in bytes of a block of rows, and of its products with a chunk of queries."""
 PIECE_VALUES = 1 << 20
-"""Numbers that a CPU makes ready at once: 4 MiB in float32, to stay in its cache."""
+"""Values that a CPU prepares at once: 4 MiB in float32, to stay in its cache."""
 SAMPLE = 1024
-"""Rows whose mean is what is common to all."""
+"""Rows whose mean is subtracted from all."""
 SPARE = 32
-"""Neighbours beyond k that are scored again where the first scores are in half precision."""
+"""Neighbours beyond k that are scored again if the first scores are in half precision."""
 TOLERANCE = 2**-5
-"""More than a product can be wrong: 2^-8 of each factor and of the result, lengths at most 2."""
+"""Above any error of a product: 2^-8 of each factor and of the result, lengths at most 2."""
 HALF_FROM = (8192, 128)
-"""Rows and dimensions from which bfloat16 pays."""
+"""Numbers of rows and dimensions from which bfloat16 is worth it."""
 
 
 @torch.no_grad()
@@ -155,15 +155,15 @@ def nearest(
     """Yield cosines and places (q, k), largest cosine first, for each chunk of queries.
 
     Memory is bounded by chunk x block, whatever the number of rows and
-    queries: rows are read a block at a time, and the best so far are kept.
+    queries: rows are read one block at a time, and the best so far are kept.
 
     Args:
-        rows: N of them, of any length.
+        rows: N rows, of any length.
         queries: (Q, D) float, of any length.
         k: at most N.
-        queries_at_once: the chunk.
-        half: compare in bfloat16, and then score the best again in full
-            precision; None: where :func:`half_pays`.
+        queries_at_once: size of a chunk.
+        half: compare in bfloat16, then score the best again in full precision;
+            None: :func:`half_pays` decides.
     """
     half = half_pays(len(rows), queries, k) if half is None else half
     count, dtype = (min(k + SPARE, len(rows)), torch.bfloat16) if half else (k, queries.dtype)
@@ -178,19 +178,19 @@ def nearest(
 
 
 def half_pays(rows: int, queries: Tensor, k: int) -> bool:
-    """Whether bfloat16 is used: the device is faster in it, and there is enough to compare."""
+    """Whether to use bfloat16: the device is faster in it, and there is enough to compare."""
     large = rows >= max(HALF_FROM[0], 16 * k) and queries.shape[1] >= HALF_FROM[1]
     if not large or queries.dtype == torch.float64:
         return False
     if queries.is_cuda:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # torch has no public question for what a CPU multiplies natively.
+    # torch has no public way to ask what a CPU multiplies natively.
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return queries.device.type == "cpu" and any(getattr(torch.cpu, a, bool)() for a in asked)
 
 
 def precision(rows: Tensor | Rows, queries: Tensor, k: int) -> str:
-    """Return in words what neighbours are found and scored in, for a result's protocol."""
+    """Return, in words, the precision in which neighbours are found and scored."""
     full = "float64" if queries.dtype == torch.float64 else "float32"
     half = half_pays(len(rows), queries, k)
     said = f"bfloat16, the best {k + SPARE} again in {full}" if half else full
@@ -199,13 +199,13 @@ def precision(rows: Tensor | Rows, queries: Tensor, k: int) -> str:
 
 @attrs.define(eq=False)
 class _Best:
-    """The largest values (q, n) so far, in no order, and their places."""
+    """The largest values (q, n) so far, in no particular order, and their places."""
 
     values: Tensor
     places: Tensor
 
     def add(self, values: Tensor, start: int, count: int) -> None:
-        """Take in products with a block of rows that begins at ``start``."""
+        """Add products with a block of rows that begins at ``start``."""
         found, which = largest(values, count)
         self.values = torch.cat([self.values, found], dim=1)
         self.places = torch.cat([self.places, which + start], dim=1)
@@ -217,10 +217,10 @@ class _Best:
 def _best(
     rows: Rows, parts: Sequence[Tensor], count: int, dtype: torch.dtype
 ) -> tuple[list[_Best], Tensor]:
-    """Return for each part of the queries its best, and the rows' lengths (N,).
+    """Return the best rows for each part of the queries, and the rows' lengths (N,).
 
-    If ``dtype`` is not the queries' own, values are products in it, less what is
-    common to a query's.
+    If ``dtype`` is not the queries' own, values are products in ``dtype``, shifted by
+    the same amount for all rows of a query.
     """
     ready = [part.to(dtype) for part in parts]
     best = [_Best(p.new_empty(len(p), 0), p.new_empty(len(p), 0, dtype=torch.int64)) for p in ready]
@@ -239,10 +239,10 @@ def _best(
 def _blocks(
     rows: Rows, like: Tensor, height: int, dtype: torch.dtype
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield each block's start, its rows made ready (r, D) and their lengths (r,).
+    """Yield each block's start, its prepared rows (r, D) and their original lengths (r,).
 
-    They are of length one and, if ``dtype`` is not ``like``'s own, less what is
-    common to all. The next block takes the place of the last.
+    Prepared rows have length one; if ``dtype`` is not ``like``'s own, the mean of some
+    rows is subtracted. The next block overwrites the last.
     """
     count, width = len(rows), like.shape[1]
     less = None if dtype == like.dtype else -_mean(rows, like)
@@ -264,7 +264,7 @@ def _blocks(
 
 
 def _mean(rows: Rows, like: Tensor) -> Tensor:
-    """Return the mean (D,) of normalised rows from all over, as they may be sorted by class."""
+    """Return the mean (D,) of normalised rows, spread out, as rows may be sorted by class."""
     count = min(SAMPLE, len(rows))
     some = torch.arange(count) * len(rows) // count
     return normalize(rows.at(some).to(like.device, like.dtype), dim=1).mean(dim=0)

@@ -1,4 +1,4 @@
-"""The protocols that methods published: those of weights, and those of a method by name."""
+"""Find published protocols: of given weights, or of a method by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coview.settings import structure
 from coview.weights.card import WeightCard
 
 OWN = "paper"
-"""The name of the protocol that belongs to the weights' own method."""
+"""Name of the protocol published by the weights' own method."""
 
 
 class SGD(EvaluationProtocol):
@@ -48,7 +48,7 @@ class SVM(EvaluationProtocol):
 
     @staticmethod
     def probe(network: Any, data: Any, settings: Any, **options: Any) -> Any:
-        """Fit the machine; see :func:`coview.evaluation.svm.evaluate_svm`."""
+        """Fit a support vector machine; see :func:`coview.evaluation.svm.evaluate_svm`."""
         from coview.evaluation.svm import evaluate_svm
 
         return evaluate_svm(network, data, settings, **options)
@@ -58,12 +58,12 @@ def find_probe(name: str, card: WeightCard) -> tuple[type[EvaluationProtocol], A
     """Return a linear probe and its published settings.
 
     Args:
-        name: of a method; ``paper``: that of the weights' own.
-        card: of the weights.
+        name: a method's name; ``paper``: the weights' own method.
+        card: the weights' card.
 
     Raises:
-        RequestError: there is no such method, or it published none.
-        PluginError: the method's package cannot give it.
+        RequestError: there is no such method, or it published no probe.
+        PluginError: the method's package is broken.
     """
     use = _find("probe", name, card)
     if use.name != "none":
@@ -81,10 +81,10 @@ def find_finetuning(
     """Return settings for fine-tuning with a share of the labels.
 
     Args:
-        name: of a method; ``paper``: that of the weights' own; None: that too,
-            or the core's choice where none was published (its ``source`` says so).
-        card: of the weights.
-        labels: as ``--labels`` has it; 1 % may have rates of its own.
+        name: a method's name; ``paper``: the weights' own method; None: the same, or
+            coview's own settings if none were published (``source`` says so).
+        card: the weights' card.
+        labels: a value of ``--labels``; 1 % may have its own learning rates.
 
     Raises:
         RequestError, PluginError: as :func:`find_probe`.
@@ -125,12 +125,12 @@ def _structured(table: str, use: Use) -> tuple[type[EvaluationProtocol], Any]:
         raise CoviewError(f"Evaluation protocol {use.name!r} cannot be used for {table}.")
     made, problems = structure(settings, use.settings, table)
     if problems:
-        raise CoviewError("; ".join(problems))
+        raise CoviewError(" ".join(problems))
     return way, made
 
 
 def _publishing(table: str) -> list[str]:
-    """Return the methods that published one; a package that is broken publishes nothing."""
+    """Return the methods that published such a protocol, ignoring broken packages."""
     found = []
     for name in method_names():
         try:

@@ -1,4 +1,4 @@
-"""The results of a run's evaluations, kept beside it, and the table of several runs."""
+"""A run's evaluation results, kept in its directory, and a table over several runs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SHARES = ("top1", "top5", "mean_per_class", "recall_at_1", "mean_average_precisi
 
 
 def remember(weights: Path, result: dict[str, Any], command: Sequence[str]) -> None:
-    """Add a result to a run's ``evaluations.jsonl``; weights that are no run keep none.
+    """Add a result to a run's ``evaluations.jsonl``; do nothing for other weights.
 
-    The file is replaced as a whole: it has the old lines, or those and the new one.
+    The file is replaced atomically: it has the old lines, or those and the new one.
     """
     if not (weights / "run.json").is_file():
         return
@@ -36,10 +36,10 @@ def remember(weights: Path, result: dict[str, Any], command: Sequence[str]) -> N
 
 
 def rows(runs: Iterable[Path]) -> list[dict[str, Any]]:
-    """Return one row an evaluation: what was trained, how it was measured, by which command.
+    """Return one row per evaluation: what was trained, how it was evaluated, by which command.
 
     Raises:
-        RequestError: a path is no run.
+        RequestError: a path is not a run.
         CoviewError: a run's file of results is damaged.
     """
     return [row for run in runs for row in _of_run(run)]
@@ -71,7 +71,7 @@ def _of_run(run: Path) -> list[dict[str, Any]]:
 
 
 def _epochs(run: Path, recipe: dict[str, Any]) -> Any:
-    """Return the epochs that were trained, which an interrupted run has fewer of."""
+    """Return the epochs actually trained, fewer than planned if a run was interrupted."""
     done = [line["epoch"] for line in _lines(run / "metrics.jsonl") if "epoch" in line]
     asked = recipe.get("training", recipe).get("epochs")
     return done[-1] if done else asked
@@ -87,7 +87,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table, of the columns that any row has."""
+    """Return the rows as a Markdown table, with the columns that some row has."""
     columns = [c for c in COLUMNS if any(row.get(c) is not None for row in found)]
     lines = [columns, ["---"] * len(columns)]
     lines += [[_cell(column, row.get(column)) for column in columns] for row in found]

@@ -1,4 +1,4 @@
-"""Retrieval: whether an image's nearest ones are those that belong to it."""
+"""Retrieval: whether the images nearest to a query belong to it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ QUERIES = 256
 
 @attrs.frozen
 class RetrievalResult:
-    """Recall and mean average precision with what they were measured on.
+    """Recall and mean average precision, and the images they were measured on.
 
     Attributes:
-        recall: by k: the share of queries with a match among the k nearest.
-        mean_average_precision: over all of a query's matches, whole gallery.
+        recall: by k, the share of queries with a match among the k nearest.
+        mean_average_precision: over all of a query's matches, in the whole gallery.
         match: what makes an image a match: its label, or its file's name.
-        queries: that have a match.
-        without_match: queries that have none, which are left out.
-        gallery: images that were searched.
+        queries: number of queries that have a match.
+        without_match: number of queries without a match, which are left out.
+        gallery: number of images searched.
     """
 
     recall: dict[int, float]
@@ -42,17 +42,17 @@ class RetrievalResult:
     gallery: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, protocol named."""
+        """Return plain values, including the protocol."""
         values = attrs.asdict(self)
         recall = {f"recall_at_{k}": share for k, share in values.pop("recall").items()}
         return {"protocol": f"retrieval by {self.match}, cosine", **recall, **values}
 
 
 def identities(table: Table, data: ImageData, match: str) -> list[str]:
-    """Return what tells which images of two data sets belong together.
+    """Return each image's identity; images of equal identity belong together.
 
-    Labels are compared by their classes' names: the numbers of two folders
-    need not agree. Files are compared by name without folder and ending.
+    Labels are compared by class name, since the numbers of two folders need not
+    agree; files by name, without folder and ending.
 
     Raises:
         RequestError: the data have no labels, or no names.
@@ -83,11 +83,11 @@ def retrieve(
     Args:
         queries: (Q, D) float, any length.
         gallery: (N, D) float, any length.
-        query_ids: Q of them; a gallery image of equal identity is a match.
-        gallery_ids: N of them.
-        match: how identities came about, for the result.
-        ks: of recall@k; a k beyond the gallery is the gallery.
-        same: queries are the gallery; an image is not searched for itself.
+        query_ids: Q identities; a gallery image of equal identity is a match.
+        gallery_ids: N identities.
+        match: where identities come from, recorded in the result.
+        ks: values of k for recall@k; at most the whole gallery.
+        same: queries and gallery are the same images; none is its own match.
 
     Raises:
         RequestError: no query has a match.
@@ -107,7 +107,7 @@ def retrieve(
                 scores, relevant = scores[others], relevant[others]
             if relevant.any():
                 relevant = relevant[scores.argsort(descending=True)]
-                # torchmetrics takes what scores 0 or less as not found; ranks are above 0.
+                # torchmetrics counts scores of 0 or less as not found, so ranks are above 0.
                 ranks = torch.arange(len(relevant), 0, -1, dtype=torch.float32)
                 precisions.append(float(retrieval_average_precision(ranks, relevant)))
                 tops = (min(k, len(ranks)) for k in ks)

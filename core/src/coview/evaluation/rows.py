@@ -1,8 +1,8 @@
 """Feature rows: in memory, or in bfloat16 in a file that is mapped block by block.
 
-ImageNet's 1,281,167 training images with 2048 features each are 10.5 GB in
-float32; in a file of bfloat16 they are 5.2 GB, of which a block at a time is
-in memory.
+ImageNet's 1,281,167 training images with 2048 features each take 10.5 GB in
+float32, and 5.2 GB in a bfloat16 file, of which one block at a time is in
+memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from coview.files import replacing
 
 
 class Rows(Protocol):
-    """(N, D) numbers that can be read in part."""
+    """An (N, D) table that can be read in parts."""
 
     def __len__(self) -> int: ...
 
@@ -48,17 +48,17 @@ class InMemory:
 
     def at(self, places: Tensor) -> Tensor:
         """Return the rows at ``places``."""
-        # Whole rows by index_select: half the time of indexing.
+        # For whole rows, index_select takes half the time of indexing.
         found = self.rows.index_select(0, places.flatten().to(self.rows.device))
         return found.view(*places.shape, self.rows.shape[1])
 
 
 @attrs.frozen(eq=False)
 class InFile:
-    """Rows in bfloat16 in a file.
+    """Rows in a bfloat16 file.
 
-    A block is mapped when it is read and unmapped with it, so that what the
-    system counts as this process's memory is bounded too.
+    A block is mapped while it is read and unmapped afterwards, so the memory that
+    the system counts for this process is bounded too.
 
     Attributes:
         path: N x D values of two bytes, row by row, nothing else.
@@ -72,7 +72,7 @@ class InFile:
 
     @classmethod
     def write(cls, path: Path, batches: Iterable[Tensor]) -> InFile:
-        """Write batches (B, D) as they come; the file is there only if all of them came.
+        """Write batches (B, D) as they come; the file exists only if all of them were written.
 
         Raises:
             CoviewError: the disk is full, or whatever ``batches`` raise.
@@ -91,7 +91,7 @@ class InFile:
         """Return a part of the file as bfloat16, copied into memory."""
         stop = min(stop, self.count)
         mapped = self._mapped((stop - start) * self.width, start * self.width * 2)
-        # torch refuses to wrap what it may not write to; the copy also ends the mapping.
+        # torch does not wrap read-only memory; the copy also ends the mapping.
         return torch.from_numpy(np.array(mapped)).view(torch.bfloat16).view(-1, self.width)
 
     def at(self, places: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A linear support vector machine on frozen features, as early methods were measured."""
+"""A linear support vector machine on frozen features, the evaluation of early methods."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from coview.weights.classifier import refuse_unsavable
 from coview.weights.exported import ExportedBackbone
 
 PASSES = 10_000
-"""Passes after which liblinear gives up."""
+"""Number of passes after which liblinear gives up."""
 
 
 @attrs.frozen
 class SvmResult:
-    """An accuracy with the published protocol that gave it."""
+    """An accuracy and the published protocol by which it was measured."""
 
     top1: float
     top5: float
@@ -41,7 +41,7 @@ class SvmResult:
     classes: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, protocol named."""
+        """Return plain values, including the protocol."""
         return {"protocol": "linear SVM, offline, frozen features", **attrs.asdict(self)}
 
 
@@ -62,8 +62,8 @@ def evaluate_svm(
     reference images' statistics. The machine is trained on the CPU.
 
     Raises:
-        RequestError: no labels, no test split, or a network that cannot be saved.
-        CoviewError: features are not finite, the network moved, or no optimum was reached.
+        RequestError: there are no labels or no test split, or the network cannot be saved.
+        CoviewError: features are not finite, the network changed, or the fit did not converge.
     """
     if save is not None:
         refuse_unsavable(network)
@@ -99,14 +99,14 @@ def support_vectors(rows: Tensor, labels: Tensor, classes: int, cost: float, see
         rows: (N, D), standardised, on the CPU.
         labels: (N,) int64.
         classes: K.
-        cost: of errors.
-        seed: of the order in which coordinates are visited.
+        cost: weight of errors.
+        seed: seed of the order in which coordinates are visited.
 
     Returns:
         One head: weights (1, D, K), biases (1, K).
 
     Raises:
-        CoviewError: the optimum was not reached.
+        CoviewError: the fit did not converge.
     """
     weights = rows.new_zeros(rows.shape[1], classes)
     biases = torch.full((classes,), torch.finfo(rows.dtype).min, dtype=rows.dtype)
@@ -121,11 +121,11 @@ def support_vectors(rows: Tensor, labels: Tensor, classes: int, cost: float, see
             machine.fit(rows.double().numpy(), labels.numpy())
         except ConvergenceWarning as error:
             raise CoviewError(
-                f"The support vector machine reached no optimum in {PASSES} passes: a smaller "
-                "cost is easier to fit."
+                f"The support vector machine did not converge in {PASSES} passes. Try a smaller "
+                "cost."
             ) from error
     found = torch.from_numpy(machine.coef_).to(rows), torch.from_numpy(machine.intercept_).to(rows)
-    if len(present) == 2:  # one machine tells them apart; its other side is its opposite
+    if len(present) == 2:  # one machine separates both; the second class has its opposite
         found = torch.cat([-found[0], found[0]]), torch.cat([-found[1], found[1]])
     weights[:, present], biases[present] = found[0].T, found[1]
     return Heads(weights[None], biases[None])

@@ -1,1 +1,1 @@
-"""A recipe built: five components joined by the hooks of one run."""
+"""A built recipe: five components connected by the hooks of one run."""

@@ -1,4 +1,4 @@
-"""Records of a step without their graph, and those of micro-batches as one."""
+"""Detach the records of a step, and join those of its micro-batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ R = TypeVar("R", Batch, Views, Encoded, Targets)
 
 
 def detached(record: R) -> R:
-    """Return the record with every tensor cut from the graph."""
+    """Return the record with every tensor detached from the graph."""
     cut: R = _map(record, lambda tensors: tensors[0].detach(), [record])
     return cut
 
@@ -26,7 +26,7 @@ def joined(records: Sequence[R]) -> R:
 
 
 def _map(first: Any, function: Callable[[list[Any]], Any], records: Sequence[Any]) -> Any:
-    """Apply ``function`` to the list of equally placed tensors of the records."""
+    """Apply ``function`` to the tensors at the same place in each record."""
     if isinstance(first, torch.Tensor):
         return function(list(records))
     if isinstance(first, Mapping):

@@ -1,4 +1,4 @@
-"""A recipe built: five roles as one module, joined by the hooks of a run's own manager."""
+"""A built recipe: five components in one module, connected by the run's own hooks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from coview.records import Batch, Encoded, Step, Targets, Views
 
 
 class Method(nn.Module):
-    """Five components and their hook relay.
+    """Five components, and the hooks that connect them.
 
-    ``loss = method(batch, step)``, then backward, ``method.gradients_ready(step)``,
-    the optimiser's step and ``method.update_target(step)``. The step's records
-    are kept, detached, in between.
+    One step: ``loss = method(batch, step)``, backward, ``method.gradients_ready(step)``,
+    the optimiser's step, ``method.update_target(step)``. In between, the step's records
+    are kept, detached.
     """
 
     def __init__(self, components: Sequence[BuiltComponent], evaluates: str = "online") -> None:
@@ -42,7 +42,7 @@ class Method(nn.Module):
         self.manager.add_hookspecs(LifeHooks)
         self._records: list[tuple[Batch, Views, Encoded, Targets]] = []
         self._step_number = -1
-        # pluggy calls the last registered first; the recipe's order is the first one first.
+        # pluggy calls the last one registered first, so the recipe's order is reversed.
         for component in reversed(components):
             register(self.manager, component)
         check_roles(self.manager)
@@ -80,12 +80,12 @@ class Method(nn.Module):
         return loss
 
     def gradients_ready(self, step: Step) -> None:
-        """Let every component touch its gradients, before the optimiser's step."""
+        """Let every component change its gradients, before the optimiser's step."""
         self.manager.hook.gradients_ready(step=step)
 
     @torch.no_grad()
     def update_target(self, step: Step) -> None:
-        """Let targets, queues and banks move, after the optimiser's step."""
+        """Let targets, queues and banks update themselves, after the optimiser's step."""
         if not self._records:
             raise CoviewError("update_target needs a forward pass of the same step before it.")
         batches, views, encoded, targets = zip(*self._records, strict=True)
@@ -108,22 +108,22 @@ class Method(nn.Module):
         )()
         if backbone is None:
             raise RequestError(
-                f"evaluates = {self.evaluates!r}, but the {self.parts['target'].label} has no "
+                f"evaluates = {self.evaluates!r}, but {self.parts['target'].label} has no "
                 "network of its own to evaluate."
             )
         return backbone
 
     def evaluation_views(self, images: Tensor) -> Views:
-        """Return images (B, C, H, W) uint8 as the network sees them in evaluation."""
+        """Return the evaluation views of images (B, C, H, W) uint8."""
         views: Views = self.components["views"].evaluation_views(images)  # type: ignore[operator]
         return views
 
     def observe(self, observer: object, name: str, package: str = "") -> None:
-        """Register an observer: it watches or wraps hooks and fills no role.
+        """Register an observer, which watches or wraps hooks and fills no role.
 
         Args:
             observer: an object with hook implementations.
-            name: what to call it.
+            name: its name, for messages.
             package: the distribution it comes from, for messages.
 
         Raises:
@@ -140,7 +140,7 @@ class Method(nn.Module):
         if not self.training:
             return
         if step.number != self._step_number:
-            self._records = []  # a loop that never calls update_target must not grow
+            self._records = []  # for loops that never call update_target
         self._step_number = step.number
         batch, views, encoded, targets = records
         self._records.append(
@@ -149,15 +149,15 @@ class Method(nn.Module):
 
 
 def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None = None) -> Method:
-    """Build the components in the roles' order, each knowing more than the last.
+    """Build the components in the order of their roles, each from all that is known by then.
 
     Args:
-        resolved: a recipe known to be right.
+        resolved: a validated recipe.
         plan: the run as far as it is known.
-        objects: ready modules in place of named ones: ``views``, ``backbone``.
+        objects: modules to use instead of named ones: ``views``, ``backbone``.
 
     Raises:
-        RequestError: parts do not fit together; the sentence says why.
+        RequestError: components do not fit together; the message says why.
     """
     objects = objects or {}
     backbone = resolved.part("backbone")
@@ -176,19 +176,19 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
             _refuse_other_slots(built, key)
             plan = _learned(plan, role, module)
     method = Method(list(built.values()), resolved.training.evaluates)
-    method.backbone()  # that there is none to evaluate must not be found out after training
+    method.backbone()  # fail now, not after training, if there is nothing to evaluate
     return method
 
 
 def _refuse_other_slots(built: dict[str, BuiltComponent], key: str) -> None:
-    """Refuse a target whose keys are of views beside an encoder whose queries are not."""
+    """Refuse a target with keys by view next to an encoder whose slots are not views."""
     target, encoder = built[key], built.get("encoder")
     if encoder is None or not declared(target.module, TargetComponent, "by_view"):
         return
     if not declared(encoder.module, EncoderComponent, "by_view"):
         raise RequestError(
             f"{target.roles[0]} {target.name!r} gives a key for each view, but encoder "
-            f"{encoder.name!r} compares something else than views: use --use target=shared."
+            f"{encoder.name!r} does not compare views. Use --use target=shared."
         )
 
 
@@ -202,7 +202,7 @@ def _construct(part: Part, plan: Plan) -> nn.Module:
         raise
     if not isinstance(module, nn.Module):
         raise PluginError(
-            f"{part.table} {part.name!r} of package {part.package} is no torch.nn.Module."
+            f"{part.table} {part.name!r} of package {part.package} is not a torch.nn.Module."
         )
     return module
 

@@ -1,6 +1,6 @@
-"""The neutral elements: a target and a source of negatives that add nothing.
+"""The defaults: a target that shares the online network, and no negatives.
 
-With them a recipe names only what matters to its method.
+With them, a recipe names only what matters to its method.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from coview.records import Encoded, Negatives, Targets
 
 
 class OnlineTarget(nn.Module):
-    """The base of targets whose keys are the online network's own projections.
+    """Base class for targets whose keys are the online network's own projections.
 
-    The views that are keys must be encoded by the online network too, and no
-    view may be its own positive: its key would be the query itself. A subclass
-    gives its name and what its user may do instead, for messages, may change a
-    key on its way, and says whether keys pass gradient back.
+    The online network must encode all views that are keys, and no view may be
+    its own positive, since its key would be the query itself. A subclass sets,
+    for messages, ``name`` and ``instead`` (what the user can do), may change
+    keys (:meth:`key`), and says whether they pass gradient back.
     """
 
     name = ""
@@ -29,7 +29,7 @@ class OnlineTarget(nn.Module):
 
     @attrs.frozen
     class Settings:
-        """None."""
+        """No settings."""
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class OnlineTarget(nn.Module):
             return
         if not set(layout.keys) <= set(layout.queries):
             raise RequestError(
-                f"target {self.name!r} takes its keys from the online network, but the views "
-                f"encode only {list(layout.queries)} as queries and need {list(layout.keys)} as "
-                "keys: let every view be a query (views.symmetric = true), or use another target."
+                f"target {self.name!r} takes its keys from the online network, which encodes only "
+                f"views {list(layout.queries)}, but views {list(layout.keys)} are keys. Make every "
+                "view a query (views.symmetric = true), or use another target."
             )
         if any(query == key for query, key in layout.pairs):
             raise RequestError(
-                f"target {self.name!r} would compare a view with itself, since these views make "
-                f"one view an image: use {self.instead}views that make two."
+                f"target {self.name!r} would compare a view with itself, since there is only one "
+                f"view per image. Use {self.instead}views that make two."
             )
 
     def key(self, projection: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class OnlineTarget(nn.Module):
 
 
 class Shared(OnlineTarget):
-    """Target: the online projections themselves, gradient and all."""
+    """Target: the online projections themselves, with gradient."""
 
     name = "shared"
     instead = "a memory bank as target, or "
@@ -75,12 +75,12 @@ class NoNegatives(nn.Module):
 
     @attrs.frozen
     class Settings:
-        """None."""
+        """No settings."""
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
 
     @hookimpl
     def draw_negatives(self) -> Negatives | None:
-        """Return nothing, so that the loss gets no part from here."""
+        """Return nothing: the loss gets no part from this source."""
         return None

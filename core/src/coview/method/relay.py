@@ -1,4 +1,4 @@
-"""How a component is registered with a run: for its roles, with its own randomness and name."""
+"""Register a component with a run: for its roles, with its own randomness and name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IMPL = f"{PROJECT}_impl"
 
 @attrs.frozen(eq=False)
 class BuiltComponent:
-    """A built part: the module, the roles it fills, and who it is in messages."""
+    """A built component: the module, the roles it fills, and its name in messages."""
 
     key: str
     module: nn.Module
@@ -32,7 +32,7 @@ class BuiltComponent:
 
     @property
     def label(self) -> str:
-        """For messages: ``negatives 'queue' of package coview-moco``."""
+        """Its name in messages: ``negatives 'queue' of package coview-moco``."""
         return f"{self.roles[0]} {self.name!r} of package {self.package}"
 
 
@@ -40,7 +40,7 @@ def register(manager: pluggy.PluginManager, component: BuiltComponent) -> None:
     """Register a component for the hooks of its roles and the open ones.
 
     Raises:
-        PluginError: it does not fit; the sentence names it and its package.
+        PluginError: it does not fit; the message names it and its package.
     """
     refuse_misspelt(component.module, component.label)
     refuse_undeclared(component.module, component.label, component.roles)
@@ -51,11 +51,11 @@ def register(manager: pluggy.PluginManager, component: BuiltComponent) -> None:
             setattr(relay, name, _relay(implementation, component))
         elif name not in OPEN_HOOKS:
             role = next(role for role, hook in ROLE_HOOKS.items() if hook == name)
-            raise PluginError(f"{component.label} fills {role!r}, but has no @hookimpl {name}.")
+            raise PluginError(f"{component.label} fills {role!r} but has no @hookimpl {name}.")
     try:
         manager.register(relay, name=component.key)
     except pluggy.PluginValidationError as error:
-        # pluggy 1.6 leaves the plugin half registered.
+        # pluggy 1.6 leaves the plugin half registered; undo that.
         if manager.has_plugin(component.key):
             manager.unregister(name=component.key)
         raise PluginError(
@@ -64,7 +64,7 @@ def register(manager: pluggy.PluginManager, component: BuiltComponent) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what pluggy's message says last, which is what is wrong."""
+    """Return the last line of pluggy's message, which says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else repr(error)
 
@@ -80,7 +80,7 @@ def refuse_misspelt(component: object, label: str) -> None:
 
 
 def _relay(implementation: Callable[..., Any], component: BuiltComponent) -> Callable[..., Any]:
-    """Wrap a hook: its step has the component's own randomness, its errors say who failed."""
+    """Wrap a hook, so that its step has the component's randomness and its errors name it."""
     signature = inspect.signature(implementation)
     names = list(signature.parameters)
     position = names.index("step") if "step" in names else None
@@ -103,7 +103,7 @@ def _relay(implementation: Callable[..., Any], component: BuiltComponent) -> Cal
 
 
 def check_roles(manager: pluggy.PluginManager) -> None:
-    """Check that every role is filled, and by one component unless it is negatives."""
+    """Check that one component fills each role (negatives: at least one)."""
     for role, hook in ROLE_HOOKS.items():
         answering = len(getattr(manager.hook, hook).get_hookimpls())
         if answering == 0 or (answering > 1 and role != "negatives"):

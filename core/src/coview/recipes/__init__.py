@@ -1,4 +1,4 @@
-"""A method written down: read, changed, checked. Nothing here imports torch."""
+"""Recipes: read, changed and checked, without importing torch."""
 
 from coview.recipes.recipe import Recipe, Use, find_recipe, method_names, to_toml
 

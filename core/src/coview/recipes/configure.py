@@ -1,4 +1,4 @@
-"""From what a user asked for to a resolved recipe: the one path of CLI and Python."""
+"""From a user's request to a resolved recipe, the same way for command line and Python."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from coview.settings import structure
 
 @attrs.frozen(kw_only=True)
 class Changes:
-    """What is laid over a recipe, apart from a preset.
+    """The changes that a user makes to a recipe.
 
     Attributes:
         use: role -> component's name, or names (negatives).
         set: ``ROLE.KEY`` -> value.
         epochs, batch_size, accumulate, backbone, image_size, on_bad_image: shortcuts.
-        preset: by name; ``"none"`` for none; None to choose by image size.
+        preset: a name; ``"none"``: no preset; None: chosen by image size.
     """
 
     use: Mapping[str, str | Sequence[str]] = attrs.field(factory=dict)
@@ -41,14 +41,14 @@ class Changes:
 def configure(
     method: str | Path | Recipe, native: int | None, changes: Changes, layer: str
 ) -> Resolved:
-    """Resolve a method with changes, for images of a size.
+    """Resolve a method with changes, for images of a given size.
 
     Args:
         method: a method's name, a TOML file, or a recipe.
-        native: pixels a side of the images as stored, which decide the preset and the size;
-            None: the recipe alone.
+        native: pixels per side of the images as stored, which decide the preset and the size;
+            None: the recipe alone decides.
         changes: what the user set.
-        layer: how the origin of those values is called.
+        layer: the origin that is shown for those values.
 
     Raises:
         RequestError: with every problem found.
@@ -72,7 +72,7 @@ def configure(
 
 
 def _image_size(native: int | None, written: Any, recipe: Recipe, changes: Changes) -> int | None:
-    # Small images take the small preset at their own size: the recipe's is for larger ones.
+    # Small images use the small preset at their own size: the recipe's size is for larger ones.
     small = native is not None and DataSettings().delivered_size(native) <= SMALL_IMAGE
     own = None if small and "small" in recipe.presets else recipe.data.get("size")
     given = (changes.image_size, changes.set.get("data.size"), written, own)
@@ -80,7 +80,7 @@ def _image_size(native: int | None, written: Any, recipe: Recipe, changes: Chang
     size = None if asked == "none" else asked
     settings, problems = structure(DataSettings, {"size": size}, "data")
     if problems:
-        return None  # reported with everything else, when it is resolved
+        return None  # reported with everything else, when the recipe is resolved
     found: int | None = settings.size if native is None else settings.delivered_size(native)
     return found
 
@@ -100,12 +100,12 @@ def _fitting(recipe: Recipe, preset: Mapping[str, Any]) -> Mapping[str, Any]:
     """Leave out a preset's settings for components that the recipe has replaced.
 
     A recipe made from an installed one (``attrs.evolve(recipe, loss=Use("mine"))``)
-    keeps its presets, whose settings are for the components they were written for.
+    keeps its presets, but their settings are for the original components.
     """
     try:
         written_for = find_recipe(recipe.name)
     except RequestError:
-        return preset  # a recipe of one's own, or a name that two packages claim
+        return preset  # the user's own recipe, or a name that two packages claim
 
     def fits(table: str, value: Any) -> bool:
         if table not in TABLES or not isinstance(value, Mapping) or "use" in value:

@@ -1,7 +1,7 @@
 """A recipe with changes laid over it, layer by layer, before anything is imported.
 
 Every value remembers the layer that set it: the recipe, a preset, the command
-line (or Python's arguments).
+line (or the arguments in Python).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coview.registry import role_of
 
 @attrs.define(eq=False)
 class Draft:
-    """A name with settings while layers are laid over it."""
+    """A component's name and settings, while layers are laid over them."""
 
     name: str
     layer: str
@@ -26,7 +26,7 @@ class Draft:
     origins: dict[str, str] = attrs.field(factory=dict)
 
     def put(self, settings: Mapping[str, Any], layer: str) -> None:
-        """Set values, and remember who did."""
+        """Set values and remember which layer set them."""
         self.settings |= settings
         self.origins |= dict.fromkeys(settings, layer)
 
@@ -53,7 +53,7 @@ class Layers:
         self.tables[table].append(draft)
 
     def change(self, changes: Mapping[str, Any], layer: str) -> None:
-        """Lay a preset's (or Python's) nested changes over the recipe."""
+        """Lay nested changes (of a preset or a file) over the recipe."""
         for key, value in changes.items():
             if key in SCALARS:
                 self.scalar(key, value, layer)
@@ -76,7 +76,7 @@ class Layers:
         present = [draft.name for draft in self.tables[table]]
         for position, item in enumerate(several):
             if isinstance(item, Mapping) and "use" not in item and position >= len(present):
-                self.problems.append(f"{table} must name what it uses: use = NAME.")
+                self.problems.append(f"{table} needs a name: use = NAME.")
                 return
         uses = [_as_use(item, present[p : p + 1]) for p, item in enumerate(several)]
         self.use(table, [use.name for use in uses], layer)
@@ -84,12 +84,12 @@ class Layers:
             draft.put(use.settings, layer)
 
     def scalar(self, key: str, value: Any, layer: str) -> None:
-        """Set one of the recipe's own numbers."""
+        """Set one of the recipe's own values."""
         self.scalars[key] = value
         self.origins[key] = layer
 
     def use(self, table: str, names: Sequence[str], layer: str) -> None:
-        """Let a table use other components; one already there keeps its settings."""
+        """Let a table use other components; one that is already used keeps its settings."""
         if table not in TABLES:
             try:
                 table = role_of(table)
@@ -124,13 +124,13 @@ class Layers:
         chosen = [d for d in drafts if name in ("", d.name)]
         if len(chosen) != 1:
             listed = ", ".join(f"{table}.{draft.name}.{short}" for draft in drafts)
-            self.problems.append(f"{path} is not one setting; write one of: {listed}.")
+            self.problems.append(f"{path} is ambiguous or unknown. Write one of: {listed}.")
             return
         chosen[0].put({short: value}, layer)
 
 
 def _as_use(value: Any, present: Sequence[str]) -> Use:
-    """Return a use; a table that names nothing means what is at its place."""
+    """Return a use; a table without a name means the component already at its place."""
     if isinstance(value, Mapping):
         name = value["use"] if "use" in value else present[0]
         return Use(str(name), **{k: v for k, v in value.items() if k != "use"})

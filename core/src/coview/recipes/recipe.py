@@ -1,8 +1,8 @@
-"""A recipe: a method written down.
+"""A recipe: a method as data.
 
-It names one component and its settings for each role, plus optimiser,
-schedule, backbone, epochs and batch size. It is data: making one imports no
-component and no torch. A recipe is printed as TOML and read back from it.
+It names a component and its settings for each role, plus optimiser,
+schedule, backbone, epochs and batch size. Making one imports neither
+components nor torch. A recipe prints as TOML and is read back from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from coview.registry import entries, find
 from coview.settings import plain, read_toml
 
 AFTERWARDS = ("probe", "finetune")
-"""Tables of how the method's authors measured its weights; training has no use for them."""
+"""Tables that say how the method's authors evaluated weights; training does not use them."""
 
 TABLES = (*ROLES, "backbone", "optimizer", "schedule", *AFTERWARDS)
 """The parts of a recipe that name something and give it settings."""
@@ -53,27 +53,27 @@ def _uses(value: Use | str | tuple[Use | str, ...] | list[Use | str]) -> tuple[U
 
 @attrs.frozen(kw_only=True)
 class Recipe:
-    """One method, to the digit.
+    """A method with every setting that its paper fixes.
 
     Attributes:
-        summary: the method in a line.
-        paper: where it is from, e.g. ``"arXiv:2003.04297"``.
+        summary: the method in one line.
+        paper: where it is published, e.g. ``"arXiv:2003.04297"``.
         views, encoder, target, loss: a component for each role.
         negatives: one source or several; the loss gets a part from each.
         backbone: a registered or timm name; settings choose its stem.
-        optimizer, schedule: names and settings of the core's own.
+        optimizer, schedule: registered names with settings.
         epochs: passes over the training set.
-        batch_size: images an optimiser step, over all processes and
+        batch_size: images per optimiser step, over all processes and
             micro-batches.
-        accumulate: micro-batches an optimiser step.
+        accumulate: micro-batches per optimiser step.
         evaluates: the network that is exported and evaluated, ``"online"`` or
             ``"target"``.
         probe: the published linear probe of frozen weights, ``Use("sgd", ...)`` or
             ``Use("svm", ...)``; see :mod:`coview.optim.protocols`.
         finetune: the published fine-tuning with labels, ``Use("sgd", ...)``.
         data: settings of the loader (table ``data``).
-        presets: by name, changes for another situation. ``"small"`` is taken
-            for images of 64 pixels and less.
+        presets: named sets of changes for other situations. ``"small"`` is used
+            for images of at most 64 pixels.
         name: filled in when the recipe is looked up.
     """
 
@@ -98,7 +98,7 @@ class Recipe:
     name: str = ""
 
     def uses(self, table: str) -> tuple[Use, ...]:
-        """Return what a table names: one thing, or for negatives perhaps several."""
+        """Return what a table names: one component, or for negatives one or more."""
         value = getattr(self, table)
         return value if isinstance(value, tuple) else (value,)
 
@@ -107,8 +107,8 @@ def find_recipe(name_or_path: str | Path) -> Recipe:
     """Return the recipe of an installed method, or read one from a TOML file.
 
     Raises:
-        RequestError: there is none by that name, or the file is no recipe.
-        PluginError: the method's package cannot give it.
+        RequestError: there is no such method, or the file is not a recipe.
+        PluginError: the method's package is broken.
     """
     text = str(name_or_path)
     if text.endswith(".toml"):
@@ -129,15 +129,15 @@ def method_names() -> list[str]:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a TOML file. With ``base = "METHOD"`` it holds only what differs."""
+    """Read a TOML file; with ``base = "METHOD"`` it need only list what differs."""
     return _read(path)[0]
 
 
 def read_layers(name_or_path: str | Path) -> tuple[Recipe, Mapping[str, Any]]:
     """Return a recipe, and what a file changes in it.
 
-    Of a file with a base that is the base and the rest of the file, so that a
-    preset of the base comes below what the file says.
+    For a file with a base, these are the base and the rest of the file, so that
+    the file's values win over a preset of the base.
 
     Raises:
         RequestError, PluginError: as :func:`find_recipe`.
@@ -168,7 +168,7 @@ def _read(path: Path) -> tuple[Recipe, dict[str, Any]]:
 
 
 def from_document(document: Mapping[str, Any]) -> Recipe:
-    """Make a recipe of a TOML document's plain values."""
+    """Make a recipe from a TOML document's plain values."""
     names = [field.name for field in attrs.fields(Recipe)]
     problems = [unknown("key", k, [*names, "base"]) for k in document if k not in (*names, "base")]
     problems += _misshapen(document)
@@ -189,11 +189,11 @@ def from_document(document: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe(**{**start, **values})
     except TypeError as error:
-        raise RequestError(f"this is no whole recipe: {error}. Name a base, or add it.") from error
+        raise RequestError(f"incomplete recipe: {error}. Add what is missing or a base.") from error
 
 
 def _misshapen(document: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each key that is no text or no table where it must be one."""
+    """Return a sentence for each key that must be a text or a table and is not."""
     texts = {**dict.fromkeys(TEXTS, "text"), "base": "a method's name"}
     problems = [
         f"{key} must be {what}, not {document[key]!r}."
@@ -213,7 +213,7 @@ def _misshapen(document: Mapping[str, Any]) -> list[str]:
 
 
 def _merge_table(table: str, start: Use | tuple[Use, ...] | None, value: Any) -> Any:
-    """Lay a TOML table (or an array of tables, or a name) over what the base has."""
+    """Lay a TOML table (or an array of tables, or a name) over the base's table."""
     several = value if isinstance(value, list) else [value]
     before = start if isinstance(start, tuple) else (start,)
     merged = []
@@ -222,17 +222,17 @@ def _merge_table(table: str, start: Use | tuple[Use, ...] | None, value: Any) ->
         if isinstance(item, str):
             item = {"use": item}
         if not isinstance(item, Mapping):
-            raise RequestError(f"{table} must be a table with a key use, not {item!r}.")
+            raise RequestError(f"{table} must be a table with a key 'use', not {item!r}.")
         name = item.get("use", under.name if under else None)
         if not isinstance(name, str):
-            raise RequestError(f"{table} must name what it uses: use = NAME.")
+            raise RequestError(f"{table} needs a name: use = NAME.")
         kept = under.settings if under and under.name == name else {}
         merged.append(Use(name, **{**kept, **{k: v for k, v in item.items() if k != "use"}}))
     return tuple(merged) if table == "negatives" else merged[0]
 
 
 def to_document(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as plain values, in the order they read best."""
+    """Return the recipe as plain values, in the order in which they read best."""
     document: dict[str, Any] = {"name": recipe.name, "summary": recipe.summary}
     document["paper"] = recipe.paper
     document |= {key: getattr(recipe, key) for key in SCALARS}
@@ -257,8 +257,8 @@ def _plain_preset(preset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_toml(recipe: Recipe, **tables: Mapping[str, Any]) -> str:
-    """Write the recipe as TOML, with further tables (``run``) after it."""
+    """Return the recipe as TOML, followed by further tables (``run``)."""
     try:
         return tomli_w.dumps({**to_document(recipe), **tables})
     except TypeError as error:
-        raise CoviewError(f"the recipe holds a value that TOML cannot write: {error}") from error
+        raise CoviewError(f"TOML cannot hold a value of this recipe: {error}.") from error

@@ -1,7 +1,7 @@
-"""From a recipe and what its user changed to settings that are known to be right.
+"""From a recipe with a user's changes to validated settings.
 
-Below the layers of :mod:`coview.recipes.override` lie the components' defaults. Every value
-remembers the layer that set it, and every problem is reported at once.
+The components' defaults lie below the layers of :mod:`coview.recipes.override`. Every value
+remembers the layer that set it, and all problems are reported at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from coview.settings import fields_of, plain, structure
 
 CORE = "coview"
 GIVEN = "python:"
-"""What the name of an object starts with that was given in Python."""
+"""Prefix of the name that stands for an object passed in Python."""
 
 
 @attrs.frozen(eq=False)
@@ -36,12 +36,12 @@ class Part:
 
     Attributes:
         table: a role, or ``backbone``, ``optimizer``, ``schedule``, ``data``.
-        name: of the component.
+        name: the component's name.
         package: the distribution it comes from.
-        version: of that distribution.
-        factory: the component's class (or what builds it).
+        version: that distribution's version.
+        factory: the component's class, or a function that builds it.
         settings: an instance of its settings class.
-        origins: by setting, the layer that set it.
+        origins: the layer that set each setting.
         shared_with: the earlier role that the same component already fills.
     """
 
@@ -57,14 +57,14 @@ class Part:
 
 @attrs.frozen(eq=False)
 class Resolved:
-    """A recipe that is known to be right.
+    """A validated recipe.
 
     Attributes:
-        recipe: with every setting written out, presets applied and gone.
-        training: its own numbers.
-        parts: by table.
+        recipe: the recipe with every setting written out and any preset applied.
+        training: its own values (epochs, batch size, ...).
+        parts: the resolved parts, by table.
         preset: the preset that was applied, if any.
-        notices: what the user should know, in sentences.
+        notices: sentences that the user should read.
     """
 
     recipe: Recipe
@@ -82,14 +82,14 @@ class Resolved:
 
 
 def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = ()) -> Resolved:
-    """Import what is named and check every value.
+    """Import the named components and check every value.
 
     Raises:
         RequestError: with every problem found.
         PluginError: a named component cannot be loaded.
     """
     problems = layers.problems
-    training, wrong = structure(TrainingSettings, layers.scalars, "the recipe")
+    training, wrong = structure(TrainingSettings, layers.scalars, "", "the recipe")
     problems += wrong
     parts = {table: _parts(table, layers.tables[table], problems) for table in TABLES}
     data = _data(layers.data, problems)
@@ -120,7 +120,8 @@ def _part(table: str, draft: Draft, problems: list[str]) -> Part | None:
     except RequestError as error:
         problems.extend(error.problems)
         return None
-    settings, wrong = structure(settings_class, draft.settings, table)
+    owner = f"{table} {draft.name!r}" + (f" ({entry.package})" if entry else "")
+    settings, wrong = structure(settings_class, draft.settings, table, owner)
     problems += wrong
     package = entry.package if entry else CORE
     version = entry.version if entry else ""
@@ -145,11 +146,11 @@ _KINDS = {
     "schedule": "schedules",
     **dict.fromkeys(AFTERWARDS, "protocols"),
 }
-"""By table, the kind of what it names."""
+"""The kind of component that each table names."""
 
 
 def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
-    """Return what a name means in a table: a factory, its settings class, its entry."""
+    """Look up a name in a table: return its factory, settings class and entry."""
     if name.startswith(GIVEN):
         return _given(table, name)
     if table in AFTERWARDS and name == "none":
@@ -169,26 +170,25 @@ def _settings_class(table: str, entry: Entry, factory: Any) -> type:
         settings: type | None = declared(factory, EvaluationProtocol, f"{table}_settings")
         if settings is None:
             raise RequestError(
-                f"Evaluation protocol {entry.name!r} (package {entry.package}) cannot be used for "
-                f"{table}."
+                f"Evaluation protocol {entry.name!r} ({entry.package}) cannot be used for {table}."
             )
         return settings
     settings = getattr(factory, "Settings", None)
     if settings is None or not attrs.has(settings):
         raise CoviewError(
-            f"Package {entry.package}: {table} {entry.name!r} ({entry.value}) has no attrs "
+            f"Package {entry.package}: {table} {entry.name!r} ({entry.value}) needs an attrs "
             "class called Settings inside it."
         )
     return settings
 
 
 def _given(table: str, name: str) -> tuple[Any, type, None]:
-    """Stand in for an object that was given in Python, and has to be given again."""
+    """Stand in for an object passed in Python, which must be passed again."""
 
     def refuse(*_: Any) -> Any:
         raise RequestError(
-            f"This recipe's {table} was a Python object ({name.removeprefix(GIVEN)}): pass it "
-            f"again, coview.train(..., {table}=...)."
+            f"This recipe's {table} was a Python object ({name.removeprefix(GIVEN)}). Pass it "
+            f"again: coview.train(..., {table}=...)."
         )
 
     return refuse, NoSettings, None
@@ -197,7 +197,7 @@ def _given(table: str, name: str) -> tuple[Any, type, None]:
 def _share(
     parts: dict[str, tuple[Part, ...]], drafts: Mapping[str, list[Draft]], problems: list[str]
 ) -> None:
-    """Let a class that is named for two roles be one component, with the first's settings."""
+    """Make a class that is named for two roles one component, with the first role's settings."""
     first: dict[Any, Part] = {}
     for role in ROLES:
         updated = []
@@ -211,8 +211,8 @@ def _share(
                 ]
                 if differing and part.settings is not None:
                     problems.append(
-                        f"{role} {part.name!r} is the same component as the {earlier.table}: "
-                        f"set {', '.join(f'{earlier.table}.{key}' for key in differing)} there."
+                        f"{role} {part.name!r} is the same component as the {earlier.table}. "
+                        f"Set {', '.join(f'{earlier.table}.{key}' for key in differing)} instead."
                     )
                 part = attrs.evolve(part, settings=earlier.settings, shared_with=earlier.table)
             updated.append(part)
@@ -224,7 +224,7 @@ def _fills(parts: Mapping[str, tuple[Part, ...]], role: str) -> bool:
 
 
 def _unmet_needs(parts: Mapping[str, tuple[Part, ...]]) -> list[str]:
-    """Return a sentence for each component whose ``needs`` nothing fills."""
+    """Return a sentence for each role that a component needs and nothing fills."""
     return [
         f"{role} {part.name!r} needs {needed}: {reason}. Add --use {needed}=NAME."
         for role in ROLES
@@ -235,10 +235,10 @@ def _unmet_needs(parts: Mapping[str, tuple[Part, ...]]) -> list[str]:
 
 
 def _unused(parts: Mapping[str, tuple[Part, ...]]) -> list[str]:
-    """Return a sentence for each role that is filled though a component ignores it."""
+    """Return a sentence for each role that is filled although a component ignores it."""
     return [
-        f"{role} {part.name!r} makes no use of {ignored}: "
-        f"{', '.join(p.name for p in parts[ignored])} is kept for nothing."
+        f"{role} {part.name!r} ignores {ignored}: "
+        f"{', '.join(p.name for p in parts[ignored])} has no effect."
         for role in ROLES
         for part in parts[role]
         for ignored in declared(part.factory, Component, "ignores")

@@ -1,8 +1,8 @@
-"""What is asked of a run beside its recipe: one list, from the command line to the checkpoint.
+"""The settings of a run beside its recipe: one list, from the command line to the checkpoint.
 
 The options of ``coview train``, the arguments of :func:`coview.train`, the table ``[run]`` of
-``recipe.toml``, ``settings`` in ``run.json`` and the run's identity in a checkpoint are all made
-from the fields of :class:`RunSettings`. A setting that is added there is in all of them.
+``recipe.toml``, ``settings`` in ``run.json`` and the run's identity in a checkpoint all follow
+the fields of :class:`RunSettings`, so a setting added there is in all of them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from coview.recipes.recipe import Recipe
 from coview.settings import Validator, between, ge, plain, read_toml, setting, structure
 
 SEEDS = (-(2**63), 2**63 - 1)
-"""What a generator can be seeded with."""
+"""Smallest and largest seed of a generator."""
 LONGEST_TIMEOUT = 7 * 24 * 3600.0
-"""Seconds; as long as processes wait for one that measures (:mod:`coview.distributed`)."""
+"""Seconds; processes wait this long for one that evaluates (:mod:`coview.distributed`)."""
 
 
 def asked(
@@ -36,12 +36,12 @@ def asked(
     """Declare a run setting.
 
     Args:
-        default, help, validators: as :func:`coview.settings.setting` takes them.
-        computes: another value gives other numbers: a resumed run takes one only with
-            ``--allow-change``.
-        repeats: a resumed run, and one from ``recipe.toml``, takes the value it had.
-        at_start: has no meaning for a run that has started: refused beside ``--resume``.
-        **option: for the command line: ``least``, and ``shown``: the default in words.
+        default, help, validators: as for :func:`coview.settings.setting`.
+        computes: the value changes the numbers that are computed: a resumed run accepts
+            another one only with ``--allow-change``.
+        repeats: a resumed run, and one from ``recipe.toml``, keeps the value.
+        at_start: only matters before the first step: refused beside ``--resume``.
+        **option: for the command line: ``least``, and ``shown``, the default in words.
     """
     field = setting(default, help, *validators)
     facts = {"computes": computes, "repeats": repeats, "at_start": at_start, "option": option}
@@ -51,7 +51,7 @@ def asked(
 
 @attrs.frozen(kw_only=True)
 class RunSettings:
-    """Everything that is asked of a run beside its recipe."""
+    """All settings of a run beside its recipe."""
 
     data: str | None = asked(
         None,
@@ -59,45 +59,45 @@ class RunSettings:
         shown="digits",
     )
     preset: str | None = asked(
-        None, "Preset of the recipe, or none.", at_start=True, shown="chosen by image size"
+        None, "A preset of the recipe, or none.", at_start=True, shown="chosen by image size"
     )
-    init: str | None = asked(None, "Weights to start from: a run or a file.", at_start=True)
+    init: str | None = asked(None, "Start from these weights: a run or a file.", at_start=True)
     device: str = asked("auto", "auto, cpu, cuda or cuda:N.")
     precision: str = asked("auto", "auto, fp32, bf16 or fp16.", computes=True)
     compile: str = asked(
         "auto",
         "Compile networks, views and losses, or nothing.",
         computes=True,
-        shown="views alone, in runs of 20,000 steps or more",
+        shown="only views, in runs of 20,000 steps or more",
     )
     workers: int = asked(0, "Processes that decode images.", ge(0), least=0)
     seed: int = asked(0, "Random seed.", between(*SEEDS), computes=True)
     max_steps: int | None = asked(
         None,
-        "Stop after this many steps, or none; schedules keep their full length.",
+        "Stop after this many steps; none: no limit. Schedules keep their full length.",
         ge(0),
         least=1,
     )
     save_every: str = asked("10m", "Steps (500) or minutes (10m) between checkpoints.")
-    evaluate_every: int = asked(0, "Epochs between kNN evaluations; 0: none.", ge(0), least=0)
+    evaluate_every: int = asked(0, "Epochs between kNN evaluations; 0: never.", ge(0), least=0)
     log_every: int = asked(
-        50, "Steps between logged metrics; the end of an epoch is logged too.", ge(1), least=1
+        50, "Steps between logged metrics; ends of epochs are logged too.", ge(1), least=1
     )
-    evaluate: bool = asked(True, "Skip kNN accuracy before and after training.")
-    observe: tuple[str, ...] = asked((), "An observer and its settings; repeatable.")
+    evaluate: bool = asked(True, "Skip the kNN accuracy before and after training.")
+    observe: tuple[str, ...] = asked((), "Add an observer, with settings if given. Repeatable.")
     timeout: float = asked(
         600.0,
-        "Seconds until a process that hears nothing from the others ends the run.",
-        between(1, LONGEST_TIMEOUT),
+        "End the run if a process hears nothing from the others for this many seconds.",
+        between(1, LONGEST_TIMEOUT, "between 1 second and 7 days"),
         least=1,
     )
-    download: bool = asked(False, "Download a named data set if it is missing.", repeats=False)
+    download: bool = asked(False, "Download the data set if it is missing.", repeats=False)
 
     @classmethod
     def of(cls, *layers: Mapping[str, Any]) -> RunSettings:
-        """Return settings from layers of plain values, of which the later win.
+        """Return settings from layers of plain values; later layers win.
 
-        A value of None is not given; ``"none"`` is given, and means none.
+        None means that a value was not given; the text ``"none"`` sets it to None.
 
         Raises:
             RequestError: with every problem found.
@@ -112,21 +112,21 @@ class RunSettings:
         return found
 
     def table(self) -> dict[str, Any]:
-        """Return all of it as TOML and JSON can write it."""
+        """Return all settings as plain values for TOML and JSON."""
         return dict(plain(attrs.asdict(self, recurse=False)))
 
     def repeated(self) -> dict[str, Any]:
-        """Return what a resumed run takes over, as plain values."""
+        """Return the settings that a resumed run keeps, as plain values."""
         table = self.table()
         return {name: table[name] for name in names(repeats=True)}
 
     def identity(self) -> dict[str, Any]:
-        """Return what says which run this is; the data's name is left to their fingerprint."""
+        """Return the settings that identify a run; data are identified by their fingerprint."""
         return {name: value for name, value in self.repeated().items() if name != "data"}
 
 
 def names(**facts: bool) -> list[str]:
-    """Return the names of the settings with these facts, e.g. ``computes=True``."""
+    """Return the names of the settings with these properties, e.g. ``computes=True``."""
     return [
         field.name
         for field in attrs.fields(RunSettings)
@@ -135,10 +135,10 @@ def names(**facts: bool) -> list[str]:
 
 
 def run_table(method: str | Path | Recipe) -> dict[str, Any]:
-    """Return the ``[run]`` table of a recipe file that a run left, else nothing.
+    """Return the table ``[run]`` of a recipe file written by a run, else an empty one.
 
     Raises:
-        RequestError: it is not a table, or holds what a run does not know.
+        RequestError: it is not a table, or has an unknown setting or a wrong value.
     """
     if isinstance(method, Recipe) or not str(method).endswith(".toml"):
         return {}

@@ -1,4 +1,4 @@
-"""Settings of a recipe's tables that no component brings: its own numbers, data, backbone."""
+"""Settings of the recipe itself, and of its tables ``data`` and ``backbone``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SMALL_IMAGE = 64
 DEFAULT_SIZE = 256
 """Pixels per side of larger images, and of images of several sizes, once loaded."""
 POLICIES = ("skip", "stop")
-"""What may happen when an image cannot be read."""
+"""What can happen when an image cannot be read."""
 STEMS = ("7x7", "3x3")
 
 
@@ -22,11 +22,11 @@ class NoSettings:
 
 @attrs.frozen
 class TrainingSettings:
-    """The recipe's own numbers."""
+    """The recipe's own settings."""
 
     epochs: int = setting(200, "passes over the training set", ge(1))
-    batch_size: int = setting(256, "images an optimiser step, over all processes", ge(2))
-    accumulate: int = setting(1, "micro-batches an optimiser step", ge(1))
+    batch_size: int = setting(256, "images per optimiser step, over all processes", ge(2))
+    accumulate: int = setting(1, "micro-batches per optimiser step", ge(1))
     evaluates: str = setting(
         "online", "the network that is exported and evaluated", one_of("online", "target")
     )

@@ -1,1 +1,1 @@
-"""Trained weights: written, opened, converted."""
+"""Write, open and convert trained weights."""

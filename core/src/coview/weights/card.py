@@ -1,4 +1,4 @@
-"""The card of a weight file: what network its tensors are of, and what that network takes."""
+"""The card of a weight file: which network it holds, and what input that network expects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coview.recipes.resolve import Resolved
 from coview.settings import plain
 
 PLAN = ("dataset_size", "channels", "image_size", "mean", "std", "batch_size")
-"""What of a plan decides how views and encoder are built."""
+"""The attributes of a plan that decide how views and encoder are built."""
 
 
 def _floats(values: Any) -> tuple[float, ...]:
@@ -26,25 +26,25 @@ def _heads(values: Any) -> tuple[int, ...] | None:
 
 @attrs.frozen(kw_only=True)
 class WeightCard:
-    """What is written beside a backbone's tensors.
+    """The description that is written next to a backbone's tensors.
 
     Attributes:
-        method: that trained it; ``timm:NAME`` for timm's weights.
-        backbone: a registered or timm name, or the class of a module that was given.
-        given: the backbone was a Python object, so that no name builds it again.
-        settings: of the backbone, as plain values
+        method: the method that trained it; ``timm:NAME`` for timm's weights.
+        backbone: a registered or timm name, or the class of a module that was passed in.
+        given: the backbone was a Python object, so no name can build it again.
+        settings: the backbone's settings, as plain values
             (:class:`coview.recipes.tables.BackboneSettings`).
-        channels: of the images.
-        image_size: pixels a side that the loader delivers.
-        size: pixels a side that the network sees, the centre of those.
-        mean: of each channel, subtracted from images in [0, 1].
-        std: of each channel, which the difference is divided by.
-        heads: attention heads of each block of a transformer, which tensor shapes do not
-            tell; None: unknown.
-        parts: views and encoder, where the backbone cannot be built without them
+        channels: channels of the images.
+        image_size: pixels per side that the loader delivers.
+        size: pixels per side that the network sees, the centre of those.
+        mean: mean of each channel, subtracted from images in [0, 1].
+        std: standard deviation of each channel; the difference is divided by it.
+        heads: attention heads in each block of a transformer, which tensor shapes do not
+            reveal; None: unknown.
+        parts: views and encoder, if the backbone cannot be built without them
             (:func:`parts_of`); None: it can.
-        published: the protocols that the method's authors measured weights by
-            (:func:`protocols_of`); None: the file is older than that.
+        published: the protocols by which the method's authors evaluated weights
+            (:func:`protocols_of`); None: the file is older than this attribute.
     """
 
     method: str = ""
@@ -69,7 +69,7 @@ class WeightCard:
         return cls(**{key: value for key, value in values.items() if key in known})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as they are written; what is None is left out."""
+        """Return plain values, as written to files, without those that are None."""
         values = attrs.asdict(self, recurse=False)
         return {
             key: list(value) if isinstance(value, tuple) else value
@@ -79,12 +79,12 @@ class WeightCard:
 
 
 def card_of(resolved: Resolved, plan: Plan, given: bool) -> WeightCard:
-    """Return the card of what a run exports, as far as the recipe knows it.
+    """Return the card of the backbone that a run exports, as far as the recipe knows it.
 
     Args:
         resolved: the run's recipe.
-        plan: the run's.
-        given: the backbone was a Python object.
+        plan: the run's plan.
+        given: whether the backbone was a Python object.
     """
     part = resolved.part("backbone")
     return WeightCard(
@@ -100,7 +100,7 @@ def card_of(resolved: Resolved, plan: Plan, given: bool) -> WeightCard:
 
 
 def parts_of(resolved: Resolved, plan: Plan) -> dict[str, Any]:
-    """Return, as plain values, what builds a recipe's views and encoder again."""
+    """Return plain values from which a recipe's views and encoder can be built again."""
     found: dict[str, Any] = {"plan": {name: plain(getattr(plan, name)) for name in PLAN}}
     for role in ("views", "encoder"):
         part = resolved.part(role)

@@ -1,4 +1,4 @@
-"""Checkpoints as files, and a run's encoder read from one, projection head included."""
+"""Read checkpoints, and load a run's encoder, projection head included, from one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PREFIX = "components.encoder."
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, every bit of it checked, without executing anything in it.
+    """Read a checkpoint: all checksums are compared, and nothing in it is executed.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is no such file.
         CoviewError: it is damaged, or holds more than data.
     """
     if not path.is_file():
@@ -36,37 +36,37 @@ def read(path: Path) -> dict[str, Any]:
         _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CoviewError(f"{path} is damaged or no checkpoint of coview's: {error}") from error
+        raise CoviewError(f"{path} is damaged, or not a coview checkpoint: {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CoviewError(f"{path} is not a checkpoint this version of coview can read.")
+        raise CoviewError(f"{path} is not a checkpoint that this version of coview can read.")
     return state
 
 
 def _check_sums(path: Path) -> None:
-    """Compare every part with the checksum written beside it, which torch itself does not."""
+    """Compare every part with its stored checksum, which torch itself does not do."""
     with zipfile.ZipFile(path) as archive:
         wrong = archive.testzip()
     if wrong is not None:
-        raise CoviewError(f"its part {wrong} is not what was written")
+        raise CoviewError(f"the checksum of its part {wrong} is wrong")
 
 
 def load_encoder(run: Path, card: WeightCard) -> Encoder:
     """Build a run's encoder and load its checkpoint.
 
     Args:
-        run: its directory.
-        card: of its exported backbone.
+        run: the run's directory.
+        card: the card of its exported backbone.
 
     Raises:
-        RequestError: it is no run, has no checkpoint, or its backbone was a Python object.
+        RequestError: it is not a run, has no checkpoint, or its backbone was a Python object.
         CoviewError: the checkpoint does not fit.
     """
     if not (run / "recipe.toml").is_file():
         raise RequestError(
-            f"{run} is no run's directory: only a run's checkpoint has the projection head."
+            f"{run} is not a run's directory; only a run's checkpoint has the projection head."
         )
     if card.given:
-        raise RequestError(f"{run} has a backbone that no name stands for; start from head.0.")
+        raise RequestError(f"The backbone of {run} was a Python object: use --from head.0.")
     resolved = configure(run / "recipe.toml", None, Changes(preset="none"), "run")
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     state = read(run / "checkpoints" / "last.pt")["method"]
@@ -93,17 +93,17 @@ def load_encoder(run: Path, card: WeightCard) -> Encoder:
 
 
 def cut(encoder: Encoder, layers: int) -> tuple[nn.Module, int]:
-    """Return the first ``layers`` layers of the projection head, and the width they give.
+    """Return the first ``layers`` layers of the projection head, and their output width.
 
     Raises:
-        RequestError: the head has fewer, or is no stack of layers.
+        RequestError: the head has fewer layers, or is not a stack of layers.
     """
     head = encoder.projector
     if not isinstance(head, nn.Sequential):
-        raise RequestError("This method's projection head is no stack of layers to cut.")
+        raise RequestError("This method's projection head is not a stack of layers: use head.0.")
     if layers > len(head):
         raise RequestError(
-            f"--from head.{layers}: the projection head has {len(head)} layers, so choose "
+            f"--from head.{layers}: the projection head has only {len(head)} layers. Choose "
             f"head.0 (the backbone) to head.{len(head)}."
         )
     kept = head[:layers]

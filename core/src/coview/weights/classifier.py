@@ -1,4 +1,4 @@
-"""Networks with logits: a backbone, perhaps layers of a head, a linear layer; and their files."""
+"""Classifiers: a backbone, perhaps layers of a head, and a linear layer; and their files."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Classifier(nn.Module):
 
 
 def save_classifier(classifier: Classifier, path: Path) -> None:
-    """Write weights and what it takes to build the network again, atomically.
+    """Write weights and all that is needed to build the network again, atomically.
 
     Raises:
-        RequestError: the head has layers that cannot be described, or views are
-            needed to build the backbone.
+        RequestError: the head has layers that cannot be described, or the
+            backbone cannot be built without its views.
     """
     refuse_unsavable(classifier.network)
     about = {
@@ -48,20 +48,23 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
 
 
 def refuse_unsavable(network: ExportedBackbone) -> None:
-    """Refuse a backbone that a classifier's file could not name.
+    """Refuse a backbone that cannot be built again from a classifier's file.
 
     Raises:
-        RequestError: it was a Python object, or needs views to be built.
+        RequestError: it was a Python object, or cannot be built without its views.
     """
     if network.views is not None or network.card.given:
-        raise RequestError("A classifier on this kind of backbone cannot be saved.")
+        raise RequestError(
+            "This backbone cannot be saved with a classifier: it was a Python object, or needs its "
+            "method's views."
+        )
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Read what :func:`save_classifier` wrote; in evaluation mode.
+    """Load a classifier written by :func:`save_classifier`, in evaluation mode.
 
     Raises:
-        RequestError: there is no such file, or it is none of these.
+        RequestError: there is no such file, or it does not hold a classifier.
         CoviewError: it is damaged.
     """
     if not path.is_file():
@@ -69,8 +72,8 @@ def load_classifier(path: Path) -> Classifier:
     metadata, tensors = read(path)
     if CLASSIFIER not in metadata:
         raise RequestError(
-            f"{path} is no classifier: write one by coview evaluate finetune (or linear) RUN "
-            "--save FILE."
+            f"{path} does not hold a classifier. To write one: coview evaluate finetune (or "
+            "linear) RUN --save FILE"
         )
     about = json.loads(metadata[CLASSIFIER])
     card = WeightCard.of(about["meta"])
@@ -84,7 +87,7 @@ def student_of(teacher: Classifier, backbone: str | None) -> Classifier:
     """Return an untrained classifier for the teacher's images and classes.
 
     Args:
-        teacher: whose stem and preprocessing are taken over.
+        teacher: the student has its stem and preprocessing.
         backbone: a registered or timm name; None: the teacher's own.
     """
     card = teacher.network.card

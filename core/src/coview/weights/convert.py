@@ -1,6 +1,6 @@
-"""Weights for other programs: named as timm or torchvision do, as ONNX or torch.export.
+"""Weights for other programs: with timm's or torchvision's names, as ONNX or torch.export.
 
-Whatever is written is read again and compared before it counts as written.
+Every file is read back and compared before it counts as written.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def renamed(backbone: nn.Module, keys: str) -> dict[str, Tensor]:
         return tensors
     if not isinstance(backbone, VisionTransformer):
         raise RequestError(
-            f"torchvision has no names for the tensors of a {type(backbone).__name__}: "
-            "choose --keys timm."
+            f"torchvision has no names for the tensors of a {type(backbone).__name__}. "
+            "Use --keys timm."
         )
     named = {}
     for key, tensor in tensors.items():
@@ -63,21 +63,23 @@ def renamed(backbone: nn.Module, keys: str) -> dict[str, Tensor]:
             if found:
                 break
         else:
-            raise RequestError(f"torchvision's vision transformers have no {key}.")
+            raise RequestError(
+                f"torchvision's vision transformers have no tensor for {key}. Use --keys timm."
+            )
         named[key] = tensor
     return named
 
 
 def ship(exported: ExportedBackbone, path: Path, format: str, keys: str) -> float:
-    """Write a backbone; return the largest difference of features after reading it again.
+    """Write a backbone; return the largest difference of its features when read back.
 
-    The comparison is on random images, between this network and what was
-    read: the tensors themselves for safetensors, else the whole program,
-    which takes images in [0, 1] and standardises them itself.
+    This network and the file are compared on random images: the tensors for
+    safetensors, else the whole program, which takes images in [0, 1] and
+    standardises them itself.
 
     Raises:
         RequestError: the format or the names do not suit the network, or a library is missing.
-        CoviewError: what was read gives other features.
+        CoviewError: the file gives different features.
     """
     writers: dict[str, Callable[[ExportedBackbone, Path, Tensor], Tensor]] = {
         "safetensors": lambda e, p, images: _safetensors(e, p, images, keys),
@@ -94,7 +96,7 @@ def ship(exported: ExportedBackbone, path: Path, format: str, keys: str) -> floa
         difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1))
         if not difference <= TOLERANCE:
             raise CoviewError(
-                f"{path} was not written: read again, its features differ by {difference:.1e}, "
+                f"{path} was not written: when read back, its features differ by {difference:.1e}, "
                 f"more than {TOLERANCE:.0e}."
             )
     return difference
@@ -111,13 +113,13 @@ def _safetensors(exported: ExportedBackbone, path: Path, images: Tensor, keys: s
 def _plainly(
     exported: ExportedBackbone, tensors: dict[str, Tensor], keys: str, same: bool
 ) -> Callable[[Tensor], Tensor]:
-    """Return a network of the named library with these tensors, strictly loaded."""
+    """Return the named library's network with these tensors, loaded strictly."""
     import copy
 
     fresh = copy.deepcopy(exported)
     if same:
         for tensor in fresh.backbone.state_dict().values():
-            tensor.zero_()  # nothing of the original may be left to be compared with
+            tensor.zero_()  # so that the original is not compared with itself
         fresh.backbone.load_state_dict(tensors)
         return _without_gradient(fresh)
     fresh.backbone = _torchvision_vit(exported.backbone)
@@ -168,7 +170,7 @@ def _torch_export(exported: ExportedBackbone, path: Path, images: Tensor) -> Ten
 def _program(exported: ExportedBackbone, images: Tensor) -> Any:
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
+        warnings.simplefilter("ignore")  # the exporter warns about itself
         return torch.export.export(exported, (images,), dynamic_shapes={"images": {0: batch}})
 
 
@@ -192,6 +194,6 @@ def _onnx(exported: ExportedBackbone, path: Path, images: Tensor) -> Tensor:
     assert program is not None
     program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    # Another number of images than it was traced with: the batch must not be fixed.
+    # Not the number of images it was traced with: the batch size must not be fixed.
     parts = [session.run(None, {"images": part.numpy()})[0] for part in images.split(1)]
     return torch.from_numpy(np.concatenate(parts))

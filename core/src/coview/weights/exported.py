@@ -1,4 +1,4 @@
-"""A backbone with the preprocessing it was trained with: what is exported and evaluated."""
+"""A backbone with its preprocessing, as it is exported and evaluated."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from coview.nn.backbones import BackboneSpec
 
 BACKBONE = "coview"
-"""The metadata's key of a file that holds a backbone."""
+"""Key in the metadata of a file that holds a backbone."""
 CLASSIFIER = "coview-classifier"
-"""The same, of one that holds a classifier on a backbone."""
+"""Key in the metadata of a file that holds a classifier on a backbone."""
 INSIDE = "network.backbone."
-"""What the names of the backbone's tensors start with in a classifier's file."""
+"""Prefix of the backbone's tensors in a classifier's file."""
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -52,11 +52,11 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
             return dict(opened.metadata() or {}), tensors
     except SafetensorError as error:
-        raise CoviewError(f"{path} is not a whole safetensors file: {error}") from error
+        raise CoviewError(f"{path} is not a complete safetensors file: {error}") from error
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a file is there that coview did not write: another program's weights."""
+    """Whether this is an existing file that another program wrote."""
     if not path.is_file():
         return False
     if path.suffix != ".safetensors":
@@ -72,15 +72,15 @@ def rebuilt(parts: Mapping[str, Any], backbone: BackboneSpec) -> tuple[nn.Module
     """Build views and encoder again.
 
     Args:
-        parts: as :func:`parts_of` gave them.
+        parts: as returned by :func:`parts_of`.
         backbone: what the encoder builds its trunk (or trunks) from.
 
     Returns:
         The encoder's backbone, with fresh weights, and the views.
 
     Raises:
-        RequestError: a package that provides one of them is not installed.
-        CoviewError: it does not take these settings any more.
+        RequestError: the package that provides one of them is not installed.
+        CoviewError: one of them no longer accepts these settings.
     """
     facts = parts["plan"]
     known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
@@ -95,7 +95,7 @@ def build_part(role: str, part: Mapping[str, Any], plan: Plan) -> Any:
     factory = find(kind_of_role(role), part["use"]).load()
     settings, problems = structure(factory.Settings, part["settings"], role)
     if problems:
-        raise CoviewError("; ".join(problems))
+        raise CoviewError(" ".join(problems))
     return factory(settings, plan)
 
 
@@ -103,12 +103,12 @@ class ExportedBackbone(nn.Module):
     """Images in [0, 1] to features, preprocessing included.
 
     Attributes:
-        backbone: (B, C, size, size) normalised -> (B, D); where ``views`` are
-            given, called with each of their crops.
-        card: what network it is and what that takes.
-        views: the views component, where preprocessing is more than the
-            standardised centre (patches, groups of channels): its
-            ``evaluation_views`` then make what the backbone sees.
+        backbone: (B, C, size, size) normalised -> (B, D); if there are ``views``,
+            called with all their crops.
+        card: which network it is and what input it expects.
+        views: the views component, if preprocessing is more than the standardised
+            centre (patches, groups of channels): its ``evaluation_views`` then
+            make the backbone's input.
     """
 
     mean: Tensor
@@ -130,7 +130,7 @@ class ExportedBackbone(nn.Module):
         self.channels_last = is_convolutional(backbone)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) float in [0, 1] -> (B, D); the centre of larger images is taken."""
+        """(B, C, H, W) float in [0, 1] -> (B, D); crops to the centre."""
         features: Tensor = self.backbone(*(self._laid_out(crop) for crop in self._crops(images)))
         return features
 
@@ -162,12 +162,12 @@ def export(method: Method, card: WeightCard) -> ExportedBackbone:
 
     Args:
         method: a built method.
-        card: of the run (:func:`coview.weights.card.card_of`).
+        card: the run's card (:func:`coview.weights.card.card_of`).
     """
     views: Any = method.components["views"]
     backbone = method.backbone()
-    # Views that say how they standardise do nothing else in evaluation: no plugin is
-    # needed to load these weights again.
+    # Views with a normalization do nothing else in evaluation, so these weights can be
+    # loaded without the plugin.
     normalization = declared(views, ViewsComponent, "normalization")
     simple = normalization is not None
     mean, std = normalization or ((0.0,) * card.channels, (1.0,) * card.channels)
@@ -183,7 +183,7 @@ def export(method: Method, card: WeightCard) -> ExportedBackbone:
 
 
 def attention_heads(network: nn.Module) -> list[int]:
-    """Return the attention heads of each block of a timm transformer; else nothing."""
+    """Return the attention heads of each block of a timm transformer; else an empty list."""
     counts = (getattr(m, "num_heads", None) for m in network.modules() if hasattr(m, "qkv"))
     return [count for count in counts if isinstance(count, int)]
 
@@ -191,8 +191,8 @@ def attention_heads(network: nn.Module) -> list[int]:
 def refuse_other_heads(card: WeightCard, network: nn.Module, weights: str | Path) -> None:
     """Refuse weights of a transformer with other attention heads.
 
-    Equal tensor shapes hide the difference (a ViT-S has 12 heads in MoCo v3, 6
-    in DINO), and the weights would load into another network.
+    Tensor shapes do not show the difference (a ViT-S has 12 heads in MoCo v3, 6 in
+    DINO), so the weights would load into the wrong network.
 
     Raises:
         RequestError: the counts differ.
@@ -201,8 +201,8 @@ def refuse_other_heads(card: WeightCard, network: nn.Module, weights: str | Path
     if stored is not None and list(stored) != here:
         raise RequestError(
             f"{weights} holds backbone {card.backbone!r} with {_shown(stored)} attention heads "
-            f"a block; the network here has {_shown(here)}. Their tensors have equal shapes, but "
-            "they compute different features: use the backbone that the weights were trained in."
+            f"per block; the network here has {_shown(here)}. Their tensors have equal shapes, but "
+            "they compute different features. Use the backbone that was trained."
         )
 
 
@@ -211,26 +211,26 @@ def _shown(heads: Sequence[int]) -> str:
 
 
 def save_backbone(exported: ExportedBackbone, path: Path) -> None:
-    """Write weights and meta as safetensors, atomically."""
+    """Write weights and card as a safetensors file, atomically."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in exported.backbone.state_dict().items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={BACKBONE: json.dumps(exported.meta)})
 
 
 def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> ExportedBackbone:
-    """Load the exported backbone of a run, or a file of one.
+    """Load an exported backbone, from a run or from a file.
 
     Args:
-        path: a run's directory or a ``.safetensors`` file that coview wrote, of
-            a backbone or of a classifier on one.
-        backbone: the module to load into, when the run was given one that no
-            name stands for.
+        path: a run's directory, or a ``.safetensors`` file written by coview: a
+            backbone, or a classifier on one.
+        backbone: the module to load into, if the run's backbone was a Python
+            object.
 
     Returns:
         A module in evaluation mode: (B, C, H, W) float in [0, 1] -> (B, D).
 
     Raises:
-        RequestError: there is no such file, or it is not one of coview's.
+        RequestError: there is no such file, or coview did not write it.
     """
     file = Path(path)
     file = file / "backbone.safetensors" if file.is_dir() else file
@@ -243,7 +243,7 @@ def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> Export
     elif BACKBONE in metadata:
         card = WeightCard.of(json.loads(metadata[BACKBONE]))
     else:
-        raise RequestError(f"{file} holds weights, but not from coview: it names no backbone.")
+        raise RequestError(f"{file} was not written by coview: it does not name its backbone.")
     module, views = _build(card, backbone)
     refuse_other_heads(card, module, file)
     try:
@@ -271,12 +271,12 @@ def _spec(card: WeightCard, given: nn.Module | None) -> BackboneSpec:
         return from_module(given, card.channels, card.size)
     if card.given:
         raise RequestError(
-            f"This run's backbone was a Python object ({card.backbone}); pass one like it: "
+            f"This run's backbone was a Python object ({card.backbone}). Pass one like it: "
             "load_backbone(path, backbone=...)."
         )
     if not card.backbone:
         raise CoviewError("These weights do not name their network.")
     settings, problems = structure(BackboneSettings, card.settings, "backbone")
     if problems:
-        raise CoviewError("; ".join(problems))
+        raise CoviewError(" ".join(problems))
     return BackboneSpec(card.backbone, find_backbone(card.backbone)[0], settings)

@@ -1,4 +1,4 @@
-"""Weights from other programs' checkpoints, recognised by the names of their tensors.
+"""Load other programs' checkpoints, recognised by the names of their tensors.
 
 Nothing in a file is executed: pickles are read as data only.
 """
@@ -22,9 +22,9 @@ _TABLES = (
     *("state_dict", "model", "teacher", "student", "model_state_dict", "classy_state_dict"),
     *("base_model", "trunk"),
 )
-"""Keys below which checkpoints keep their tensors; of these the first is tried first."""
+"""Keys under which checkpoints keep their tensors, in the order in which they are tried."""
 _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-"""The places of a ResNet's children in ``nn.Sequential(*resnet.children())``."""
+"""Names of a ResNet's children by their number in ``nn.Sequential(*resnet.children())``."""
 
 
 def _numbered(name: str) -> str:
@@ -34,12 +34,12 @@ def _numbered(name: str) -> str:
 
 @attrs.frozen
 class Layout:
-    """Where a program keeps a backbone: under a prefix, perhaps with numbered children.
+    """How a program names a backbone's tensors: with a prefix, perhaps with numbered children.
 
     Attributes:
-        program: its name.
-        prefix: pattern at the start of the backbone's names.
-        rename: from what follows the prefix to the backbone's name.
+        program: the program's name.
+        prefix: pattern at the start of the tensors' names.
+        rename: turns the rest of the name into the backbone's own.
         sign: pattern of a name that only this program's files have; None: not needed.
     """
 
@@ -49,11 +49,11 @@ class Layout:
     sign: str | None = None
 
     def possible(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether the file may be this program's."""
+        """Whether this program may have written the file."""
         return self.sign is None or any(re.match(self.sign, key) for key in tensors)
 
     def taken(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors under the prefix by their own names."""
+        """Return the tensors with the prefix, under the backbone's own names."""
         return {
             self.rename(key[found.end() :]): tensor
             for key, tensor in tensors.items()
@@ -76,12 +76,12 @@ LAYOUTS = (
 
 @attrs.frozen
 class Matched:
-    """What of a file is a backbone's.
+    """A backbone found in a file.
 
     Attributes:
-        program: whose layout it is.
-        tensors: those of the backbone, by its names.
-        ignored: names of the file's other tensors: heads and further networks.
+        program: the program whose layout the file has.
+        tensors: the backbone's tensors, under its own names.
+        ignored: names of the file's other tensors (heads, other networks).
     """
 
     program: str
@@ -89,7 +89,7 @@ class Matched:
     ignored: tuple[str, ...]
 
     def report(self, path: Path) -> str:
-        """Say in a sentence what matched."""
+        """Return a sentence about what matched."""
         heads = sorted({".".join(name.split(".")[:2]) for name in self.ignored})
         listed = f" ({', '.join(heads[:6])}{', ...' if len(heads) > 6 else ''})" if heads else ""
         return (
@@ -99,10 +99,10 @@ class Matched:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a safetensors file, or a pickle as data.
+    """Read a safetensors file, or a pickle as data only.
 
     Raises:
-        RequestError: there is no such file, or it needs code to be executed.
+        RequestError: there is no such file, or reading it would execute code.
         CoviewError: it is damaged.
     """
     if not path.is_file():
@@ -112,7 +112,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise CoviewError(f"{path} is not a whole safetensors file: {error}") from error
+        raise CoviewError(f"{path} is not a complete safetensors file: {error}") from error
     except Exception as error:
         raise RequestError(_unreadable(path, str(error))) from error
     if not isinstance(content, Mapping):
@@ -125,19 +125,19 @@ def _unreadable(path: Path, problem: str) -> str:
     if found is None:
         return f"{path} cannot be read as weights: {problem.partition(chr(10))[0]}"
     return (
-        f"{path} holds more than data (an object of {found[1]}), and coview executes nothing that "
-        "a file brings: save its state_dict alone with torch.save, or as safetensors."
+        f"{path} holds more than data (an object of {found[1]}), and coview executes nothing from "
+        "a file. Save only its state_dict with torch.save, or as safetensors."
     )
 
 
 def match(content: Mapping[str, Any], backbone: nn.Module, path: Path) -> Matched:
-    """Find the backbone in a checkpoint: every tensor of it, with equal shapes.
+    """Find a backbone in a checkpoint: all its tensors, with the same shapes.
 
     Raises:
-        RequestError: no layout has them all; the sentence is about the nearest.
+        RequestError: no layout has them all; the message describes the closest one.
     """
     wanted = backbone.state_dict()
-    # A counter that neither old checkpoints nor safetensors' users keep.
+    # Old checkpoints, and many safetensors files, lack this counter.
     needed = {k: v for k, v in wanted.items() if not k.endswith("num_batches_tracked")}
     best: tuple[int, Layout, dict[str, Tensor], Mapping[str, Tensor]] | None = None
     for tensors in _tables(content):
@@ -174,7 +174,7 @@ def _misfit(
     fitting: int,
 ) -> str:
     name = next(k for k, v in needed.items() if k not in taken or taken[k].shape != v.shape)
-    there = f"is {tuple(taken[name].shape)}" if name in taken else "is not there"
+    there = f"is {tuple(taken[name].shape)} in the file" if name in taken else "is missing"
     return (
         f"{path} is laid out as {layout.program}, but does not fit this backbone: {fitting} of "
         f"{len(needed)} tensors match. {name}, {tuple(needed[name].shape)} here, {there}."
@@ -182,7 +182,7 @@ def _misfit(
 
 
 def _tables(content: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
-    """Yield every table of tensors in a checkpoint, preferred ones first."""
+    """Yield all tables of tensors in a checkpoint, preferred ones first."""
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
     if tensors:
         yield tensors
@@ -192,5 +192,5 @@ def _tables(content: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
 
 
 def load_into(backbone: nn.Module, matched: Matched) -> None:
-    """Put the tensors into a backbone; counters that the file lacks stay as they are."""
+    """Load the tensors into a backbone; counters that the file lacks stay as they are."""
     backbone.load_state_dict({**backbone.state_dict(), **matched.tensors})

@@ -1,4 +1,4 @@
-"""Weights by any name: a run, a file of coview's or of another program, or ``timm:NAME``."""
+"""Open any weights: a run, a file of coview or of another program, or ``timm:NAME``."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CHANNELS = 3
 
 @attrs.frozen(eq=False)
 class Weights:
-    """A backbone, and where its weights are from.
+    """A backbone and the origin of its weights.
 
     Attributes:
-        network: in evaluation mode.
-        origin: of weights that are not coview's: ``"pretrained"``, ``"random, seed
-            0"`` or a file's layout; else None.
-        notes: what the user must know, in sentences.
+        network: the backbone, in evaluation mode.
+        origin: for weights that coview did not train: ``"pretrained"``, ``"random,
+            seed 0"`` or a file's layout; else None.
+        notes: sentences that the user should read.
     """
 
     network: ExportedBackbone
@@ -42,35 +42,37 @@ class Weights:
 def open_weights(
     weights: str | Path, *, backbone: str | None = None, pretrained: bool = False, seed: int = 0
 ) -> Weights:
-    """Return the backbone that ``weights`` mean.
+    """Load the backbone that ``weights`` names.
 
     Args:
         weights: a run's directory, a file that coview or another program wrote,
-            or ``timm:NAME``, which comes with the size, mean and deviation of
-            timm's data configuration.
-        backbone: of another program's file: the network that it is of, a
-            registered or timm name.
-        pretrained: of ``timm:NAME``: the weights that timm publishes, fetched if
-            they are not here yet; else they are random.
-        seed: of random weights.
+            or ``timm:NAME``, which comes with the size, mean and standard deviation
+            of timm's data configuration.
+        backbone: for another program's file: its architecture, a registered or timm
+            name.
+        pretrained: for ``timm:NAME``: load timm's published weights, downloading them
+            if need be; otherwise weights are random.
+        seed: seed for random weights.
 
     Raises:
-        RequestError: there is no such thing, or an option that it has no use for.
-        CoviewError: a file is damaged, or weights cannot be fetched.
+        RequestError: there are no such weights, or an option does not apply to them.
+        CoviewError: a file is damaged, or weights cannot be downloaded.
     """
     name = str(weights)
     of_timm = name.startswith(TIMM)
     if pretrained and not of_timm:
-        raise RequestError(f"--pretrained is for timm:NAME; {name} has its own weights.")
+        raise RequestError(f"--pretrained is only for timm:NAME; {name} has its own weights.")
     if of_timm:
         if backbone is not None:
-            raise RequestError(f"{name} names its network: leave out --backbone.")
+            raise RequestError(f"{name} already names its network: leave out --backbone.")
         return _of_timm(name.removeprefix(TIMM), pretrained, seed)
     path = Path(weights)
     if is_foreign(path):
         return _of_another(path, backbone)
     if backbone is not None:
-        raise RequestError(f"--backbone is for other programs' files; coview's name theirs: {name}")
+        raise RequestError(
+            f"--backbone is only for other programs' files; {name} already names its network."
+        )
     return Weights(load_backbone(path))
 
 
@@ -82,22 +84,22 @@ def _of_timm(name: str, pretrained: bool, seed: int) -> Weights:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             network = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except RuntimeError as error:  # a tag that it has not, or no published weights at all
+    except RuntimeError as error:  # an unknown tag, or no published weights at all
         raise RequestError(f"timm:{name}: {error}") from error
     except Exception as error:
         if not pretrained:
             raise
         raise CoviewError(
-            f"The pretrained weights of timm:{name} are not here and cannot be fetched "
-            f"({type(error).__name__}). Without a network, bring them as a file: "
-            f"FILE --backbone {name}."
+            f"The pretrained weights of timm:{name} are not on this machine and cannot be "
+            f"downloaded ({type(error).__name__}). If you have them as a file, use: "
+            f"FILE --backbone {name}"
         ) from error
     exported = _exported(network, name)
     if pretrained:
         return Weights(exported, "pretrained")
     note = (
-        f"timm:{name} has RANDOM weights (seed {seed}): nothing was learned. --pretrained takes "
-        "those that timm publishes."
+        f"timm:{name} has RANDOM weights (seed {seed}): nothing was learned. To load timm's "
+        "published weights, add: --pretrained"
     )
     return Weights(exported, f"random, seed {seed}", (note,))
 
@@ -105,10 +107,10 @@ def _of_timm(name: str, pretrained: bool, seed: int) -> Weights:
 def _of_another(path: Path, backbone: str | None) -> Weights:
     if backbone is None:
         raise RequestError(
-            f"{path} is another program's file, which does not name its network: give it by "
-            "--backbone NAME, resnet50 say."
+            f"{path} was not written by coview and does not name its network. Add its "
+            "architecture, for example: --backbone resnet50"
         )
-    # Built at the size that its data configuration says, which a transformer's positions fit.
+    # Built at the size of its data configuration, which a transformer's positions must fit.
     factory, entry = find_backbone(backbone)
     size = 224
     if entry.from_catalogue:
