@@ -222,7 +222,7 @@ def test_a_real_ctrl_c_ends_with_a_sentence_and_a_checkpoint(
     finally:
         process.kill()
     assert process.returncode == 1 and stdout == ""
-    assert "Interrupted." in stderr and "coview train --resume r" in stderr
+    assert "checkpoint saved" in stderr and "coview train --resume r" in stderr
     assert "Traceback" not in stderr
     step = checkpoint("r")["step"]
     run("train", "--resume", "r", "--max-steps", step + 2, "--no-evaluate", "--device", "cpu")
@@ -236,7 +236,7 @@ def test_what_cannot_be_resumed_is_refused(
     options = ("--data", f"idx:{idx}", *tiny, "--no-evaluate")
     run("train", "simclr", *options, "--out", "r", "--epochs", 2, "--max-steps", 2)
     (problem,) = refused("train", "--resume", "r", "--out", "s", "--preset", "none")
-    assert problem == "--resume goes on with the run as it was: leave out --out, --preset."
+    assert problem == "--resume continues the run as it was: leave out --out, --preset."
     assert "resume" in refused("train", "simclr", "--allow-change", "epochs")[0]
     assert "METHOD" in refused("train", "simclr", "--resume", "r")[0]
     assert "--dry-run" in refused("train", "--resume", "r", "--dry-run")[0]
@@ -244,8 +244,8 @@ def test_what_cannot_be_resumed_is_refused(
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace("batch_size = 16", "batch_size = 8"), encoding="utf-8")
     assert refused("train", "--resume", "r", "--device", "cpu") == [
-        "This is not the run that was saved: batch_size was 16 and is now 8 "
-        "(--allow-change batch_size lets it change)."
+        "batch_size differs from the saved run (16, now 8). To change it, add: "
+        "--allow-change batch_size"
     ]
     file.write_text(text, encoding="utf-8")
     Path("r/checkpoints/last.pt").unlink()

@@ -270,7 +270,8 @@ def test_an_output_directory_that_holds_a_run(
     kept = {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()}
     (problem,) = refused("train", "simclr", *options, "--max-steps", 2)
     assert problem == (
-        "r already holds a run. Go on with it by: coview train --resume r, or choose another --out."
+        "r already holds a run. To continue it: coview train --resume r. Otherwise choose "
+        "another --out."
     )
     assert kept == {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()}
 
@@ -278,7 +279,7 @@ def test_an_output_directory_that_holds_a_run(
 def test_an_output_directory_that_cannot_be(refused: Refused) -> None:
     Path("file").write_text("", encoding="utf-8")
     (problem,) = refused("train", "simclr", "--out", "file/r", *LIMIT)
-    assert problem.startswith("file/r cannot be a run's directory: ")
+    assert problem.startswith("file/r cannot be made for the run: ")
 
 
 @pytest.mark.parametrize(
