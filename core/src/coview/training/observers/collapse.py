@@ -54,7 +54,7 @@ class CollapseObserver:
         rank: float = setting(2.0, "collapse/effective_rank below this is a sign", ge(0))
         information: float = setting(
             0.001,
-            "assignment_information below this is a sign; where it exists, it replaces std and rank",
+            "assignment_information below this is a sign; where it exists, std and rank are not",
             ge(0),
         )
         action: str = setting("warn", "what to do: warn, or stop the run", one_of(*ACTIONS[:2]))
