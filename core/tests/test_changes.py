@@ -171,7 +171,7 @@ def test_what_no_resumption_can_take_up(cut: Path, tmp_path: Path) -> None:
     for name, value in {"out": tmp_path / "x", "init": cut, "preset": "none"}.items():
         with pytest.raises(RequestError, match=f"leave out {name} when you give resume"):
             coview.train(resume=cut, data=images(60), **{name: value}, **GO_ON)
-    with pytest.raises(RequestError, match="for a run that is resumed"):
+    with pytest.raises(RequestError, match="only for a resumed run"):
         coview.train("simclr", allow_change=["epochs"], out=tmp_path / "y", **OPTIONS)
 
 
