@@ -184,7 +184,7 @@ ONE_PROBLEM = {
     "a missing recipe file": (("train", "mine.toml"), "There is no recipe file mine.toml."),
     "a run that is not there": (
         ("evaluate", "knn", "nowhere", "--data", "digits"),
-        "--init: there is nothing at nowhere.",
+        "There is no exported backbone at nowhere.",
     ),
     "weights that are not there": (
         ("train", "moco", "--batch-size", "16", "--init", "nowhere", *LIMIT),

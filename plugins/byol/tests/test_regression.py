@@ -124,7 +124,5 @@ def test_random_vectors_cost_two_a_direction() -> None:
 def test_it_says_that_negatives_are_for_nothing() -> None:
     changes = Changes(use={"negatives": "queue"}, preset="none")
     found = configure("byol", None, changes, "test")
-    assert "loss 'regression' ignores negatives: queue has no effect." in (
-        found.notices
-    )
+    assert "loss 'regression' ignores negatives: queue has no effect." in (found.notices)
     assert not configure("byol", None, Changes(preset="none"), "test").notices
