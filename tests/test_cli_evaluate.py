@@ -74,7 +74,7 @@ def test_linear_as_published(run: Run, refused: Run, trained: Path) -> None:
     other = run("evaluate", "linear", trained, "--protocol", "moco", *options[2:]).json
     assert other["lr"] == 30.0 and other["schedule"] == "x 0.1 after 60 %, 80 %"
     assert refused("evaluate", "linear", trained, "--protocol", "simclr", "--lr", 1, "--lr", 2) == [
-        "Only --protocol grid chooses among several --lr or --weight-decay."
+        "Only --protocol grid accepts several values of --lr or --weight-decay."
     ]
     assert (
         "Did you mean 'simclr'"
@@ -146,7 +146,7 @@ def test_retrieval_of_the_same_image_elsewhere(
         "No query has a match in the gallery, by label."
     ]
     assert refused("evaluate", "retrieval", trained, "--query", smaller) == [
-        "--query and --gallery are given together, or neither."
+        "Give both --query and --gallery, or neither."
     ]
 
 
@@ -178,7 +178,7 @@ def test_the_table_of_runs(run: Run, refused: Run, trained: Path) -> None:
     assert (found[-1]["seed"], found[-1]["epochs"]) == (9, 1)
     text = run("evaluate", "table", trained).stdout.splitlines()
     assert text[0].startswith("| run | method |") and len(text) >= 2 + len(found)
-    assert refused("evaluate", "table") == ["Name one RUN or more."]
+    assert refused("evaluate", "table") == ["Name at least one RUN."]
 
 
 def test_export_and_start_from_it(run: Run, refused: Run, photos: Path, trained: Path) -> None:
@@ -190,7 +190,7 @@ def test_export_and_start_from_it(run: Run, refused: Run, photos: Path, trained:
     text = run("export", trained, "--out", "a.pt2", "--format", "torch-export").stdout
     assert "a.pt2: resnet10-quarter, 128 features, as torch-export" in text
     assert refused("export", trained, "--out", "b", "--format", "onnx", "--keys", "timm") == [
-        "--keys names tensors, which only --format safetensors has."
+        "--keys is only for --format safetensors: leave it out."
     ]
 
 
@@ -229,7 +229,7 @@ def test_timm_by_name(run: Run, refused: Run, photos: Path) -> None:
     text = run("evaluate", "linear", "timm:test_resnet", "--data", photos, *grid)
     assert "Linear top-1" in text.stdout and "RANDOM" in text.stderr
     assert refused("evaluate", "knn", "timm:test_resnet") == [
-        "--data is needed: only a run's directory says what it trained on."
+        "Add --data: only a run's directory records what it was trained on."
     ]
     options = ("--data", photos, "--protocol", "paper")
     wrong = run("evaluate", "linear", "timm:test_resnet", *options, status=2)
@@ -285,7 +285,7 @@ def test_a_support_vector_machine(run: Run, refused: Run, trained: Path) -> None
     assert refused(
         *("evaluate", "linear", trained, "--protocol", "instdisc"),
         *("--epochs", 2, "--head-batch-size", 8),
-    ) == ["This protocol is not trained in steps: leave out --epochs, --head-batch-size."]
+    ) == ["This protocol does not train in steps: leave out --epochs, --head-batch-size."]
     assert "cost" in run("evaluate", "table", trained, "--json").json[-1]
 
 

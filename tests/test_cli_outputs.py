@@ -98,7 +98,7 @@ def test_knn_takes_a_weights_file_and_other_data(
 ) -> None:
     file = trained.photos / "backbone.safetensors"
     assert refused("evaluate", "knn", file) == [
-        "--data is needed: only a run's directory says what it trained on."
+        "Add --data: only a run's directory records what it was trained on."
     ]
     # The grey images of 16 pixels become the colour images of 24 that the run was trained on.
     document = run("evaluate", "knn", file, "--data", f"idx:{idx}", "--json").json

@@ -222,7 +222,7 @@ def test_a_real_ctrl_c_ends_with_a_sentence_and_a_checkpoint(
     finally:
         process.kill()
     assert process.returncode == 1 and stdout == ""
-    assert "Interrupted." in stderr and "coview train --resume r" in stderr
+    assert "checkpoint saved" in stderr and "coview train --resume r" in stderr
     assert "Traceback" not in stderr
     step = checkpoint("r")["step"]
     run("train", "--resume", "r", "--max-steps", step + 2, "--no-evaluate", "--device", "cpu")
@@ -236,7 +236,7 @@ def test_what_cannot_be_resumed_is_refused(
     options = ("--data", f"idx:{idx}", *tiny, "--no-evaluate")
     run("train", "simclr", *options, "--out", "r", "--epochs", 2, "--max-steps", 2)
     (problem,) = refused("train", "--resume", "r", "--out", "s", "--preset", "none")
-    assert problem == "--resume goes on with the run as it was: leave out --out, --preset."
+    assert problem == "--resume continues the run as it was: leave out --out, --preset."
     assert "resume" in refused("train", "simclr", "--allow-change", "epochs")[0]
     assert "METHOD" in refused("train", "simclr", "--resume", "r")[0]
     assert "--dry-run" in refused("train", "--resume", "r", "--dry-run")[0]

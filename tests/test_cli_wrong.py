@@ -184,7 +184,7 @@ ONE_PROBLEM = {
     "a missing recipe file": (("train", "mine.toml"), "There is no recipe file mine.toml."),
     "a run that is not there": (
         ("evaluate", "knn", "nowhere", "--data", "digits"),
-        "--init: there is nothing at nowhere.",
+        "There is no exported backbone at nowhere.",
     ),
     "weights that are not there": (
         ("train", "moco", "--batch-size", "16", "--init", "nowhere", *LIMIT),
@@ -192,7 +192,7 @@ ONE_PROBLEM = {
     ),
     "no temperature": (
         ("evaluate", "knn", "nowhere", "--temperature", "0"),
-        "--temperature must be > 0: 0.0",
+        "--temperature must be above 0, not 0.0.",
     ),
     "half precision on a CPU": (
         ("train", "moco", "--device", "cpu", "--precision", "fp16"),
@@ -270,7 +270,8 @@ def test_an_output_directory_that_holds_a_run(
     kept = {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()}
     (problem,) = refused("train", "simclr", *options, "--max-steps", 2)
     assert problem == (
-        "r already holds a run. Go on with it by: coview train --resume r, or choose another --out."
+        "r already holds a run. To continue it: coview train --resume r. Otherwise choose "
+        "another --out."
     )
     assert kept == {p: p.read_bytes() for p in Path("r").rglob("*") if p.is_file()}
 
@@ -278,7 +279,7 @@ def test_an_output_directory_that_holds_a_run(
 def test_an_output_directory_that_cannot_be(refused: Refused) -> None:
     Path("file").write_text("", encoding="utf-8")
     (problem,) = refused("train", "simclr", "--out", "file/r", *LIMIT)
-    assert problem.startswith("file/r cannot be a run's directory: ")
+    assert problem.startswith("file/r cannot be made for the run: ")
 
 
 @pytest.mark.parametrize(

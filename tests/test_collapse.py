@@ -31,9 +31,9 @@ SIZE: dict[str, Any] = {
 }  # fmt: skip
 QUICK: dict[str, Any] = {"schedule.warmup_epochs": 1}
 SENTENCES = {
-    "simsiam without stop-gradient": "what is missing: a stop of the gradient",
-    "byol without predictor": "what is missing: a predictor (--set encoder.predictor=true)",
-    "dino without centring": "what is missing: centring (--set loss.centring=true)",
+    "simsiam without stop-gradient": "Missing: a stop-gradient",
+    "byol without predictor": "Missing: a predictor (--set encoder.predictor=true)",
+    "dino without centring": "Missing: centring (--set loss.centring=true)",
 }
 
 

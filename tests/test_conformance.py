@@ -357,7 +357,7 @@ def test_a_recomposition_is_checked(run: Run) -> None:
         (("simclrr",), "There is no method or package called 'simclrr'. Did you mean 'simclr'?"),
         (("simclr", "--only", "build"), "There is no promise called 'build'. Did you mean"),
         ((), "Name a METHOD or a PACKAGE."),
-        (("coview-moco", "--set", "loss.temperature=1"), "are for a method, not for a package."),
+        (("coview-moco", "--set", "loss.temperature=1"), "apply to a method, not to a package."),
     ],
 )
 def test_a_wrong_request(refused: Run, arguments: tuple[str, ...], sentence: str) -> None:

@@ -68,11 +68,11 @@ def test_nothing_is_overwritten(run: Run, refused: Run) -> None:
     run("new", "mine")
     before = {p: p.read_bytes() for p in Path("coview-mine").rglob("*") if p.is_file()}
     assert refused("new", "mine") == [
-        "coview-mine is there already; nothing was written. Choose another --out."
+        "coview-mine already exists; nothing was written. Choose another --out."
     ]
     assert {p: p.read_bytes() for p in Path("coview-mine").rglob("*") if p.is_file()} == before
     Path("a-file").touch()
-    assert "a-file is there already" in refused("new", "mine", "--out", "a-file")[0]
+    assert "a-file already exists" in refused("new", "mine", "--out", "a-file")[0]
     Path("empty").mkdir()
     assert "next: pip install -e empty" in run("new", "mine", "--out", "empty").stdout
 
@@ -80,13 +80,13 @@ def test_nothing_is_overwritten(run: Run, refused: Run) -> None:
 @pytest.mark.parametrize("name", ["My-Method", "my method", "3d", "a--b", "a-", "-a", "ü", "a.b"])
 def test_a_name_that_is_none(refused: Run, name: str) -> None:
     (problem,) = refused("new", "--", name)
-    assert "is no name for a method" in problem
+    assert "cannot be a method's name" in problem
     assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_name_that_is_taken(refused: Run) -> None:
     (problem,) = refused("new", "simclr")
-    assert problem == "coview-simclr already brings methods:simclr. Choose another name."
+    assert problem == "coview-simclr already has methods:simclr. Choose another name."
     assert "losses:info-nce" in refused("new", "info-nce")[0]
 
 

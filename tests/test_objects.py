@@ -66,7 +66,7 @@ def test_objects_train_resume_and_load(tmp_path: Path) -> None:
 
 
 def test_nothing_is_changed_silently_when_resuming(tmp_path: Path) -> None:
-    with pytest.raises(coview.RequestError, match="preset, init cannot be given beside resume"):
+    with pytest.raises(coview.RequestError, match="leave out preset, init when you give resume"):
         coview.train(resume=tmp_path, init=tmp_path, preset="small")
 
 

@@ -103,7 +103,7 @@ def test_a_scheduler_s_signal_saves_and_ends(
         stdout, stderr = process.communicate(timeout=WAIT)
     assert (process.returncode, stdout) == (status, "")
     step = step_of(out)
-    assert f"Interrupted. Step {step} is saved" in stderr
+    assert f"Stopped after step {step}, checkpoint saved." in stderr
     assert f"coview train --resume {out}" in stderr and "Traceback" not in stderr
     assert json.loads((out / "run.json").read_text())["finished"] is None
     assert not list(out.rglob("*.tmp"))
@@ -119,14 +119,14 @@ def test_under_torchrun_all_processes_stop_after_the_same_step(run: Run, tmp_pat
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=WAIT)
     assert process.returncode == 1
-    assert stderr.count("Interrupted. Step") == 1, stderr
+    assert stderr.count("Stopped after step") == 1, stderr
     assert "Another process" not in stderr
     step = step_of(out)
     entries = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     assert [e["step"] for e in entries if "loss" in e] == [*range(1, step + 1)]
     more = ("train", "--resume", out, "--max-steps", step + 1, "--no-evaluate", "--device", "cpu")
     refused = run(*more, status=2)
-    assert "world_size was 2 and is now 1" in refused.errors[0]
+    assert "world_size differs from the saved run (2, now 1)" in refused.errors[0]
     run(*more, "--allow-change", "world-size")
     assert step_of(out) == step + 1
     assert json.loads((out / "run.json").read_text())["changes"][0]["changed"] == {
@@ -144,7 +144,7 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     assert process.returncode != 0
     (sentence,) = [line for line in stderr.splitlines() if line.startswith("Error: ")]
     assert "Another process of this run ended" in sentence
-    assert f"coview train --resume {out} goes on from step 2" in sentence
+    assert f"To continue from step 2: coview train --resume {out}" in sentence
     assert step_of(out) == 2
 
 

@@ -62,7 +62,7 @@ def test_only_what_is_named_may_change(allowed: tuple[str, ...], refused: list[s
     for key, problem in zip(refused, problems, strict=True):
         old, new = ALL[key]
         assert f"{key} differs from the saved run ({old!r}, now {new!r})." in problem
-        assert problem.endswith(f"--allow-change {key}")
+        assert problem.endswith(f"add: --allow-change {key}")
 
 
 def test_a_name_that_allows_nothing_is_refused_with_the_nearest() -> None:
@@ -137,7 +137,7 @@ def test_a_change_that_changes_nothing_is_the_same_run(cut: Path, tmp_path: Path
 
 
 def test_changed_data_are_counted_by_the_new_epochs(cut: Path) -> None:
-    with pytest.raises(RequestError, match=r"data differs .*: --allow-change data"):
+    with pytest.raises(RequestError, match=r"data differs from .*, now .*--allow-change data"):
         coview.train(resume=cut, data=images(80), **GO_ON)
     run = coview.train(resume=cut, data=images(80), allow_change="data", **GO_ON)
     assert run.step == 8 and run.plan.steps_per_epoch == 4
@@ -175,9 +175,9 @@ def test_weights_of_another_shape_do_not_fit(cut: Path) -> None:
 
 def test_what_no_resumption_can_take_up(cut: Path, tmp_path: Path) -> None:
     for name, value in {"out": tmp_path / "x", "init": cut, "preset": "none"}.items():
-        with pytest.raises(RequestError, match=f"{name} cannot be given beside resume"):
+        with pytest.raises(RequestError, match=f"leave out {name} when you give resume"):
             coview.train(resume=cut, data=images(60), **{name: value}, **GO_ON)
-    with pytest.raises(RequestError, match="for a run that is resumed"):
+    with pytest.raises(RequestError, match="only for a resumed run"):
         coview.train("simclr", allow_change=["epochs"], out=tmp_path / "y", **OPTIONS)
 
 

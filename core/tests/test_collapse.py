@@ -109,7 +109,7 @@ def test_where_there_are_assignments_they_alone_count(capsys: Any) -> None:
     assert "one output takes all images" in capsys.readouterr().err
     other = FakeRun(made(patience=0))
     other.reads(25, 0.9, 9.0, assignment_information=0.0005, assignment_mean_entropy=1.0)
-    assert "spread alike over the outputs" in capsys.readouterr().err
+    assert "spread over the outputs in the same way" in capsys.readouterr().err
 
 
 def test_nothing_is_judged_before_this_sitting_logged() -> None:
@@ -275,7 +275,7 @@ def test_stop_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name, use, chosen, missing",
     [
-        ("simsiam", {"target": "shared"}, {}, "a stop of the gradient"),
+        ("simsiam", {"target": "shared"}, {}, "a stop-gradient"),
         ("byol", {}, {"encoder__predictor": False}, "a predictor"),
         ("byol", {}, {"encoder__norm": "layer"}, "batch normalisation in the heads"),
         ("dino", {}, {"loss__centring": False}, "centring"),
@@ -287,11 +287,11 @@ def test_the_cause_is_what_is_missing(
 ) -> None:
     off = [guard.what for guard in guards_of(built(name, use, **chosen)) if not guard.on]
     assert len(off) == 1 and off[0].startswith(missing)
-    assert f"what is missing: {missing}" in cause(built(name, use, **chosen))
+    assert f"Missing: {missing}" in cause(built(name, use, **chosen))
 
 
 @pytest.mark.parametrize("name", ["simsiam", "byol", "dino", "swav", "simclr", "moco-v3"])
 def test_recipes_as_they_are_miss_nothing(name: str) -> None:
     method = built(name)
     assert [guard.what for guard in guards_of(method) if not guard.on] == []
-    assert "What guards against it is all there" in cause(method)
+    assert "None is missing" in cause(method)

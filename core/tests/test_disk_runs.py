@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_used(
     half.write_bytes(b"what a writer left that was killed")
     resumed = coview.train(resume=run.path, **GO_ON)
     (notice,) = [text for text in resumed.resolved.notices if "damaged" in text]
-    assert "last.pt is damaged" in notice and "goes on from previous.pt" in notice
+    assert "last.pt is damaged" in notice and "continues from previous.pt" in notice
     assert (file.parent / "last.pt.damaged").read_bytes() == cut
     assert not half.exists()
     assert same(last(run.path)["method"], last(whole)["method"])

@@ -88,7 +88,7 @@ def test_a_vision_transformer_in_plain_torchvision(tmp_path: Path) -> None:
     network.heads = nn.Identity()
     network.load_state_dict(load_file(path), strict=True)
     same(own, plainly(network, images()), images())
-    with pytest.raises(RequestError, match="not from coview"):
+    with pytest.raises(RequestError, match="was not written by coview"):
         load_backbone(path)
 
 

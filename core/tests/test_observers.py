@@ -122,7 +122,7 @@ def test_settings_are_built_and_checked(monkeypatch):
     monkeypatch.setattr("coview.training.observers.base.find", lambda kind, name: Entry)
     (made,) = watchers(["tuned:every=3"])
     assert made.observer.settings.every == 3 and made.asked == "tuned:every=3"
-    with pytest.raises(RequestError, match=r"observer tuned\.every: expected whole number"):
+    with pytest.raises(RequestError, match=r"tuned\.every must be a whole number"):
         watchers(["tuned:every=often"])
     (default,) = watchers(["tuned:every=3", "tuned"])  # the last one counts
     assert default.observer.settings.every == 10

@@ -83,7 +83,7 @@ def test_which_features_are_an_images() -> None:
     assert torch.equal(observer(3, 2, [0], pieces)._rows(both, 2), (first + second) / 2)
     grouped = observer(6, 2, [0], pieces)._rows(both, 2)
     assert torch.equal(grouped, torch.cat([first, second], dim=1))
-    with pytest.raises(CoviewError, match=r"cannot tell which .* \[\(2, 3\), \(2, 3\)\] for 1 im"):
+    with pytest.raises(CoviewError, match=r"cannot match .* \[\(2, 3\), \(2, 3\)\] for 1 im"):
         observer(3, 2, [0], WHOLE)._rows(both, 1)
 
 
@@ -142,7 +142,7 @@ def test_it_learns_beside_the_network_and_goes_on_where_it_was(tmp_path: Path) -
 
 
 def test_labels_are_needed(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="needs labels of training and test images"):
+    with pytest.raises(RequestError, match="needs labels for training and test images"):
         coview.train(
             "simclr",
             bars()[0],

@@ -1,4 +1,4 @@
-"""``coview check``: what a method or a package promises, tried."""
+"""``coview check``: test what a method or a package promises."""
 
 from __future__ import annotations
 
@@ -19,12 +19,26 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("name", metavar="METHOD_OR_PACKAGE", required=False)
-@click.option("--only", multiple=True, metavar="PROMISE", help="These alone. Repeatable.")
-@click.option("--fast", is_flag=True, help="Leave out what starts processes.")
-@click.option("--use", "uses", multiple=True, metavar="ROLE=COMPONENT", help="Repeatable.")
-@click.option("--set", "settings", multiple=True, metavar="ROLE.KEY=VALUE", help="Repeatable.")
-@click.option("--image-size", type=int, help="Pixels a side, or samples of a signal.")
-@click.option("--explain", is_flag=True, help="Say what is promised, and why; try nothing.")
+@click.option(
+    "--only", multiple=True, metavar="PROMISE", help="Check only this promise. Repeatable."
+)
+@click.option("--fast", is_flag=True, help="Skip checks that start processes.")
+@click.option(
+    "--use",
+    "uses",
+    multiple=True,
+    metavar="ROLE=COMPONENT",
+    help="Use another component for a role. Repeatable.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="ROLE.KEY=VALUE",
+    help="Change a setting. Repeatable.",
+)
+@click.option("--image-size", type=int, help="Pixels per side, or samples of a signal.")
+@click.option("--explain", is_flag=True, help="Explain each promise and why; check nothing.")
 @json_option
 @click.pass_context
 def command(
@@ -38,11 +52,11 @@ def command(
     explain: bool,
     as_json: bool,
 ) -> None:
-    """Try what a method promises, or everything that a package brings.
+    """Check what a method promises, or everything in a package.
 
-    One line a promise: ok, failed, or skipped, and why. The method is made small: its
-    small preset, a network of 0.3 M parameters, 16 images of 32 pixels of noise. With
-    --use it is a recomposition that is tried.
+    Prints one line per promise: ok, failed, or skipped, and why. The method is made
+    small: its small preset, a network of 0.3 M parameters, 16 images of 32 pixels of
+    noise. With --use or --set, the changed method is checked.
 
     Exit status 1 if a promise is not kept.
     """
@@ -79,13 +93,13 @@ def _results(name: str, tried: Sequence[Promise], changes: Changes) -> Iterator[
     short = name.rpartition(":")[2]
     if name.endswith(".toml") or short in methods:
         if not name.endswith(".toml"):
-            find("methods", name)  # refuses a name that two packages claim
+            find("methods", name)  # raises an error if two packages claim the name
         return try_all(Subject(name, changes), tried)
     brought = brought_by(name)
     if not brought:
         raise RequestError(unknown("method or package", name, {*methods, *packages()}))
     if changes.use or changes.set or changes.image_size:
-        raise RequestError("--use, --set and --image-size are for a method, not for a package.")
+        raise RequestError("--use, --set and --image-size apply to a method, not to a package.")
     return try_package(brought, tried)
 
 

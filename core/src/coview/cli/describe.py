@@ -1,4 +1,4 @@
-"""A line about each installed thing, read from its source without importing it."""
+"""One line about each installed thing, read from its source without importing it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from coview.registry import Entry
 
 
 def description(entry: Entry) -> str:
-    """Return a recipe's summary, or the first line of a docstring: its own, or its module's.
+    """Return a recipe's summary, or the first line of its docstring or its module's.
 
-    Nothing is imported, so a package that is broken can be described too; ``""`` where the
-    source is not to be found.
+    Nothing is imported, so this works for broken packages too; ``""`` if the source
+    cannot be found.
     """
     module, _, name = entry.value.partition(":")
     tree = _source(module.strip())
     if tree is None:
         return ""
-    # What is made in a loop, or by a function, has no line of its own: its module's is taken.
+    # Objects made in a loop or by a function have no docstring, so the module's is used.
     return _line(tree, name.strip()) or _first(ast.get_docstring(tree) or "")
 
 
@@ -56,7 +56,7 @@ def _source(module: str) -> ast.Module | None:
 
 
 def _file(module: str) -> Path | None:
-    """Find a module's file; only its top-level package is asked for, which imports nothing."""
+    """Find a module's file through its top-level package, without importing anything."""
     top, *below = module.split(".")
     try:
         spec = importlib.util.find_spec(top)

@@ -1,4 +1,4 @@
-"""``coview doctor``: what is installed, and what of it does not work."""
+"""``coview doctor``: what is installed, and what does not work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy", "attrs", "cattr
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Load everything that is installed; report devices, versions and what is broken.
+    """Load everything installed; report devices, versions and problems.
 
     Exit status 1 if anything is broken.
     """
@@ -33,7 +33,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Return devices, versions, plugins and every problem, as plain values."""
+    """Return devices, versions, packages and all problems, as plain values."""
     import torch
 
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -1,4 +1,4 @@
-"""``coview embed``: one embedding an image."""
+"""``coview embed``: one embedding per image."""
 
 from __future__ import annotations
 
@@ -32,22 +32,30 @@ FORMATS = (".npy", ".npz", ".safetensors", ".parquet")
 
 @click.command("embed")
 @weights_argument
-@click.option("--data", help=f"{data_help} Default: the run's own.")
+@click.option("--data", help=f"{data_help}  [default: the run's own]")
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help=f"A file ending in {', '.join(FORMATS)}.",
+    help=f"File to write, ending in {', '.join(FORMATS)}.",
 )
 @click.option(
     "--split",
     type=click.Choice(["all", "train", "test"]),
     default="all",
     show_default=True,
-    help="all: in the data set's order.",
+    help="Images to embed; all: every image, in the data set's order.",
 )
-@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1))
-@click.option("--workers", default=0, type=click.IntRange(min=0))
+@click.option(
+    "--batch-size",
+    default=256,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Batch size for computing embeddings.",
+)
+@click.option(
+    "--workers", default=0, type=click.IntRange(min=0), help="Processes that decode images."
+)
 @on_bad_image_option
 @device_option
 @json_option
@@ -63,7 +71,7 @@ def command(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    """Write one embedding an image, with labels, names and splits where the format holds them."""
+    """Write one embedding per image; with labels, names and splits if the format allows."""
     if out.suffix not in FORMATS:
         raise RequestError(unknown("format", out.suffix or out.name, FORMATS))
     from coview.evaluation.embeddings import embed, missing, write
@@ -84,7 +92,7 @@ def command(
     bad = tell_bad_images(loaded)
     if gone := missing(table):
         bad["missing_rows"] = gone
-        click.echo(f"rows of NaN in their places: {', '.join(map(str, gone[:10]))}", err=True)
+        click.echo(f"Rows of NaN stand for them: {', '.join(map(str, gone[:10]))}", err=True)
     if as_json:
         facts = {"out": str(out), "images": images, "width": width, "columns": list(table)}
         print_json({**facts, **({} if found.origin is None else {"origin": found.origin}), **bad})

@@ -1,4 +1,4 @@
-"""``coview evaluate``: a group, one command a protocol."""
+"""``coview evaluate``: a group with one command per protocol."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from coview.errors import RequestError
 
 @click.group("evaluate")
 def command() -> None:
-    """Measure what weights are worth."""
+    """Evaluate trained weights (kNN, linear probe, fine-tuning, retrieval)."""
 
 
 @command.command("knn")
 @weights_argument
 @data_option
-@click.option("-k", default=200, show_default=True, type=click.IntRange(min=1), help="Neighbours.")
+@click.option(
+    "-k", default=200, show_default=True, type=click.IntRange(min=1), help="Neighbours that vote."
+)
 @click.option(
     "--vote",
     type=click.Choice(["weighted", "plain"]),
@@ -32,7 +34,9 @@ def command() -> None:
     show_default=True,
     help="Whether nearer neighbours count more.",
 )
-@click.option("--temperature", default=0.07, show_default=True, help="Of the votes' weights.")
+@click.option(
+    "--temperature", default=0.07, show_default=True, help="Temperature of the weighted vote."
+)
 @measuring
 @click.pass_context
 def knn(
@@ -50,9 +54,9 @@ def knn(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    """Top-1 by vote of the nearest training images."""
+    """Measure accuracy by a vote of the nearest training images."""
     if temperature <= 0:
-        raise RequestError(f"--temperature must be > 0: {temperature}")
+        raise RequestError(f"--temperature must be above 0, not {temperature}.")
     given = ctx.get_parameter_source("temperature") is not click.core.ParameterSource.DEFAULT
     if vote == "plain" and given:
         raise RequestError("A plain vote has no temperature: leave out --temperature.")

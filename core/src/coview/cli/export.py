@@ -1,4 +1,4 @@
-"""``coview export``."""
+"""``coview export``: write a backbone for other programs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ To load the tensors:
 
 @click.command("export", epilog=EXAMPLE)
 @weights_argument
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
 @click.option(
     "--format",
     "format",
     type=click.Choice(["safetensors", "onnx", "torch-export"]),
     default="safetensors",
     show_default=True,
-    help="safetensors: the backbone's tensors; the others: a program, preprocessing included.",
+    help="safetensors: the backbone's tensors; the others: a program with preprocessing.",
 )
 @click.option(
     "--keys",
     type=click.Choice(["timm", "torchvision"]),
     default="timm",
     show_default=True,
-    help="Whose names tensors have (safetensors).",
+    help="Name tensors as this library does (safetensors).",
 )
 @json_option
 @click.pass_context
@@ -49,10 +49,10 @@ def command(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    """Write a run's backbone for other programs; it is read again and compared."""
+    """Write a backbone for other programs, then read it back and compare."""
     given = ctx.get_parameter_source("keys") is not click.core.ParameterSource.DEFAULT
     if format != "safetensors" and given:
-        raise RequestError("--keys names tensors, which only --format safetensors has.")
+        raise RequestError("--keys is only for --format safetensors: leave it out.")
     from coview.weights.convert import ship
 
     found = found_weights(weights, backbone, pretrained)
@@ -76,10 +76,16 @@ def command(
     click.echo(f"{out}: {card.backbone}, {exported.width} features, as {format}")
     if format == "safetensors":
         click.echo(
-            f"It takes images of {card.size} pixels, {card.channels} channels in [0, 1], "
-            f"less {_short(card.mean)}, divided by {_short(card.std)}."
+            f"Its input: images of {card.size} pixels with {card.channels} channels in [0, 1], "
+            f"{_normalisation(card.mean, card.std)}."
         )
-    click.echo(f"Read again, its features differ by {difference:.1e}.")
+    click.echo(f"When read back, its features differ by {difference:.1e}.")
+
+
+def _normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
+    if not any(mean) and all(value == 1 for value in std):
+        return "no mean/std normalisation"
+    return f"normalised with mean {_short(mean)} and std {_short(std)}"
 
 
 def _short(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""``coview evaluate finetune``."""
+"""``coview evaluate finetune``: train the whole network with labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coview.commands.weights import data_option, measuring, opened, weights_argu
     default="100%",
     show_default=True,
     metavar="SHARE",
-    help="1%, 10%, ..., or N-per-class: how many training labels are used.",
+    help="Training labels to use: 1%, 10%, ... or N-per-class.",
 )
 @click.option(
     "--from",
@@ -26,43 +26,51 @@ from coview.commands.weights import data_option, measuring, opened, weights_argu
     default="head.0",
     show_default=True,
     metavar="head.N",
-    help="Keep the first N layers of the run's projection head; 0: the backbone alone.",
+    help="Keep the first N layers of the run's projection head; 0: only the backbone.",
 )
 @click.option(
     "--protocol",
     metavar="NAME",
-    help="paper: as the run's method published; or another method's name.  [default: paper, or "
-    "coview's own settings where the method published none]",
+    help="Settings to use: paper (published by the run's method) or a method's name.  "
+    "[default: paper, or coview's own if none are published]",
 )
 @click.option(
-    "--lr", type=click.FloatRange(min=0, min_open=True), help="At a batch of 256, of all layers."
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Learning rate of all layers, at a batch size of 256.  [default: as published]",
 )
 @click.option(
     "--head-lr",
     type=click.FloatRange(min=0, min_open=True),
-    help="Of the new classifier, if another.",
+    help="Learning rate of the new classifier, if different.",
 )
 @click.option(
     "--layer-decay",
     default=1.0,
     show_default=True,
     type=click.FloatRange(min=0, max=1, min_open=True),
-    help="A layer's learning rate is this times that of the layer above.",
+    help="Each layer's learning rate is this times that of the layer above.",
 )
-@click.option("--weight-decay", type=click.FloatRange(min=0), help="Default: as published.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Default: as published.")
+@click.option(
+    "--weight-decay", type=click.FloatRange(min=0), help="Weight decay.  [default: as published]"
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Passes over the labelled images.  [default: as published]",
+)
 @click.option(
     "--train-batch-size",
     type=click.IntRange(min=1),
-    help="Images a step. Default: as published.",
+    help="Batch size in training.  [default: as published]",
 )
 @click.option(
     "--save",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write backbone and classifier, a teacher for distillation.",
+    help="Write backbone and classifier to a file, for example as a teacher for distillation.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the subset and all else random.")
+@click.option("--seed", default=0, show_default=True, help="Random seed, also of the subset.")
 @measuring
 def finetune(
     weights: Path,
@@ -85,7 +93,7 @@ def finetune(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    """Top-1 of the whole network, trained on with a part of the labels."""
+    """Fine-tune the whole network with some of the labels, and measure its accuracy."""
     from coview.evaluation.finetune import starting_network
     from coview.evaluation.published import find_finetuning
     from coview.optim.protocols import changed

@@ -1,4 +1,4 @@
-"""``coview lineage``: which package each role of each method comes from."""
+"""``coview lineage``: the package that each component of each method comes from."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from coview.registry import Entry, entries, find, kind_of_role
 @click.argument("method", required=False)
 @json_option
 def command(method: str | None, as_json: bool) -> None:
-    """Draw the family tree: what each method takes from which package.
+    """Show the family tree: which package each component of a method comes from.
 
-    Recipes are read, components are not imported.
+    Recipes are imported, components are not.
     """
     owners = [find("methods", method)] if method else entries("methods")
     family = [_branch(entry) for entry in owners]
@@ -41,7 +41,7 @@ def _branch(entry: Entry) -> dict[str, Any]:
     try:
         recipe = find_recipe(f"{entry.package}:{entry.name}")
     except CoviewError as error:
-        # One broken package must not hide the others' family.
+        # One broken package must not hide the others.
         return _described(entry, summary=f"cannot be read: {error}", roles={})
     return _described(entry, summary=recipe.summary, roles=_roles(recipe))
 

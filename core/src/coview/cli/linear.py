@@ -1,4 +1,4 @@
-"""``coview evaluate linear``."""
+"""``coview evaluate linear``: a linear classifier on the frozen backbone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coview.commands.weights import Opened, data_option, measuring, opened, weig
 from coview.errors import RequestError
 
 OPTIONS = {"batch_size": "head_batch_size"}
-"""What changes to a protocol are called on the command line, where that differs."""
+"""Names on the command line of a protocol's settings, where they differ."""
 
 
 @click.command("linear")
@@ -22,35 +22,39 @@ OPTIONS = {"batch_size": "head_batch_size"}
     default="grid",
     show_default=True,
     metavar="NAME",
-    help="grid: on features computed once; paper: the published probe of the run's method; "
-    "or a method's name for its probe.",
+    help="grid: search settings on features computed once; paper: the published probe of the "
+    "run's method; or a method's name, for its probe.",
 )
 @click.option(
     "--lr",
     "rates",
     multiple=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="At a batch of 256. Repeatable with grid.",
+    help="Learning rate at a batch size of 256. Repeatable with grid.",
 )
 @click.option(
     "--weight-decay",
     "decays",
     multiple=True,
     type=click.FloatRange(min=0),
-    help="Repeatable with grid.",
+    help="Weight decay. Repeatable with grid.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Default: 100, or as published.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Passes over the training images.  [default: 100, or as published]",
+)
 @click.option(
     "--head-batch-size",
     type=click.IntRange(min=1),
-    help="Images a step of the classifier. Default: 256, or as published.",
+    help="Batch size in training the classifier.  [default: 256, or as published]",
 )
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("--seed", default=0, show_default=True, help="Random seed.")
 @click.option(
     "--save",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write backbone and classifier, a teacher for distillation.",
+    help="Write backbone and classifier to a file, for example as a teacher for distillation.",
 )
 @measuring
 def linear(
@@ -70,13 +74,13 @@ def linear(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    """Top-1 of a linear classifier on the frozen backbone, trained offline.
+    """Measure the accuracy of a linear classifier on the frozen backbone.
 
-    By default features are computed once, and learning rate and weight decay
+    By default, features are computed once, and learning rate and weight decay
     are chosen from a grid on a tenth of the training images.
     """
     if protocol != "grid" and max(len(rates), len(decays)) > 1:
-        raise RequestError("Only --protocol grid chooses among several --lr or --weight-decay.")
+        raise RequestError("Only --protocol grid accepts several values of --lr or --weight-decay.")
     found = opened(weights, data, device, workers, backbone, pretrained)
     common: dict[str, Any] = {
         "seed": seed,
@@ -131,13 +135,13 @@ def _published(
         settings = changed(settings, **given)
     elif given:
         listed = ", ".join(f"--{OPTIONS.get(key, key).replace('_', '-')}" for key in given)
-        raise RequestError(f"This protocol is not trained in steps: leave out {listed}.")
+        raise RequestError(f"This protocol does not train in steps: leave out {listed}.")
     result: dict[str, Any] = way.probe(found.backbone, found.data, settings, **common).as_dict()
     return result
 
 
 def sentence(what: str, result: dict[str, Any], data: str) -> str:
-    """Write an accuracy with its protocol for people."""
+    """Format an accuracy and its protocol for people."""
     from coview.evaluation.metrics import percentages
 
     how = f"C = {result['cost']:g}" if "cost" in result else _training(result)

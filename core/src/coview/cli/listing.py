@@ -1,4 +1,4 @@
-"""``coview list``."""
+"""``coview list``: what is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coview.registry import KINDS, entries, kind_of
 def command(kind: str | None, as_json: bool) -> None:
     """List what is installed: methods, components, data sets, ...
 
-    Read from package metadata alone; `coview doctor` also loads everything.
+    Reads only package metadata; `coview doctor` also loads everything.
     """
     kinds = [kind_of(kind)] if kind else list(KINDS)
     found = [entry for name in kinds for entry in entries(name)]

@@ -1,4 +1,4 @@
-"""The command group: finds commands, and turns errors into sentences."""
+"""The command group: finds commands and prints errors as sentences."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """coview's own commands, and those that installed plugins bring."""
+    """coview's own commands, and those of installed plugins."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, without importing a plugin."""
+        """Return the names, without importing plugins."""
         brought = {entry.name for entry in entries("commands")} - set(COMMANDS)
         return [*COMMANDS, *sorted(brought)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command's module, which is light, when it is needed."""
+        """Import a command's module when it is needed."""
         if cmd_name in COMMANDS:
             command: click.Command = import_module(COMMANDS[cmd_name]).command
             return command
@@ -51,13 +51,13 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; of a wrong name, say the nearest."""
+        """Find the command; for an unknown name, suggest the nearest."""
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             raise RequestError(unknown("command", args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands; a plugin's are named with their package, not imported."""
+        """List the commands; those of plugins with their package, without importing them."""
         rows = []
         for name in COMMANDS:
             command = self.get_command(ctx, name)
@@ -71,7 +71,7 @@ class Commands(click.Group):
             formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; end with 2 for a wrong request, 1 for failed work."""
+        """Run a command; exit with 2 for a wrong request, 1 for failed work."""
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
@@ -95,13 +95,13 @@ def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     for note in getattr(error, "__notes__", ()):
         click.echo(f"  {note}", err=True)
     if not known:
-        click.echo("  (coview --traceback COMMAND ... shows where)", err=True)
+        click.echo("  (to see where: coview --traceback COMMAND ...)", err=True)
     ctx.exit(1)
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        # A path that the operating system refuses: too long, a loop, no permission.
+        # A path that the operating system rejects: too long, a loop, no permission.
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     return str(error) if isinstance(error, CoviewError) else f"{type(error).__name__}: {error}"
 

@@ -1,4 +1,4 @@
-"""``coview pack``: a data set decoded once."""
+"""``coview pack``: decode a data set once, into arrays."""
 
 from __future__ import annotations
 
@@ -18,25 +18,31 @@ from coview.commands.options import (
 
 @click.command("pack")
 @click.argument("data", metavar="DATA")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder to make.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to create.")
 @click.option(
     "--size",
     type=click.IntRange(min=1),
-    help="Pixels a side. Default: the data set's own, 256 where that is larger or varies.",
+    help="Pixels per side.  [default: the data set's own, or 256 if that is larger or varies]",
 )
-@click.option("--channels", type=click.IntRange(min=1), help="Default: the data set's own.")
+@click.option(
+    "--channels",
+    type=click.IntRange(min=1),
+    help="Channels of the images.  [default: the data set's own]",
+)
 @click.option(
     "--holdout",
     default=0.2,
     show_default=True,
     type=click.FloatRange(0.01, 0.9),
-    help="Share held out for testing where there is no test split.",
+    help="Share held out for testing if there is no test split.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=0), help="Processes that decode.  [default: one a core]"
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that decode images.  [default: one per core]",
 )
 @on_bad_image_option
-@click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
+@click.option("--download", is_flag=True, help="Download the data set if it is missing.")
 @json_option
 def command(
     data: str,
@@ -48,10 +54,10 @@ def command(
     download: bool,
     as_json: bool,
 ) -> None:
-    """Decode a data set once into arrays that are memory-mapped from then on.
+    """Decode a data set once, into arrays that are then memory-mapped.
 
-    DATA is as for --data of coview train; what is written is used by
-    --data pack:DIR. A pack that was interrupted is gone on with.
+    DATA is as for --data of coview train; use the result with --data pack:DIR.
+    An interrupted pack continues where it stopped.
     """
     from coview.commands.weights import tell_bad_images
     from coview.data.base import DataSettings
@@ -63,7 +69,7 @@ def command(
         size=size,
         channels=channels,
         holdout=holdout,
-        # Decoded as it is written: nothing is held in memory, and an interruption loses little.
+        # Images are decoded as they are written: little memory, little lost if interrupted.
         resident_mib=1,
         on_bad_image=on_bad_image(),
     )
@@ -82,5 +88,5 @@ def command(
     total = sum(counts.values()) * each / 2**20
     click.echo(
         f"{listed} images of {loaded.size} pixels, {loaded.channels} channels, {total:.1f} MiB in "
-        f"{out}. Use them by: --data pack:{out}"
+        f"{out}. To use them: --data pack:{out}"
     )

@@ -1,4 +1,4 @@
-"""``coview evaluate retrieval``."""
+"""``coview evaluate retrieval``: search for similar images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from coview.errors import RequestError
 
 @click.command("retrieval")
 @weights_argument
-@click.option("--data", help=f"{data_help} Its test images are searched for in its training ones.")
-@click.option("--query", metavar="DATA", help="All images of this, searched for in --gallery.")
-@click.option("--gallery", metavar="DATA", help="All images of this; may be the same as --query.")
+@click.option("--data", help=f"{data_help} Its test images are queries in its training images.")
+@click.option("--query", metavar="DATA", help="Use all images of this data set as queries.")
+@click.option(
+    "--gallery", metavar="DATA", help="Search all images of this data set, which may be --query's."
+)
 @click.option(
     "--match",
     type=click.Choice(["label", "name"]),
     default="label",
     show_default=True,
-    help="What makes two images belong together: class, or file name without folder and ending.",
+    help="Images match by class (label), or by file name without folder and ending (name).",
 )
 @click.option(
     "-k",
@@ -31,7 +33,7 @@ from coview.errors import RequestError
     default=(1, 5, 10),
     show_default=True,
     type=click.IntRange(min=1),
-    help="Of recall@k; repeatable.",
+    help="Report recall@k. Repeatable.",
 )
 @measuring
 def retrieval(
@@ -48,11 +50,11 @@ def retrieval(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    """Recall@k and mean average precision of nearest-image search, by cosine."""
+    """Measure recall@k and mean average precision of image search by cosine."""
     if (query is None) != (gallery is None):
-        raise RequestError("--query and --gallery are given together, or neither.")
+        raise RequestError("Give both --query and --gallery, or neither.")
     if query is not None and data is not None:
-        raise RequestError("--data is what is searched where --query and --gallery are not given.")
+        raise RequestError("Give either --data, or --query and --gallery.")
     import torch
 
     from coview.evaluation.embeddings import embed, readable

@@ -1,4 +1,4 @@
-"""``coview show``."""
+"""``coview show``: print a recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("show")
 @click.argument("method")
 @recipe_options
-@click.option("--toml", is_flag=True, help="Print a file that `coview train` reads back.")
+@click.option("--toml", is_flag=True, help="Print a recipe file for `coview train`.")
 @json_option
 def command(
     method: str,
@@ -26,7 +26,7 @@ def command(
     as_json: bool,
     **shortcuts: Any,
 ) -> None:
-    """Show a recipe: every setting, its meaning, and the layer that set it.
+    """Show a recipe: every setting, its meaning, and where its value comes from.
 
     Without --image-size or --preset, this is the paper's recipe.
     """
@@ -94,9 +94,7 @@ def show(resolved: Resolved) -> None:
         for part in parts:
             lines += _part_lines(table, part)
     lines += ["", "data:", *_settings_lines("data.", resolved.data, resolved.data_origins), ""]
-    lines.append(
-        "Views are cut from images that the loader brought to one size, not from full-size files."
-    )
+    lines.append("Views are cut from images that the loader has resized, not from full-size files.")
     lines += [f"note: {notice}" for notice in resolved.notices]
     click.echo("\n".join(lines))
 

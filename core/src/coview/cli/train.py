@@ -1,4 +1,4 @@
-"""``coview train``."""
+"""``coview train``: train a method."""
 
 from __future__ import annotations
 
@@ -37,16 +37,20 @@ Examples:
 
 @click.command("train", epilog=EXAMPLES)
 @click.argument("method", metavar="METHOD_OR_FILE", required=False)
-@click.option("--out", type=click.Path(path_type=Path), help="Default: runs/METHOD-DATA-TIME.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run's directory.  [default: runs/METHOD-DATA-TIME]",
+)
 @recipe_options
 @run_options
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue a run.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue this run.")
 @click.option(
     "--allow-change",
     multiple=True,
     metavar="NAME",
-    help="With --resume: a setting (optimizer.lr, epochs), a table, recipe, data, seed, "
-    "precision or world-size that may differ from the saved run; repeatable.",
+    help="With --resume: let this differ from the saved run: a setting (optimizer.lr, epochs), "
+    "a table, recipe, data, seed, precision or world-size. Repeatable.",
 )
 @click.option("--on-bad-image", type=click.Choice(["skip", "stop"]), help=bad_images_help)
 @click.option(
@@ -54,7 +58,9 @@ Examples:
     type=click.Choice(["warn", "stop", "ignore"]),
     help="What to do when embeddings no longer tell images apart.  [default: warn]",
 )
-@click.option("--dry-run", is_flag=True, help="Resolve, validate and print; build nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check the request and print the recipe; train nothing."
+)
 @json_option
 @click.pass_context
 def command(
@@ -107,11 +113,9 @@ def _refuse_changes(out: Path | None, asked: dict[str, Any], dry_run: bool) -> N
     given = ["--out"] if out is not None else []
     given += [f"--{name}" for name in names(at_start=True) if name in asked]
     if given:
-        raise RequestError(
-            f"--resume goes on with the run as it was: leave out {', '.join(given)}."
-        )
+        raise RequestError(f"--resume continues the run as it was: leave out {', '.join(given)}.")
     if dry_run:
-        raise RequestError("--resume has nothing to resolve: leave out --dry-run.")
+        raise RequestError("--dry-run does not work with --resume: leave it out.")
 
 
 def _dry_run(request: Any, as_json: bool) -> None:
@@ -153,9 +157,9 @@ def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
 
 def _interrupted(run: Run) -> str:
     if run.saved_at is None:
-        return f"Interrupted before a checkpoint was saved. {run.path} may be deleted."
+        return f"Stopped before a checkpoint was saved. You can delete {run.path}."
     return (
-        f"Interrupted. Stopped after step {run.saved_at}, checkpoint saved. "
+        f"Stopped after step {run.saved_at}, checkpoint saved. "
         f"To continue: coview train --resume {run.path}"
     )
 

@@ -1,4 +1,4 @@
-"""``coview views``: a picture of what a recipe makes of images."""
+"""``coview views``: a picture of a recipe's views."""
 
 from __future__ import annotations
 
@@ -13,10 +13,22 @@ from coview.commands.options import changes_from, data_help, json_option, print_
 @click.command("views")
 @click.argument("method", metavar="METHOD_OR_FILE")
 @click.option("--data", default="digits", show_default=True, help=data_help)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A PNG file.")
-@click.option("--images", default=8, show_default=True, type=click.IntRange(1, 64))
-@click.option("--draws", default=2, show_default=True, type=click.IntRange(1, 16))
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
+@click.option(
+    "--images",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Number of images, one per row.",
+)
+@click.option(
+    "--draws",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 16),
+    help="Times that the views of each image are drawn.",
+)
+@click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
 @recipe_options
 @json_option
 def command(
@@ -31,7 +43,7 @@ def command(
     as_json: bool,
     **shortcuts: Any,
 ) -> None:
-    """Draw a few images (first column) and the views the recipe makes of them."""
+    """Draw a few images (first column) and the views that a recipe makes of them."""
     from coview.data.sources import open_source
     from coview.recipes.configure import configure
     from coview.views.picture import draw_views

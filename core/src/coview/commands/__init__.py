@@ -1,4 +1,4 @@
-"""What commands are made of: coview's own, and those that plugins bring.
+"""Building blocks of commands: coview's own, and those of plugins.
 
-The command line imports commands; no command needs the command line.
+The command line imports commands; no command imports the command line.
 """

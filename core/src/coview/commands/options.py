@@ -1,4 +1,4 @@
-"""What several commands share: options, tables, JSON."""
+"""Options, tables and JSON that several commands share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ device_option = click.option(
 )
 _ON_BAD_IMAGE = "coview.on_bad_image"
 bad_images_help = (
-    "Of an image that cannot be read: skip (count and name it, up to 1 %) or stop.  [default: skip]"
+    "What to do with unreadable images: skip (count and name them, up to 1 %) or stop.  "
+    "[default: skip]"
 )
 on_bad_image_option = click.option(
     "--on-bad-image",
@@ -33,7 +34,7 @@ on_bad_image_option = click.option(
 
 
 def on_bad_image() -> str:
-    """Return what the running command's ``--on-bad-image`` says."""
+    """Return the value of ``--on-bad-image`` in the running command."""
     ctx = click.get_current_context(silent=True)
     return (ctx.meta.get(_ON_BAD_IMAGE) if ctx else None) or "skip"
 
@@ -46,16 +47,28 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
     for option in reversed(
         (
             click.option("--epochs", type=int, help="Passes over the training set."),
-            click.option("--batch-size", type=int, help="Images an optimiser step (global)."),
-            click.option("--accumulate", type=int, help="Micro-batches an optimiser step."),
+            click.option("--batch-size", type=int, help="Batch size, over all processes."),
+            click.option("--accumulate", type=int, help="Micro-batches per optimiser step."),
             click.option("--backbone", help="A registered or timm name."),
-            click.option("--image-size", type=int, help="Pixels a side that the loader delivers."),
-            click.option("--preset", help="By name, or none; chosen by image size if not given."),
             click.option(
-                "--use", "uses", multiple=True, metavar="ROLE=COMPONENT", help="Repeatable."
+                "--image-size", type=int, help="Pixels per side to which images are resized."
             ),
             click.option(
-                "--set", "settings", multiple=True, metavar="ROLE.KEY=VALUE", help="Repeatable."
+                "--preset", help="A preset's name, or none.  [default: chosen by image size]"
+            ),
+            click.option(
+                "--use",
+                "uses",
+                multiple=True,
+                metavar="ROLE=COMPONENT",
+                help="Use another component for a role. Repeatable.",
+            ),
+            click.option(
+                "--set",
+                "settings",
+                multiple=True,
+                metavar="ROLE.KEY=VALUE",
+                help="Change a setting. Repeatable.",
             ),
         )
     ):
@@ -111,12 +124,12 @@ class _StepsOrNone(click.IntRange):
         super().__init__(min=1)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Let the word through."""
+        """Accept a number of steps or the word ``none``."""
         return value if value == "none" else super().convert(value, param, ctx)
 
 
 def asked_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """Take the run settings that were given out of a command's arguments."""
+    """Remove the run settings from a command's arguments; return those that were given."""
     from coview.recipes.run_settings import RunSettings
 
     compiled, no_evaluate = given.pop("compiled"), given.pop("no_evaluate")
@@ -138,7 +151,7 @@ def parse_use(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def parse_set(texts: Sequence[str]) -> dict[str, Any]:
-    """Read ``ROLE.KEY=VALUE`` from the command line; values are TOML, or text."""
+    """Read ``ROLE.KEY=VALUE`` from the command line; values are TOML or text."""
     pairs = _pairs("--set", "ROLE.KEY=VALUE", texts)
     return {path: literal(value) for path, value in pairs.items()}
 
@@ -156,19 +169,19 @@ def changes_from(
     settings: Sequence[str],
     **shortcuts: Any,
 ) -> Any:
-    """Return the changes that the recipe options stand for."""
+    """Return the changes to the recipe that the options ask for."""
     from coview.recipes.configure import Changes
 
     return Changes(use=parse_use(uses), set=parse_set(settings), **shortcuts)
 
 
 def print_json(value: Any) -> None:
-    """Print the command's one JSON document."""
+    """Print a value as the command's JSON document."""
     click.echo(json.dumps(value, indent=2))
 
 
 def print_table(rows: Sequence[Sequence[str]], indent: str = "") -> None:
-    """Print rows in columns as wide as they need to be."""
+    """Print rows in aligned columns."""
     if not rows:
         return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -178,5 +191,5 @@ def print_table(rows: Sequence[Sequence[str]], indent: str = "") -> None:
 
 
 def percent(share: float) -> str:
-    """Write an accuracy, 0.9812 -> ``98.1 %``."""
+    """Format a share: 0.9812 -> ``98.1 %``."""
     return f"{100 * share:.1f} %"

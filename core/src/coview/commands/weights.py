@@ -1,4 +1,4 @@
-"""What commands that measure or ship weights share."""
+"""Options and helpers shared by commands that evaluate or export weights."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def weights_argument(function: AnyCommand) -> AnyCommand:
         click.option(
             "--backbone",
             metavar="NAME",
-            help="Of another program's file: the network that it is of.",
+            help="Architecture of a checkpoint that coview did not write, for example resnet50.",
         ),
         click.option(
             "--pretrained",
             is_flag=True,
-            help="Of timm:NAME: the weights that timm publishes, fetched if need be.",
+            help="For timm:NAME: load timm's published weights, downloading them if needed.",
         ),
         click.argument("weights", metavar="RUN_OR_WEIGHTS", type=click.Path(path_type=Path)),
     ):
@@ -51,7 +51,7 @@ def weights_argument(function: AnyCommand) -> AnyCommand:
 
 
 def measuring(function: AnyCommand) -> AnyCommand:
-    """Add the options of a command that measures weights on data."""
+    """Add the options of a command that evaluates weights on data."""
     for option in reversed(
         (
             click.option(
@@ -59,7 +59,7 @@ def measuring(function: AnyCommand) -> AnyCommand:
                 default=256,
                 show_default=True,
                 type=click.IntRange(min=1),
-                help="Images through the network at once.",
+                help="Batch size for computing features.",
             ),
             click.option(
                 "--workers",
@@ -76,12 +76,12 @@ def measuring(function: AnyCommand) -> AnyCommand:
     return function
 
 
-data_option = click.option("--data", help=f"{data_help} Default: the run's own.")
+data_option = click.option("--data", help=f"{data_help}  [default: the run's own]")
 
 
 @attrs.frozen(eq=False)
 class Opened:
-    """Weights on a device and the data to measure them on."""
+    """Weights on a device, and the data to evaluate them on."""
 
     weights: Path
     backbone: ExportedBackbone
@@ -97,7 +97,7 @@ class Opened:
         text: Callable[[], str],
         also: ImageData | None = None,
     ) -> None:
-        """Keep a result with the run, and print it; ``also`` is a second data set it is of."""
+        """Record a result with the run and print it; ``also`` is a second data set used for it."""
         from coview.evaluation.results import remember
 
         origin = {} if self.origin is None else {"origin": self.origin}
@@ -119,7 +119,7 @@ def opened(
     backbone: str | None = None,
     pretrained: bool = False,
 ) -> Opened:
-    """Load weights and data for one of the commands."""
+    """Load weights and data for a command."""
     from coview.training.device import pick_device
 
     place = pick_device(device)
@@ -130,14 +130,14 @@ def opened(
 
 
 def found_weights(weights: Path, backbone: str | None, pretrained: bool) -> Weights:
-    """Load weights by any name."""
+    """Load weights from a run, a file or ``timm:NAME``."""
     from coview.weights.open import open_weights
 
     return open_weights(weights, backbone=backbone, pretrained=pretrained)
 
 
 def say(notes: Iterable[str]) -> None:
-    """Write on stderr what must be known of weights."""
+    """Print notes about weights on stderr."""
     for note in notes:
         click.echo(f"note: {note}", err=True)
 
@@ -146,17 +146,17 @@ def data_of(weights: Path) -> str:
     """Return the data that a run was trained on.
 
     Raises:
-        RequestError: ``weights`` is no run's directory.
+        RequestError: ``weights`` is not a run's directory.
     """
     facts = weights / "run.json"
     if not facts.is_file():
-        raise RequestError("--data is needed: only a run's directory says what it trained on.")
+        raise RequestError("Add --data: only a run's directory records what it was trained on.")
     name: str = json.loads(facts.read_text(encoding="utf-8"))["data"]["name"]
     return name
 
 
 def tell_bad_images(data: ImageData, fate: str = "are left out") -> dict[str, Any]:
-    """Say on stderr which images could not be read and what became of them; return it for JSON."""
+    """Report unreadable images and their fate on stderr; return them for JSON."""
     found = data.bad_images
     for kind, facts in found.items():
         click.echo(
@@ -169,7 +169,7 @@ def tell_bad_images(data: ImageData, fate: str = "are left out") -> dict[str, An
 
 
 def load_like(data: str, meta: WeightCard | Mapping[str, Any], workers: int) -> ImageData:
-    """Load data at the size and with the channels that a backbone was trained with."""
+    """Load data with the image size and channels that a backbone was trained with."""
     from coview.data.base import DataSettings
     from coview.data.sources import open_source
     from coview.weights.card import WeightCard

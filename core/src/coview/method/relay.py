@@ -51,7 +51,7 @@ def register(manager: pluggy.PluginManager, component: BuiltComponent) -> None:
             setattr(relay, name, _relay(implementation, component))
         elif name not in OPEN_HOOKS:
             role = next(role for role, hook in ROLE_HOOKS.items() if hook == name)
-            raise PluginError(f"{component.label} fills {role!r} but has no @hookimpl {name}.")
+            raise PluginError(f"{component.label} fills {role!r}, but has no @hookimpl {name}.")
     try:
         manager.register(relay, name=component.key)
     except pluggy.PluginValidationError as error:

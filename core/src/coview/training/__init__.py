@@ -1,1 +1,1 @@
-"""The engine: steps, optimisers, schedules, checkpoints, observers."""
+"""The training engine: steps, checkpoints, resuming, observers."""

@@ -1,4 +1,4 @@
-"""A resolved request built: data loaded, method and optimiser made."""
+"""Build a run from a resolved request: load the data, make method and optimiser."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def assemble(request: Request, prepared: Prepared, out: Path | None) -> Run:
     """Load the data and build everything that a run needs.
 
     Raises:
-        RequestError: the parts do not fit together, or not to these processes.
+        RequestError: the parts do not fit together, or do not suit the number of processes.
     """
     resolved, settings, device = prepared.resolved, prepared.settings, prepared.device
     data = _loaded(prepared)
@@ -100,7 +100,7 @@ def _length(settings: RunSettings, plan: Plan) -> int:
 
 
 def _loaded(prepared: Prepared) -> ImageData:
-    """Load the data, first on the first process, which fetches what is missing."""
+    """Load the data, on the first process first, which downloads what is missing."""
     if not is_first():
         wait()
     data = prepared.source.load(prepared.resolved.data, prepared.settings.workers)
@@ -111,7 +111,7 @@ def _loaded(prepared: Prepared) -> ImageData:
 
 
 def _compile(method: nn.Module) -> None:
-    """Compile trunk and heads of every encoder, the targets' copies too, for fixed shapes."""
+    """Compile trunk and heads of every encoder, including targets' copies, for fixed shapes."""
     for encoder in method.modules():
         if isinstance(encoder, Encoder):
             for part in (encoder.trunk, encoder.projector, encoder.predictor):
@@ -122,12 +122,12 @@ def _compile(method: nn.Module) -> None:
 def _wrapped(method: Method, device: torch.device) -> nn.Module:
     if not active():
         return method
-    # Buffers are kept equal by being fed the same rows; broadcasting would hide it if not.
+    # Buffers stay equal because they see the same rows; broadcasting would hide differences.
     devices = [device] if device.type == "cuda" else None
     known = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     settings: dict[str, Any] = {option: False}
-    # Nor must those be broadcast at the start that are each process's own.
+    # Buffers that differ between processes must not be broadcast at the start either.
     own = [
         f"components.{key}.{name}"
         for key, component in method.components.items()
@@ -164,7 +164,7 @@ def _check_micro_batches(resolved: Resolved) -> None:
 
 
 def _objects(request: Request, resolved: Resolved, plan: Plan) -> tuple[Resolved, dict[str, Any]]:
-    """Return ready modules that stand in for names, and the recipe saying so."""
+    """Return the recipe with Python objects named in it, and modules made of these objects."""
     objects: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     if request.views is not None:
@@ -177,10 +177,10 @@ def _objects(request: Request, resolved: Resolved, plan: Plan) -> tuple[Resolved
 
 
 def initialise(method: Method, weights: Path, notice: Callable[[str], None]) -> None:
-    """Load a backbone's weights: a run's, an exported file's, or another program's.
+    """Load weights into a method's backbone, from a run, an exported file or another program.
 
     Raises:
-        RequestError: they do not fit this backbone.
+        RequestError: the weights do not fit this backbone.
     """
     if is_foreign(weights):
         backbone = method.encoder.backbone()

@@ -1,7 +1,7 @@
-"""Checkpoints: everything a run needs to go on, in one file that is whole or not there.
+"""Checkpoints: everything that a run needs to continue, in one file, written atomically.
 
-``last.pt`` is the newest; ``previous.pt`` is what it replaced, so that there is
-another where a disk loses a file; ``epoch-NNNN.pt`` stay.
+``last.pt`` is the newest; ``previous.pt`` is the one it replaced, in case the disk
+loses a file; ``epoch-NNNN.pt`` are kept.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def save(
     """Write a checkpoint after ``step`` optimiser steps.
 
     The position in the data and all randomness follow from the step's number
-    and the seed, which is in ``identity``; nothing else needs keeping.
+    and the seed (in ``identity``), so they need not be saved.
 
     Raises:
-        CoviewError: the disk is full or may not be written; what was saved is as it was.
+        CoviewError: the disk is full or not writable; earlier checkpoints are unchanged.
     """
     state = {
         "format": FORMAT,
@@ -52,7 +52,7 @@ def save(
         "random": torch.get_rng_state(),
     }
     keep = path.with_name(PREVIOUS) if path.name == LAST else None
-    # An open file, not a path: torch then says what the operating system said.
+    # An open file, not a path, so that torch passes on the operating system's error.
     with replacing(path, keep) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
 
@@ -63,8 +63,8 @@ class Found:
 
     Attributes:
         path: its file.
-        state: what it holds.
-        damaged: newer ones that cannot be read, each with a sentence.
+        state: its content.
+        damaged: newer checkpoints that cannot be read, each with a sentence.
     """
 
     path: Path
@@ -73,11 +73,11 @@ class Found:
 
 
 def newest(run: Path) -> Found:
-    """Return a run's newest checkpoint that is whole.
+    """Return a run's newest undamaged checkpoint.
 
     Raises:
-        RequestError: there is none at all.
-        CoviewError: all that there are are damaged.
+        RequestError: there is no checkpoint.
+        CoviewError: all checkpoints are damaged.
     """
     folder = run / FOLDER
     by_epoch = sorted(folder.glob("epoch-*.pt"), reverse=True)
@@ -94,16 +94,18 @@ def newest(run: Path) -> Found:
 
 
 def put_aside(found: Found) -> list[str]:
-    """Give damaged checkpoints another name, so that none takes a whole one's place.
+    """Rename damaged checkpoints, so that they never replace a good one.
 
     Returns:
-        A sentence for each.
+        One sentence for each.
     """
     sentences = []
     for path, text in found.damaged:
         aside = path.with_name(f"{path.name}.damaged")
         os.replace(path, aside)
-        sentences.append(f"{text} It is now {aside.name}; the run goes on from {found.path.name}.")
+        sentences.append(
+            f"{text} It was renamed to {aside.name}; the run continues from {found.path.name}."
+        )
     return sentences
 
 
@@ -114,18 +116,18 @@ def restore(
     scaler: torch.amp.GradScaler,
     changed: Collection[str] = (),
 ) -> list[str]:
-    """Put a checkpoint's state back.
+    """Restore a checkpoint's state.
 
     Args:
-        state: what was saved.
-        method, optimizer, scaler: as the recipe makes them now.
-        changed: keys in which that differs from the recipe the state is of.
+        state: the saved state.
+        method, optimizer, scaler: built from the present recipe.
+        changed: keys in which the present recipe differs from the saved one.
 
     Returns:
-        A sentence for what could not be kept.
+        A sentence for each part that could not be restored.
 
     Raises:
-        RequestError: the state does not fit what the recipe is now.
+        RequestError: the state does not fit the present recipe.
     """
     try:
         method.load_state_dict(state["method"])
@@ -145,18 +147,18 @@ def restore(
 def _restore_optimizer(
     optimizer: Optimizer, state: dict[str, Any], changed: Collection[str]
 ) -> list[str]:
-    anew = "The optimiser starts anew: its state is not that of the one before."
+    anew = "The optimiser starts anew: the saved state does not fit it."
     if "optimizer.use" in changed:
         return [anew]
     own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
-    except ValueError:  # other groups of parameters: some are decayed now that were not
+    except ValueError:  # the parameter groups differ, e.g. in which are decayed
         if not changed:
             raise
         return [anew]
     if changed:
-        # Rates, decays and momenta are the changed recipe's.
+        # Learning rates, decays and momenta come from the changed recipe.
         for group, settings in zip(optimizer.param_groups, own, strict=True):
             group.update(settings)
     return []

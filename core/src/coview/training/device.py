@@ -1,4 +1,4 @@
-"""Which device, and in which precision."""
+"""Choose the device and the precision."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def pick_device(text: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means.
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names.
 
     Raises:
-        RequestError: it is not there.
+        RequestError: there is no such device.
     """
     if text == "auto":
         return _own(torch.device("cuda")) if torch.cuda.is_available() else torch.device("cpu")
@@ -39,14 +39,14 @@ def pick_device(text: str) -> torch.device:
 
 
 def _own(device: torch.device) -> torch.device:
-    """Among several processes, each has the CUDA device of its number on the machine."""
+    """Return the CUDA device with this process's number on the machine, if there are several."""
     if device.type == "cuda" and active():
         return torch.device("cuda", local_rank())
     return device
 
 
 def pick_precision(text: str, device: torch.device) -> str:
-    """Return fp32, bf16 or fp16; ``auto`` is bf16 on a CUDA device that has it."""
+    """Return fp32, bf16 or fp16; ``auto`` means bf16 on a CUDA device that supports it."""
     if text not in PRECISIONS:
         raise RequestError(unknown("precision", text, PRECISIONS))
     if text == "auto":
@@ -57,7 +57,7 @@ def pick_precision(text: str, device: torch.device) -> str:
 
 
 def autocasting(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """Return a factory of contexts in which networks run."""
+    """Return a function that makes the autocast context in which networks run."""
     if precision == "fp32":
         return nullcontext
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16

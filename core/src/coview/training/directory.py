@@ -1,4 +1,4 @@
-"""A run's directory: what it is called, and the files that say what the run is."""
+"""A run's directory: its name, and the files that describe the run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy")
 
 
 def refuse_taken(path: Path) -> None:
-    """Refuse a directory that holds a run already.
+    """Refuse a directory that already holds a run.
 
     Raises:
-        RequestError: it does.
+        RequestError: it holds a run.
     """
     if (path / "run.json").exists() or (path / "recipe.toml").exists():
         raise RequestError(
-            f"{path} already holds a run. Go on with it by: coview train --resume {path}, or "
+            f"{path} already holds a run. To continue it: coview train --resume {path}. Otherwise "
             "choose another --out."
         )
 
@@ -38,17 +38,17 @@ def new_directory(path: Path) -> None:
     """Make a run's directory.
 
     Raises:
-        RequestError: it holds a run already, or cannot be made.
+        RequestError: it already holds a run, or cannot be made.
     """
     refuse_taken(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"{path} cannot be a run's directory: {error.strerror}.") from error
+        raise RequestError(f"{path} cannot be made for the run: {error.strerror}.") from error
 
 
 def default_directory(recipe: str, data: str) -> Path:
-    """Return ``runs/METHOD-DATA-TIME``, a name that is not taken."""
+    """Return ``runs/METHOD-DATA-TIME``, with a number added if that exists."""
     plain = "".join(c if c.isalnum() else "-" for c in data).strip("-")[-40:]
     time = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = base = Path("runs") / f"{recipe or 'method'}-{plain}-{time}"
@@ -66,7 +66,7 @@ def write_start(run: Run, command: list[str]) -> None:
 
 
 def write_changes(run: Run, command: list[str]) -> None:
-    """Write both anew after a resumption that changed the run; ``run.json`` keeps what it was."""
+    """Rewrite both after a resume that changed the run; ``run.json`` lists all changes."""
     path = run.path / "run.json"
     before = json.loads(path.read_text(encoding="utf-8"))
     change = {
@@ -87,7 +87,7 @@ def _write_recipe(run: Run) -> None:
 
 
 def write_end(run: Run) -> None:
-    """Add the end's time to ``run.json``."""
+    """Add the time of the end to ``run.json``."""
     path = run.path / "run.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, {**facts, "finished": _now(), "steps": run.step})
@@ -121,7 +121,7 @@ def _facts(run: Run, command: list[str]) -> dict[str, Any]:
 
 
 def write_bad_images(run: Run) -> None:
-    """Bring what ``run.json`` says of images that cannot be read up to date."""
+    """Update the list of unreadable images in ``run.json``."""
     path = run.path / "run.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, {**facts, "data": {**facts["data"], "bad_images": run.data.bad_images}})
@@ -132,9 +132,9 @@ def _now() -> str:
 
 
 def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
-    """Cut ``metrics.jsonl`` back to what was logged up to ``step``; return that.
+    """Cut ``metrics.jsonl`` back to what was logged up to ``step``; return what is left.
 
-    A run that goes on from its start measures its baselines again.
+    A run that resumes before its first step measures its baselines again.
     """
     file = path / "metrics.jsonl"
     kept = []

@@ -1,7 +1,7 @@
-"""Numbers that are no numbers: what is looked at, and what is told when training diverged.
+"""Detect and report non-finite values.
 
-Nothing here waits for the device while all is well: losses are looked at where
-metrics are read anyway, and weights where a checkpoint is written.
+Nothing here waits for the device while all is well: losses are checked when metrics
+are read anyway, and weights when a checkpoint is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEVER = 2**40
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return the length of all gradients as one vector, 0-dim, on the device."""
+    """Return the norm of all gradients as one vector, 0-dim, on the device."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros(())
@@ -42,9 +42,9 @@ def magnitudes(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def not_finite(module: nn.Module) -> list[str]:
-    """Return the names of parameters and buffers that are not finite; this waits for the device.
+    """Return the names of parameters and buffers that are not finite, waiting for the device.
 
-    A buffer may hold an infinity on purpose (a mask), so of these a NaN counts.
+    A buffer may hold infinities on purpose (a mask), so in buffers only NaN counts.
     """
     parameters = [(n, p) for n, p in module.named_parameters() if _counts(p)]
     buffers = [(n, b) for n, b in module.named_buffers() if _counts(b)]
@@ -58,26 +58,26 @@ def _counts(tensor: Tensor) -> bool:
 
 
 def refuse_diverged(run: Run) -> None:
-    """Let no checkpoint hold diverged weights.
+    """Refuse to save diverged weights.
 
     Raises:
-        CoviewError: some are; with the first one's name.
+        CoviewError: some weights are not finite; the message names the first.
     """
     names = not_finite(run.method.components)
     if names:
         raise CoviewError(
-            f"After step {run.step}, {names[0]} is not finite ({len(names)} tensors are not): "
-            f"training diverged, and nothing is saved. {advice(run)}"
+            f"Training diverged: after step {run.step}, {names[0]} is not finite ({len(names)} "
+            f"tensors in all). No checkpoint was saved. {advice(run)}"
         )
 
 
 def diverged(run: Run, losses: Sequence[Tensor], mean: float) -> CoviewError:
-    """Return the error of a loss that is not finite; write which batch gave it first.
+    """Return the error for a loss that is not finite, and write which batch gave it first.
 
     Args:
-        run: it stands after the last of the steps.
-        losses: of the last steps, on this process.
-        mean: what the metrics gave.
+        run: the run, after the last of these steps.
+        losses: losses of the last steps, on this process.
+        mean: the mean loss in the metrics.
     """
     bad = (~torch.stack(list(losses)).isfinite()).tolist()
     own = run.step - len(bad) + bad.index(True) + 1 if True in bad else NEVER
@@ -85,13 +85,13 @@ def diverged(run: Run, losses: Sequence[Tensor], mean: float) -> CoviewError:
     if is_first():
         write_report(run, step, loss=str(mean))
     return CoviewError(
-        f"The loss of step {step} is not finite: training diverged. The images of its batch are "
+        f"Training diverged: the loss of step {step} is not finite. The images of its batch are "
         f"listed in {run.path / REPORT}. {advice(run)}"
     )
 
 
 def write_report(run: Run, step: int, **facts: Any) -> None:
-    """Write ``nonfinite.json``: the step (from 1), its batch, and what else is known."""
+    """Write ``nonfinite.json``: the step (from 1), its batch, and further facts."""
     epoch, position = divmod(step - 1, run.plan.steps_per_epoch)
     indices = run.batches.indices(epoch, position).tolist()
     names = run.data.train.names
@@ -105,8 +105,8 @@ def advice(run: Run, observed: bool = False) -> str:
     """Say where the last good checkpoint is and what to do.
 
     Args:
-        run: that diverged.
-        observed: it is known already what was first not finite.
+        run: the run that diverged.
+        observed: the first value that was not finite is already known.
     """
     path = run.path / "checkpoints" / "last.pt"
     again = "train again with --observe anomaly"
@@ -116,4 +116,4 @@ def advice(run: Run, observed: bool = False) -> str:
         again = f"coview train --resume {run.path} --observe anomaly"
     if observed:
         return f"{where} Try a lower learning rate."
-    return f"{where} Try a lower learning rate; to see what was first not finite: {again}."
+    return f"{where} Try a lower learning rate. To find the first non-finite value: {again}."

@@ -1,4 +1,4 @@
-"""When a run saves and when it ends: signals, the clock, and what all processes agree on."""
+"""When a run saves and when it ends: signals, the clock, and agreement between processes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from coview.distributed import active, control_group
 from coview.errors import RequestError
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
-"""Ctrl-C; what schedulers and launchers end a job with; what SLURM's ``--signal=USR1`` warns by."""
+"""Ctrl-C; the signal by which launchers end a job; the warning of SLURM's ``--signal=USR1``."""
 
 SAME_ORDER = 1.0
-"""Seconds within which a second signal is the first one's echo (of a shell, of a launcher)."""
+"""Seconds within which a second signal counts as an echo of the first (by a shell, launcher)."""
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal asked this run to end.
 
     Attributes:
-        number: the signal's.
-        at_once: it was the second one: nothing is saved any more.
+        number: the signal's number.
+        at_once: it was a second signal: nothing more is saved.
     """
 
     def __init__(self, number: int, at_once: bool = False) -> None:
@@ -40,21 +40,21 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status: 128 + the signal, as shells and schedulers know it; 1 for Ctrl-C."""
+        """The exit status: 128 + the signal, as shells and schedulers expect; 1 for Ctrl-C."""
         return 1 if self.number == signal.SIGINT else 128 + self.number
 
 
 class Interrupts:
-    """While entered, takes the signals; a step is done whole or not at all.
+    """A context that handles signals so that no step is left half done.
 
-    A step that is cut between the optimiser's move and the target's would leave
-    a state that no checkpoint may hold, so a signal waits for its end; a second
-    one does not wait. Elsewhere a signal ends what goes on at once. Among
-    several processes it ends only what the others wait for patiently, and else
-    is told to all, so that all stop after the same step.
+    A step stopped between the optimiser's update and the target's would leave a
+    state that must not be saved, so a signal waits for the end of the step; a second
+    one does not wait. Outside a step, a signal takes effect at once. With several
+    processes it does so only where the others wait without a limit; elsewhere all
+    processes are told, and stop after the same step.
 
-    Threads other than the main one get no signals. One that is ignored, or that
-    the program around has a handler for, is left alone.
+    Only the main thread gets signals. A signal that is ignored, or that the calling
+    program handles itself, is left alone.
 
     Attributes:
         received: the first signal's number; 0: none.
@@ -99,7 +99,7 @@ class Interrupts:
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
-        """Let a signal wait until the block is done."""
+        """Make signals wait until the block is done."""
         before, self._held = self._held, True
         try:
             yield
@@ -110,7 +110,7 @@ class Interrupts:
 
     @contextmanager
     def let_through(self) -> Iterator[None]:
-        """Let a signal end the block at once, also among several processes."""
+        """Let a signal end the block at once, also with several processes."""
         before, self._held = self._held, False
         try:
             self.deliver()
@@ -119,10 +119,10 @@ class Interrupts:
             self._held = before
 
     def deliver(self) -> None:
-        """Raise what has been received.
+        """Raise an error if a signal was received.
 
         Raises:
-            Interrupted: there was a signal.
+            Interrupted: a signal was received.
         """
         if self.received:
             raise Interrupted(self.received)
@@ -130,7 +130,7 @@ class Interrupts:
 
 @attrs.define
 class Clock:
-    """When the next checkpoint is due, in steps or minutes."""
+    """Decides when the next checkpoint is due, by steps or minutes."""
 
     every: float
     minutes: bool
@@ -153,7 +153,7 @@ class Clock:
         return cls(every, minutes, time.monotonic() / 60 if minutes else step)
 
     def due(self, step: int) -> bool:
-        """Whether it is time; the next one is then counted from here."""
+        """Whether a checkpoint is due; if so, the next interval starts here."""
         now = time.monotonic() / 60 if self.minutes else step
         if now - self.last < self.every:
             return False
@@ -162,13 +162,13 @@ class Clock:
 
 
 class Agreement:
-    """Tells every process the largest value that any of them has, one step later.
+    """Tells every process the largest value of all processes, one step later.
 
-    A signal, or the minute that a checkpoint is due, comes to each process at a
-    step of its own. Were each to act on its own, one would wait in the step's
-    reduction for another that is already saving. So the values are reduced in
-    the background while the next step is computed, and read after it: nothing
-    waits, and all read the same. A single process reads its own at once.
+    A signal, or the minute when a checkpoint is due, reaches each process at a
+    different step. If each acted alone, one would wait in the step's reduction for
+    another that is already saving. So values are reduced in the background while
+    the next step is computed, and read after it: nothing waits, and all processes
+    read the same. A single process reads its own values at once.
     """
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ class Agreement:
         return agreed
 
     def close(self) -> None:
-        """Take in what is still on its way."""
+        """Wait for values that are still being reduced."""
         if self._sent is not None:
             self._sent[0].wait()
             self._sent = None

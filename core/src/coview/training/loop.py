@@ -37,7 +37,7 @@ from coview.training.run import Run
 
 
 class Metrics:
-    """Means of what steps log, kept on the device until they are read."""
+    """Means of logged values, kept on the device until they are read."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = defaultdict(list)
@@ -53,7 +53,7 @@ class Metrics:
         self._images += images
 
     def read(self) -> dict[str, float]:
-        """Return the means since the last reading, over processes; this waits for the device."""
+        """Return means since the last reading, over all processes; this waits for the device."""
         local = torch.stack([torch.stack(v).float().mean() for v in self._values.values()])
         means = dict(zip(self._values, mean_over_processes(local).tolist(), strict=True))
         now = time.perf_counter()
@@ -67,9 +67,9 @@ class Metrics:
 def fit(run: Run) -> None:
     """Train until the run's last step; save, export and evaluate.
 
-    Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint, unless a step was cut in the
-    middle, and raise ``KeyboardInterrupt``
-    (:class:`~coview.training.interrupts.Interrupted`); a second one saves nothing.
+    Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint, unless a step was cut off, and
+    raise ``KeyboardInterrupt`` (:class:`~coview.training.interrupts.Interrupted`); a
+    second signal ends the run without saving.
 
     Raises:
         CoviewError: training diverged, the disk is full, or another process of
@@ -100,7 +100,7 @@ def _fit(run: Run) -> None:
             save(run)
         raise
     except DataError:
-        # Other processes may still be reading: they would not come to save.
+        # Other processes may still be reading images and would not join in saving.
         if run.whole and not active():
             save(run)
         raise
@@ -112,13 +112,13 @@ def _fit(run: Run) -> None:
 
 
 def lost(run: Run) -> str:
-    """Say that another process ended this run."""
-    last = "no checkpoint had been saved"
+    """Return the message that another process ended this run."""
+    last = "No checkpoint had been saved."
     if run.saved_at is not None:
-        last = f"coview train --resume {run.path} goes on from step {run.saved_at}"
+        last = f"To continue from step {run.saved_at}: coview train --resume {run.path}"
     return (
         f"Another process of this run ended, or did not answer for {run.settings.timeout:g} s "
-        f"(--timeout): process {rank()} ends too, after step {run.step}; {last}."
+        f"(--timeout). Process {rank()} stopped after step {run.step}. {last}"
     )
 
 
@@ -139,11 +139,11 @@ def _epochs(run: Run) -> None:
             losses.append(loss)
             at_end = run.step % spe == 0 or run.step == run.last_step
             due = clock.due(run.step)
-            # Clocks differ between processes; the first one's counts.
+            # Clocks differ between processes; the first process's clock decides.
             minute = due and clock.minutes and is_first()
             stop, agreed = agreement.reached(run.interrupts.received, minute)
             due = bool(agreed) if clock.minutes else due
-            # What is saved is looked at first: a checkpoint holds no diverged weights.
+            # Check the loss before saving: no checkpoint may hold diverged weights.
             if at_end or due or run.step % run.settings.log_every == 0:
                 means.append((len(losses), _log(run, metrics, losses)))
                 losses = []
@@ -171,7 +171,7 @@ def _end_of_epoch(run: Run, epoch: int, means: list[tuple[int, dict[str, float]]
 
 
 def _joined(means: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Return the means over all windows, (steps, means) each, that have a metric."""
+    """Return each metric's mean over the windows (steps, means) that have it."""
     names = dict.fromkeys(name for _, window in means for name in window)
     having = {name: [(n, m[name]) for n, m in means if name in m] for name in names}
     return {
@@ -197,7 +197,7 @@ def _whole_step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     pieces = zip(batch.images.chunk(parts), batch.indices.chunk(parts), strict=True)
     for micro, (images, indices) in enumerate(pieces):
         step = attrs.evolve(position, micro=micro, generators={})
-        # Gradients are averaged over processes once, with the last micro-batch.
+        # Gradients are averaged over processes once, at the last micro-batch.
         with nullcontext() if micro == parts - 1 else run.apart():
             loss = run.module(Batch(images, indices), step)
             loss = loss if parts == 1 else loss / parts
@@ -212,7 +212,7 @@ def _whole_step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     run.step += 1
     total = losses[0] if parts == 1 else torch.stack(losses).sum()
     metrics.add("loss", total)
-    # The scaler leaves out a step whose gradient overflowed, as if it had been nothing.
+    # The scaler skips a step whose gradient overflowed; its norm is logged as 0.
     scaled = run.scaler.is_enabled()
     metrics.add("grad_norm", norm.nan_to_num(0.0, 0.0, 0.0) if scaled else norm)
     metrics.count(len(batch.indices))
@@ -261,7 +261,7 @@ def save(run: Run, name: str = "last.pt") -> None:
             states(run.observers),
         )
     else:
-        run.method.state_dict()  # a component may gather there what processes share
+        run.method.state_dict()  # a component may gather parts from all processes here
     wait()
     run.saved_at = run.step
     run.method.manager.hook.checkpoint_saved(run=run, path=path)

@@ -1,6 +1,6 @@
 """kNN accuracy before, during and after training, and the export at the end.
 
-One process measures; the others wait for it as long as it takes.
+The first process evaluates; the others wait for it as long as it takes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ CALIBRATION_IMAGES = 2048
 
 
 def by_first(function: Callable[[Run], None]) -> Callable[[Run], None]:
-    """Let the first process alone call ``function``, and the others wait.
+    """Let only the first process call ``function`` while the others wait.
 
-    A signal ends it at once, and with it the run on all processes.
+    A signal stops it at once, and then the run on all processes.
     """
 
     @wraps(function)
@@ -49,7 +49,7 @@ def _exported(run: Run) -> ExportedBackbone:
 
 @by_first
 def measure_baselines(run: Run) -> None:
-    """Log the kNN accuracy of raw pixels and of the untrained network, where labels exist."""
+    """Log the kNN accuracy of raw pixels and of the untrained network, if there are labels."""
     if not run.data.labelled:
         return
     device = run.device
@@ -76,7 +76,7 @@ def _some_images(run: Run) -> Iterator[Tensor]:
 
 @by_first
 def measure_online(run: Run) -> None:
-    """Log the kNN accuracy in the middle of training, where labels exist."""
+    """Log the kNN accuracy in the middle of training, if there are labels."""
     if run.data.labelled:
         result = evaluate_knn(_exported(run), run.data, device=run.device)
         run.log(online_knn_top1=result.top1)
@@ -84,7 +84,7 @@ def measure_online(run: Run) -> None:
 
 @by_first
 def finish(run: Run) -> None:
-    """Export the backbone and measure it."""
+    """Export the backbone and evaluate it."""
     exported = _exported(run)
     save_backbone(exported, run.path / "backbone.safetensors")
     if run.settings.evaluate and run.data.labelled:

@@ -1,4 +1,4 @@
-"""What a user asked of a run, resolved and validated before anything is built."""
+"""A user's request for a run, resolved and validated before anything is built."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from coview.training.interrupts import Clock
 
 @attrs.frozen(kw_only=True, eq=False)
 class Request:
-    """What a user asked for; see :func:`coview.train` for the meaning of each.
+    """A user's request; see :func:`coview.train` for the meaning of each attribute.
 
     Attributes:
         method: a method's name, a TOML file, or a recipe.
-        data: a Python object in place of the name in ``settings``.
-        changes: what is laid over the recipe.
-        settings: run settings that were given, by name (:class:`RunSettings`); one that
-            is not there, or None, was not given.
+        data: a Python object, instead of the name in ``settings``.
+        changes: changes to the recipe.
+        settings: the run settings that were given, by name (:class:`RunSettings`); one that
+            is missing, or None, was not given.
         out, resume: directories.
         allow_change: what may differ from the run that is resumed.
-        backbone, views: Python objects in place of named ones.
-        observe: observers, by name or ready-made.
-        on_collapse: as ``--on-collapse`` has it.
-        command: how the run was started, for its records.
-        layer: how the origin of the changes is called.
+        backbone, views: Python objects, instead of named ones.
+        observe: observers: names or objects.
+        on_collapse: a value of ``--on-collapse``.
+        command: the command that started the run, for its records.
+        layer: the origin that is shown for the changes.
     """
 
     method: str | Path | Recipe = "simclr"
@@ -58,13 +58,13 @@ class Request:
 
 @attrs.frozen(eq=False)
 class Prepared:
-    """A request that is known to be right.
+    """A validated request.
 
     Attributes:
         resolved: the recipe.
-        source: of the data, not loaded yet.
-        settings: the run's; ``compile`` is decided when the length of the run is known.
-        device: what ``settings.device`` means here.
+        source: the source of the data, which are not loaded yet.
+        settings: the run's settings; ``compile`` is decided once the run's length is known.
+        device: the device that ``settings.device`` names on this machine.
     """
 
     resolved: Resolved
@@ -74,7 +74,7 @@ class Prepared:
 
 
 def prepare(request: Request, before: Mapping[str, Any] | None = None) -> Prepared:
-    """Resolve and validate; build and load nothing.
+    """Resolve and validate a request, without building or loading anything.
 
     Args:
         request: what is asked for now.
@@ -92,7 +92,7 @@ def prepare(request: Request, before: Mapping[str, Any] | None = None) -> Prepar
     source = open_source(data, settings.download)
     changes = request.changes
     if changes.preset is None and table:
-        # A run's recipe is resolved already; a preset would be laid over it twice.
+        # A run's recipe is already resolved; a preset would be applied twice.
         changes = attrs.evolve(changes, preset="none")
     resolved = configure(request.method, source.native_size(), changes, request.layer)
     refuse_other_kind(resolved.part("views"), source)
@@ -105,14 +105,14 @@ def prepare(request: Request, before: Mapping[str, Any] | None = None) -> Prepar
 
 
 def refuse_other_kind(part: Part, source: Any) -> None:
-    """Refuse data that the views do not take.
+    """Refuse data that the views cannot take.
 
     Args:
-        part: the views.
-        source: of the data.
+        part: the views component.
+        source: the source of the data.
 
     Raises:
-        RequestError: with what would fit, as far as the two say it.
+        RequestError: the message suggests what would fit, if the two declare it.
     """
 
     def of_views(name: str) -> Any:
@@ -127,5 +127,5 @@ def refuse_other_kind(part: Part, source: Any) -> None:
     if method := declared(source, DataSource, "example_method"):
         ways.append(f"the method {method}")
     raise RequestError(
-        f"views {part.name!r} take {takes}, but the data are {gives}: use {', or '.join(ways)}."
+        f"views {part.name!r} take {takes}, but the data are {gives}. Use {', or '.join(ways)}."
     )

@@ -1,4 +1,4 @@
-"""Continuing a run from its last checkpoint, and what may change when it is."""
+"""Continue a run from its last checkpoint, possibly with changes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from coview.training.request import Request, prepare
 from coview.training.run import Run
 
 Differences = dict[str, tuple[Any, Any]]
-"""Key -> what it was, and what it is now."""
+"""Key -> the old and the new value."""
 
 FREE = tuple(name for name in names(computes=False, repeats=True) if name != "data")
 """Settings that a resumed run takes without being allowed to: no number depends on them."""
 RECIPE = "recipe"
-"""Allows every key of the recipe."""
+"""The name that allows changes to every key of the recipe."""
 
 
 def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]) -> Run:
-    """Return a run that stands where its last checkpoint does.
+    """Return a run in the state of its last checkpoint.
 
     Args:
         request: what is asked for now.
@@ -41,7 +41,7 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
         settings: what the run had (:func:`settings_before`).
 
     Raises:
-        RequestError: there is none, or it is of another run.
+        RequestError: there is no checkpoint, or it differs from the request.
         CoviewError: the checkpoint is damaged.
     """
     path = request.resume
@@ -50,7 +50,7 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     found = checkpoints.newest(path)
     if request.data is None and facts["data"]["name"] == OBJECT:
         raise RequestError(
-            "This run's data were a Python object: pass it again, "
+            "This run's data were a Python object. Pass it again: "
             "coview.train(resume=..., data=...)."
         )
     again = attrs.evolve(
@@ -61,7 +61,7 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     run = assemble(again, prepare(again, settings), path)
     run.settings = attrs.evolve(run.settings, observe=asked_of(observers))
     before = found.state["identity"]
-    # A run of a version that did not keep one of these has nothing to compare.
+    # Runs of older versions lack some of these, which are then not compared.
     now = {key: value for key, value in run.identity.items() if key in before}
     run.changed = differences(before, now)
     refuse_others(run.changed, (*request.allow_change, *FREE), run.identity)
@@ -76,9 +76,9 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
 
 
 def settings_before(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a run had, as plain values.
+    """Return the settings of a saved run, as plain values.
 
-    Version 0.1 kept some of them in ``run.json``, and others in ``recipe.toml``.
+    Version 0.1 kept some of them in ``run.json`` and others in ``recipe.toml``.
     """
     kept = facts.get("settings")
     if kept is None:
@@ -92,32 +92,32 @@ def settings_before(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def asked_of(observers: Iterable[Watcher]) -> tuple[str, ...]:
-    """Return the observers that belong to a run, as they were asked for."""
+    """Return the observers that belong to a run, as they were written in the request."""
     return tuple(watcher.asked for watcher in observers if watcher.of_the_run)
 
 
 def _restore(run: Run, found: checkpoints.Found, observers: list[Watcher]) -> list[str]:
-    """Put everything back; return what the user should know."""
+    """Restore the saved state; return sentences that the user should read."""
     changed = [key for key in run.changed if key not in FREE]
     notices = sentences(run.changed, run.step)
     if run.step >= run.last_step and run.last_step < run.plan.total_steps:
         notices.append(
-            f"This run was to end at step {run.last_step} (--max-steps), and has. To continue to "
-            "the end of its schedule, add: --max-steps none"
+            f"This run has already reached step {run.last_step} (--max-steps). To continue to the "
+            "end of its schedule, add: --max-steps none"
         )
     notices += checkpoints.restore(found.state, run.method, run.optimizer, run.scaler, changed)
     restore({watcher.name: watcher for watcher in observers}, found.state.get("observers", {}))
-    # Each process has read the file before the first one renames a damaged one.
+    # All processes must have read the checkpoint before the first one renames damaged files.
     wait()
     damaged = checkpoints.put_aside(found) if is_first() else []
     return damaged + notices
 
 
 def refuse_changes(request: Request) -> None:
-    """Refuse what has no meaning for a run that has started, whoever allows it.
+    """Refuse settings that cannot change once a run has started, whatever is allowed.
 
     Raises:
-        RequestError: with the names.
+        RequestError: the message lists the names.
     """
     given = ["out"] if request.out is not None else []
     given += [name for name in names(at_start=True) if request.settings.get(name) is not None]
@@ -125,7 +125,7 @@ def refuse_changes(request: Request) -> None:
         given.append("preset")
     if given:
         raise RequestError(
-            f"A run is resumed as it was: {', '.join(given)} cannot be given beside resume."
+            f"A resumed run keeps its start: leave out {', '.join(given)} when you give resume."
         )
 
 
@@ -133,7 +133,7 @@ def read_facts(file: Path) -> dict[str, Any]:
     """Read ``run.json``.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is no such file.
         CoviewError: it is damaged.
     """
     if not file.is_file():
@@ -149,7 +149,7 @@ def read_facts(file: Path) -> dict[str, Any]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Differences:
     """Compare two identities (:attr:`coview.training.run.Run.identity`), key by key.
 
-    The recipe's settings have keys as ``--set`` has them: ``loss.temperature``.
+    The recipe's settings have the same keys as in ``--set``: ``loss.temperature``.
     """
     old, new = _flat(before), _flat(now)
     return {
@@ -163,13 +163,13 @@ def refuse_others(found: Differences, allowed: Iterable[str], identity: Mapping[
     """Refuse differences that are not allowed.
 
     Args:
-        found: all of them.
-        allowed: keys (``optimizer.lr``), tables (``optimizer``), ``recipe``.
-        identity: has every key there is.
+        found: all differences.
+        allowed: keys (``optimizer.lr``), tables (``optimizer``) or ``recipe``.
+        identity: an identity, which has all keys.
 
     Raises:
-        RequestError: with each difference that was not allowed, and each name that
-            allows nothing.
+        RequestError: the message lists each difference that is not allowed, and each
+            unknown name.
     """
     keys = {*_flat(identity), *found}
     tables = {key.rpartition(".")[0] for key in keys if "." in key}
@@ -191,7 +191,7 @@ def refuse_others(found: Differences, allowed: Iterable[str], identity: Mapping[
 
 
 def sentences(found: Differences, step: int) -> list[str]:
-    """Say what changes, from the step on that the run goes on from."""
+    """Return a sentence for each change, with the step after which it applies."""
     return [
         f"{key} changes from {old!r} to {new!r} after step {step}."
         for key, (old, new) in found.items()
@@ -211,7 +211,7 @@ def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the identity with the recipe's settings by name."""
     rest = {key: value for key, value in identity.items() if key != "recipe"}
     recipe = tomllib.loads(identity["recipe"])
-    # How weights are measured afterwards makes no other run.
+    # The run is the same however its weights are evaluated afterwards.
     return rest | dict(_settings("", {k: v for k, v in recipe.items() if k not in AFTERWARDS}))
 
 

@@ -1,4 +1,4 @@
-"""A run: the pieces that train together, and the directory they leave."""
+"""A run: everything that trains together, and the directory that it writes."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from coview.weights.card import WeightCard
 
 @attrs.define(eq=False, kw_only=True)
 class Run:
-    """What observers get, and what :func:`coview.train` returns.
+    """A run, as observers get it and :func:`coview.train` returns it.
 
     Attributes:
         path: the run's directory.
-        settings: what was asked of the run beside its recipe.
+        settings: the run's settings beside its recipe.
         device: where it computes.
-        module: the method as it is called: itself, or wrapped for several processes.
-        metrics: what was logged, as in ``metrics.jsonl``.
+        module: the module that is called: the method, or its wrapper for several processes.
+        metrics: the logged entries, as in ``metrics.jsonl``.
         step: optimiser steps done.
-        whole: no step is half done, so that the state may be saved.
-        observers: what watches the run, by name.
-        changed: what a resumption changed, see :mod:`coview.training.resume`.
+        whole: whether no step is half done, so that the state may be saved.
+        observers: the run's observers, by name.
+        changed: what a resume changed, see :mod:`coview.training.resume`.
         saved_at: the step of the last checkpoint; None if there is none.
-        interrupts: the signals that ask this run to end.
+        interrupts: handles the signals that ask this run to end.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """The number of steps after which this run ends."""
+        """The step after which this run ends."""
         limit = self.settings.max_steps
         return self.plan.total_steps if limit is None else min(limit, self.plan.total_steps)
 
@@ -88,7 +88,7 @@ class Run:
         return compiled(self.settings.compile == "on", self.settings.compile != "off")
 
     def apart(self) -> AbstractContextManager[None]:
-        """A context in which gradients are not averaged over processes."""
+        """Return a context in which gradients are not averaged over processes."""
         wrapped = isinstance(self.module, DistributedDataParallel)
         return self.module.no_sync() if wrapped else nullcontext()  # type: ignore[operator]
 
@@ -98,10 +98,10 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What says which run this is, as plain values: kept in checkpoints, compared on resume.
+        """The plain values that identify a run: kept in checkpoints, compared on resume.
 
-        The recipe, the data's fingerprint, the number of processes and every run
-        setting that a resumed run repeats.
+        They are the recipe, the data's fingerprint, the number of processes and all
+        run settings that a resumed run keeps.
         """
         return {
             "recipe": to_toml(self.resolved.recipe),
@@ -112,5 +112,5 @@ class Run:
 
     @property
     def options(self) -> Any:
-        """The settings as version 0.1 called them, for observers written for it."""
+        """The settings under the names of version 0.1, for observers written for it."""
         return attrs.evolve(self.settings, device=self.device)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""From a request to a run that is ready for its first (or next) step."""
+"""Prepare a run for its first (or next) step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Request", "prepare", "start"]
 
 
 def start(request: Request) -> Run:
-    """Return a run that is ready: data loaded, method built, directory made.
+    """Return a run that is ready to train: data loaded, method built, directory made.
 
     Raises:
         RequestError: the request is wrong.
@@ -43,7 +43,7 @@ def start(request: Request) -> Run:
 
 
 def _before(request: Request) -> dict[str, Any]:
-    """Return the settings that the run had, or that a run's ``recipe.toml`` has."""
+    """Return the settings of the resumed run, or those in a run's ``recipe.toml``."""
     if request.resume is None:
         return run_table(request.method)
     refuse_changes(request)
@@ -52,7 +52,7 @@ def _before(request: Request) -> dict[str, Any]:
 
 def _started(request: Request, before: dict[str, Any]) -> Run:
     if request.resume is None and request.allow_change:
-        raise RequestError("allow_change is for a run that is resumed: give resume too.")
+        raise RequestError("allow_change is only for a resumed run: add resume.")
     observers = _watchers(request, before)
     again = request.resume is not None
     run = (resumed if again else _new)(request, observers, before)
@@ -62,10 +62,10 @@ def _started(request: Request, before: dict[str, Any]) -> Run:
     run.method.observe(BadImageWatch(speak), "bad-images", CORE)
     run.observers = {watcher.name: watcher for watcher in observers}
     if request.resume is None and is_first():
-        # Only now: a run that cannot start must not take the directory.
+        # Only now, so that a run that cannot start leaves no directory.
         write_start(run, list(request.command))
     if run.changed:
-        # With the checkpoint first: it is what the recipe is compared with, next time.
+        # First the checkpoint, with which the next resume compares the recipe.
         save(run)
         if is_first():
             write_changes(run, list(request.command))
@@ -73,7 +73,7 @@ def _started(request: Request, before: dict[str, Any]) -> Run:
 
 
 def _watchers(request: Request, before: dict[str, Any]) -> list[Watcher]:
-    """Return the observers asked for, before them those that the run had."""
+    """Return the resumed run's observers, then those requested now."""
     had = before.get("observe", ())
     asked = [item for item in request.observe if is_first() or item != OF_THE_TERMINAL]
     return watchers(watched([*had, *asked], request.on_collapse, request.resume is None))

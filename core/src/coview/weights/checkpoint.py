@@ -103,7 +103,7 @@ def cut(encoder: Encoder, layers: int) -> tuple[nn.Module, int]:
         raise RequestError("This method's projection head is not a stack of layers: use head.0.")
     if layers > len(head):
         raise RequestError(
-            f"--from head.{layers}: the projection head has only {len(head)} layers. Choose "
+            f"--from head.{layers}: the projection head has {len(head)} layers. Choose "
             f"head.0 (the backbone) to head.{len(head)}."
         )
     kept = head[:layers]

@@ -12,14 +12,14 @@ from coview.commands.options import json_option, print_json
 @click.command("new")
 @click.argument("name")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Where to write it; default ./coview-NAME."
+    "--out", type=click.Path(path_type=Path), help="Folder to create.  [default: ./coview-NAME]"
 )
 @json_option
 def command(name: str, out: Path | None, as_json: bool) -> None:
-    """Write a plugin package: a recipe, a loss, and tests that hold both to what is promised.
+    """Write a plugin package: a recipe, a loss, and tests for both.
 
-    NAME is the method's, as in my-method; the package is coview-NAME. Nothing that exists
-    is overwritten.
+    NAME is the method's name, for example my-method; the package is called coview-NAME.
+    Existing files are never overwritten.
     """
     from coview.cli.new.scaffold import write_plugin
 

@@ -22,17 +22,17 @@ _FILES = (
 
 
 def write_plugin(name: str, folder: Path) -> list[Path]:
-    """Write a package with a recipe, a loss and tests of both, called ``coview-NAME``.
+    """Write a package ``coview-NAME`` with a recipe, a loss and tests for both.
 
     Args:
-        name: of the method, the loss and, after ``coview-``, the package.
-        folder: where; must not exist, or be empty.
+        name: the name of the method, of the loss and, after ``coview-``, of the package.
+        folder: where to write it; must not exist, or be empty.
 
     Returns:
         The files written.
 
     Raises:
-        RequestError: the name is none, or taken, or there is something at the folder.
+        RequestError: the name is invalid or taken, or the folder is not empty.
         CoviewError: the folder cannot be written.
     """
     _check(name, folder)
@@ -58,22 +58,22 @@ def _check(name: str, folder: Path) -> None:
     problems = []
     if not _NAME.fullmatch(name):
         problems.append(
-            f"{name!r} is no name for a method: use lower-case letters, digits and single "
+            f"{name!r} cannot be a method's name: use lower-case letters, digits and single "
             "hyphens, and begin with a letter, as in my-method."
         )
     for kind in ("methods", "losses"):
         problems += [
-            f"{entry.package} already brings {kind}:{name}. Choose another name."
+            f"{entry.package} already has {kind}:{name}. Choose another name."
             for entry in entries(kind)
             if entry.name == name
         ]
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        problems.append(f"{folder} is there already; nothing was written. Choose another --out.")
+        problems.append(f"{folder} already exists; nothing was written. Choose another --out.")
     if problems:
         raise RequestError(*problems)
 
 
 def _versions() -> str:
-    """Return the versions of coview that a package written now goes with: ``>=0.1,<0.2``."""
+    """Return the versions of coview that a new package should require: ``>=0.1,<0.2``."""
     major, minor = (int(part) for part in metadata.version("coview").split(".")[:2])
     return f">={major}.{minor},<{major}.{minor + 1}"

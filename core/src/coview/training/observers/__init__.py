@@ -1,1 +1,1 @@
-"""What watches a run and fills no role in it."""
+"""Observers: they watch a run and fill no role in it."""

@@ -1,4 +1,4 @@
-"""``--observe anomaly``: what first gave a value that is not finite."""
+"""``--observe anomaly``: find what first gave a non-finite value."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Check = tuple[str, Tensor]
 
 
 class AnomalyObserver:
-    """Looks at everything that a step makes, in the order it is made.
+    """Checks every value of a step, in the order in which it is computed.
 
-    What each role gives, what every module inside the components gives, every
-    gradient, and after the step every weight and memory. The first that is not
-    finite ends the run before the optimiser moves, with its name. Verdicts stay
-    on the device until the gradients are ready: a step waits twice for the
-    device, and takes some tens of percent longer.
+    It checks the result of each role, the output of every module in the components,
+    every gradient, and after the step every weight and memory. The first non-finite
+    value ends the run before the optimiser's update, and the message names it. Results
+    of the checks stay on the device until the gradients are ready: a step waits for
+    the device twice, and takes some tens of percent longer.
 
-    Under fp16 gradients overflow now and then, and the scaler leaves such steps
-    out: gradients are not looked at there.
+    With fp16, gradients overflow now and then and the scaler skips such steps, so
+    gradients are not checked.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class AnomalyObserver:
     def run_started(self, run: Any) -> None:
         """Watch every module and every gradient."""
         if run.settings.compile == "on":
-            raise RequestError("--observe anomaly looks into modules: leave out --compile.")
+            raise RequestError("--observe anomaly does not work with --compile: leave one out.")
         self._run = run
         for key, component in run.method.components.items():
             label = run.method.parts[key].label
@@ -76,7 +76,7 @@ class AnomalyObserver:
 
     @hookimpl(wrapper=True, tryfirst=True)
     def generate_views(self, step: Step) -> Any:
-        """Look at the views."""
+        """Check the views."""
         if step.micro == 0:
             self._checks = []
         result = yield
@@ -85,35 +85,35 @@ class AnomalyObserver:
 
     @hookimpl(wrapper=True, tryfirst=True)
     def encode(self) -> Any:
-        """Look at what the online network gives."""
+        """Check the online network's output."""
         result = yield
         self._role("encoder", result)
         return result
 
     @hookimpl(wrapper=True, tryfirst=True)
     def encode_targets(self) -> Any:
-        """Look at the targets."""
+        """Check the targets."""
         result = yield
         self._role("target", result)
         return result
 
     @hookimpl(wrapper=True, tryfirst=True)
     def draw_negatives(self) -> Any:
-        """Look at the negatives."""
+        """Check the negatives."""
         result = yield
         self._role("negatives", result)
         return result
 
     @hookimpl(wrapper=True, tryfirst=True)
     def compute_loss(self) -> Any:
-        """Look at the loss."""
+        """Check the loss."""
         result = yield
         self._role("loss", result)
         return result
 
     @hookimpl(tryfirst=True)
     def gradients_ready(self) -> None:
-        """Name the first that was not finite, before the optimiser moves."""
+        """Report the first non-finite value, before the optimiser's update."""
         checks, self._checks = self._checks, []
         if not checks:
             return
@@ -123,7 +123,7 @@ class AnomalyObserver:
 
     @hookimpl(wrapper=True, tryfirst=True)
     def update_target(self) -> Any:
-        """Name the first weight or memory that is not finite after the step."""
+        """Report the first weight or memory that is not finite after the step."""
         result = yield
         names = not_finite(self._run.method.components)
         if names:

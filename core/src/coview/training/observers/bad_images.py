@@ -1,4 +1,4 @@
-"""Which training images could not be read: told, counted and kept with the run."""
+"""Report, count and record training images that could not be read."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from coview.training.run import Run
 
 KEY = "bad_image"
-"""Of the entries in ``metrics.jsonl``: the sentence; ``row`` is the image's number."""
+"""Key of the sentence in ``metrics.jsonl``; ``row`` is the image's number."""
 
 
 class BadImageWatch:
-    """Logs each bad image once, at the step whose batch it was to be in.
+    """Logs each bad image once, at the step whose batch it should have been in.
 
-    ``metrics.jsonl`` is cut back to the checkpoint on resume, so what it holds
-    is what was known there: nothing more needs to be kept.
+    On resume, ``metrics.jsonl`` is cut back to the checkpoint, so it holds exactly
+    what was known then, and nothing else needs to be saved.
     """
 
     def __init__(self, speak: bool) -> None:
-        """Name the first ones on stderr if ``speak``."""
+        """Make a watch; it names the first bad images on stderr if ``speak``."""
         self.speak = speak
         self.told: set[int] = set()
 
     @hookimpl
     def run_started(self, run: Run) -> None:
-        """Take up what was known, and log what was found when the data were loaded."""
+        """Restore what was known, and log what was found while loading the data."""
         bad, count = run.data.train.bad, len(run.data.train)
         known = everyones({m["row"]: m[KEY] for m in run.metrics if KEY in m})[0]
         self.told = set(known)
@@ -40,13 +40,13 @@ class BadImageWatch:
 
     @hookimpl
     def step_finished(self, run: Run) -> None:
-        """Log what the step's batch came upon."""
+        """Log the bad images of the step's batch."""
         if len(run.data.train.bad) > len(self.told):
             self._tell(run)
 
     @hookimpl
     def epoch_finished(self, run: Run) -> None:
-        """Let all processes know what each came upon."""
+        """Share with all processes what each has found."""
         bad = run.data.train.bad
         for faults in everyones(dict(bad.faults)):
             bad.add(faults.items(), len(run.data.train))
@@ -54,7 +54,7 @@ class BadImageWatch:
 
     @hookimpl
     def run_finished(self, run: Run) -> None:
-        """Keep the count, also of what evaluation came upon."""
+        """Record the count, including images found during evaluation."""
         if is_first() and run.data.bad_images:
             write_bad_images(run)
 
@@ -65,7 +65,7 @@ class BadImageWatch:
                 sys.stderr.write(f"{sentence} Another image takes its place.\n")
 
     def _log(self, run: Run) -> list[str]:
-        """Log what is new; return its sentences."""
+        """Log new bad images; return their sentences."""
         faults = run.data.train.bad.faults
         new = sorted(set(faults) - self.told)
         for row in new:

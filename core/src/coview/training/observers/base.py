@@ -1,10 +1,10 @@
-"""Observers by name: what watches a run and fills no role in it.
+"""Observers by name: they watch a run and fill no role in it.
 
-An observer is a class with hook implementations. One with an attrs class
-``Settings`` inside it is built as ``Cls(Cls.Settings(...))``, any other as
-``Cls()``. One with ``state_dict()`` and ``load_state_dict(state)`` is kept in
-the run's checkpoints. One with ``close()`` is closed when training ends, however
-it ends. It runs on every process: files are the first one's.
+An observer is a class with hook implementations. With an attrs class ``Settings``
+inside, it is built as ``Cls(Cls.Settings(...))``, otherwise as ``Cls()``. With
+``state_dict()`` and ``load_state_dict(state)``, its state is in the run's
+checkpoints. With ``close()``, it is closed when training ends, however it ends. It
+runs on every process; only the first process should write files.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from coview.registry import find
 from coview.settings import literal, read_toml, structure
 
 OF_THE_TERMINAL = "progress"
-"""The observer that belongs to who started a run, not to the run."""
+"""The observer that belongs to the user's terminal, not to the run."""
 
 _WRITTEN = re.compile(r"(?P<name>[^=]*?)(?::(?P<settings>[^:=]+=.*))?")
 
 
 class Observer:
-    """What watches a run (group ``coview.observers``); it may implement any hook.
+    """Base class of observers (group ``coview.observers``), which may implement any hook.
 
-    One with an attrs class ``Settings`` is built as ``Class(settings)``, else as ``Class()``.
+    With an attrs class ``Settings`` it is built as ``Class(settings)``, else as ``Class()``.
     """
 
     def state_dict(self) -> Mapping[str, Any] | None:
-        """Return what the run's checkpoints keep of it; None: nothing."""
+        """Return the state to keep in the run's checkpoints; None: no state."""
         return None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
 
     def close(self) -> None:
-        """Let go of files and terminals; called once, however the run ends."""
+        """Close files and terminals; called once, however the run ends."""
 
 
 @attrs.frozen(eq=False)
@@ -49,9 +49,9 @@ class Watcher:
     """One observer of a run.
 
     Attributes:
-        name: what its state is kept under.
-        asked: as it was written, so that a resumed run can ask for it again;
-            empty for an object that was passed ready-made.
+        name: the name under which its state is saved.
+        asked: the text that requested it, so that a resumed run can request it
+            again; empty for an object.
         package: the distribution it comes from, for messages.
         observer: the object with hook implementations.
     """
@@ -63,7 +63,7 @@ class Watcher:
 
     @property
     def of_the_run(self) -> bool:
-        """Whether a resumed run has it again: it has a name, and is not the terminal's."""
+        """Whether a resumed run has it again: it has a name and is not the terminal's."""
         return bool(self.asked) and self.name != OF_THE_TERMINAL
 
 
@@ -71,11 +71,11 @@ def watchers(asked: Iterable[Any]) -> list[Watcher]:
     """Build observers.
 
     Args:
-        asked: ``NAME`` or ``NAME:key=value,key=value``, or ready objects. Of
-            two of one name the last one counts.
+        asked: ``NAME`` or ``NAME:key=value,key=value``, or objects. If two have
+            the same name, the last one counts.
 
     Raises:
-        RequestError: unknown names and wrong settings, all of them.
+        RequestError: the message lists all unknown names and wrong settings.
     """
     problems: list[str] = []
     made: dict[str, Watcher] = {}
@@ -98,9 +98,10 @@ def _named(text: str) -> Watcher:
     settings_class = getattr(factory, "Settings", None)
     if settings_class is None:
         if values:
-            raise RequestError(f"observer {name!r} has no settings: leave out {text!r}'s.")
+            raise RequestError(f"observer {name!r} has no settings: write only {name!r}.")
         return Watcher(entry.name, text, entry.package, factory())
-    settings, problems = structure(settings_class, values, f"observer {name}")
+    owner = f"observer {entry.name!r} ({entry.package})"
+    settings, problems = structure(settings_class, values, name, owner)
     if problems:
         raise RequestError(*problems)
     return Watcher(entry.name, text, entry.package, factory(settings))
@@ -108,12 +109,14 @@ def _named(text: str) -> Watcher:
 
 def _ready(observer: Any) -> Watcher:
     if isinstance(observer, type):
-        raise RequestError(f"observe takes names or objects: call {observer.__name__}(...) first.")
+        raise RequestError(
+            f"observe takes names or objects, not classes: call {observer.__name__}(...) first."
+        )
     return Watcher(type(observer).__name__, "", "", observer)
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """Read ``NAME:key=value,key=value``; values are read as those of ``--set``.
+    """Read ``NAME:key=value,key=value``, with values as in ``--set``.
 
     >>> parse("probe:lr=0.1,epochs=[1, 2]")
     ('probe', {'lr': 0.1, 'epochs': [1, 2]})
@@ -125,7 +128,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     try:
         return match["name"], dict(read_toml(f"all = {{{settings}}}")["all"])
     except tomllib.TOMLDecodeError:
-        pass  # text needs no quotes here
+        pass  # here, text may be written without quotes
     pairs = [part.partition("=") for part in settings.split(",")]
     if any(not sign for _, sign, _ in pairs):
         raise RequestError(f"--observe takes NAME or NAME:key=value,key=value, not {text!r}.")
@@ -133,7 +136,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def states(observers: Mapping[str, Watcher]) -> dict[str, Any]:
-    """Return what a checkpoint keeps, by name, of the observers that have state."""
+    """Return the states of all observers that have one, by name."""
     found = {
         name: declared(watcher.observer, Observer, "state_dict")()
         for name, watcher in observers.items()
@@ -142,13 +145,13 @@ def states(observers: Mapping[str, Watcher]) -> dict[str, Any]:
 
 
 def restore(observers: Mapping[str, Watcher], kept: Mapping[str, Any]) -> None:
-    """Give every observer the state it had; one that is new in this run starts afresh."""
+    """Restore the state of each observer; one that is new in this run starts afresh."""
     for name, watcher in observers.items():
         if name in kept:
             declared(watcher.observer, Observer, "load_state_dict")(kept[name])
 
 
 def close(observers: Mapping[str, Watcher]) -> None:
-    """Let observers that hold something open (a terminal, a file) let go of it."""
+    """Close all observers, which may hold a terminal or a file open."""
     for watcher in observers.values():
         declared(watcher.observer, Observer, "close")()

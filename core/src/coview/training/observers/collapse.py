@@ -1,9 +1,8 @@
 """``--observe collapse``, on by default: whether embeddings still tell images apart.
 
-Every so many steps the projections and keys of a step are measured where they
-are; between readings nothing is computed, kept or waited for. Nothing is
-gathered: each process measures its own rows, and what is logged is the mean over
-processes, which is also what all of them judge by.
+The projections and keys are measured every few steps, on their device; between
+readings nothing is computed, stored or waited for. Nothing is gathered: each
+process measures its own rows, and the mean over processes is logged and judged.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ PREFIX = "collapse/"
 
 
 class CollapseObserver:
-    """Measures embeddings now and then, and says once if they have collapsed.
+    """Measures embeddings now and then, and reports once if they have collapsed.
 
-    A sign must have been there at every reading for ``patience`` steps, or one
-    per cent of the run's, whichever is more: untrained heads spread little, and
-    sound runs dip early on (docs/collapse.md has what was measured).
+    A sign must show at every reading for ``patience`` steps, or for one per cent of
+    the run's steps if that is more: untrained heads spread little, and healthy runs
+    dip early on (docs/collapse.md lists the measurements).
     """
 
     @attrs.frozen
@@ -49,12 +48,14 @@ class CollapseObserver:
         """The bounds are calibrated in benchmarks/collapse.py."""
 
         every: int = setting(25, "steps between readings", gt(0))
-        rows: int = setting(256, "rows of a step that are measured, of each process", ge(2))
+        rows: int = setting(256, "rows measured per reading and process", ge(2))
         patience: int = setting(50, "steps for which a sign must last", ge(0))
         std: float = setting(0.1, "collapse/std below this is a sign", ge(0))
         rank: float = setting(2.0, "collapse/effective_rank below this is a sign", ge(0))
         information: float = setting(
-            0.001, "assignment_information below this is a sign; then std and rank are none", ge(0)
+            0.001,
+            "assignment_information below this is a sign; where it exists, std and rank are not",
+            ge(0),
         )
         action: str = setting("warn", "what to do: warn, or stop the run", one_of(*ACTIONS[:2]))
 
@@ -66,27 +67,27 @@ class CollapseObserver:
         self._started = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return since which step each sign has been there, and what was said."""
+        """Return the step since which each sign has shown, and the signs already reported."""
         return {"since": dict(self._since), "said": list(self._said)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a checkpoint was."""
+        """Continue from a checkpoint."""
         self._since, self._said = dict(state["since"]), list(state["said"])
 
     @hookimpl
     def run_started(self, run: Any) -> None:
-        """Remember where this sitting starts."""
+        """Remember the step at which the run was started or resumed."""
         self._started = run.step
 
     @hookimpl(tryfirst=True)
     def update_target(self, encoded: Encoded, targets: Targets, step: Step) -> None:
-        """Measure, in steps that are read; nothing is read from the device here."""
+        """Measure, in every ``every``-th step, without waiting for the device."""
         if (step.number + 1) % self.settings.every == 0:
             self._measured = measured(encoded, targets, self.settings.rows)
 
     @hookimpl
     def step_finished(self, run: Any) -> None:
-        """Log the reading, if there was one, and judge it."""
+        """Log a new reading and judge it."""
         if not self._measured:
             return
         names, values = zip(*self._measured.items(), strict=True)
@@ -97,7 +98,7 @@ class CollapseObserver:
         self._judge(run, read)
 
     def _judge(self, run: Any, read: dict[str, float]) -> None:
-        """Count for how long each sign has been there; speak when it is long enough."""
+        """Count how long each sign has shown, and report it once that is long enough."""
         logged = self._logged(run)
         if logged is None:
             return
@@ -113,7 +114,7 @@ class CollapseObserver:
                 self._say(run, name, sentence(run, name, reading, since))
 
     def _logged(self, run: Any) -> dict[str, Any] | None:
-        """Return what steps logged last in this sitting, which is the same on all processes."""
+        """Return the metrics logged last since the start or resume, equal on all processes."""
         rows = (row for row in reversed(run.metrics) if "loss" in row)
         last = next(rows, None)
         return last if last is not None and last["step"] > self._started else None
@@ -134,16 +135,16 @@ class CollapseObserver:
 
 
 def watched(asked: Iterable[Any], action: str | None, fresh: bool) -> list[Any]:
-    """Add this observer to those asked for, or take it out.
+    """Add this observer to the requested ones, or remove it.
 
     Args:
-        asked: as :func:`coview.training.observers.base.watchers` takes them.
-        action: ``warn``, ``stop``, ``ignore``, or None: as it is asked for, and
-            for a fresh run a warning.
-        fresh: the run is no resumed one, which has or has not what it had.
+        asked: as for :func:`coview.training.observers.base.watchers`.
+        action: ``warn``, ``stop``, ``ignore``, or None: as in ``asked``, and for a
+            new run ``warn``.
+        fresh: True for a new run; a resumed run keeps its own observers.
 
     Raises:
-        RequestError: there is no such action.
+        RequestError: the action is unknown.
     """
     if action is not None and action not in ACTIONS:
         raise RequestError(unknown("action on collapse", action, ACTIONS))
@@ -164,19 +165,19 @@ def _is_this(item: Any) -> bool:
     try:
         return isinstance(item, str) and parse(item)[0].rpartition(":")[2] == NAME
     except RequestError:
-        return False  # whoever builds it says what is wrong with it
+        return False  # building the observer will report what is wrong
 
 
 def measured(encoded: Encoded, targets: Targets, most: int) -> dict[str, Tensor]:
     """Return the measures of a step's first pair of slots, each 0-dim on the device.
 
-    Of slots that both have projections the worse one counts: a network for each
-    view may fail alone.
+    If both slots have projections, the worse value counts, since each view may have
+    its own network and only one may have collapsed.
 
     Args:
         encoded: detached, as ``update_target`` gets it.
         targets: likewise.
-        most: rows that are looked at.
+        most: largest number of rows to measure.
     """
     query, key = encoded.pairs[0]
     slots = [slot for slot in dict.fromkeys((query, key)) if slot in encoded.projections]
@@ -186,7 +187,7 @@ def measured(encoded: Encoded, targets: Targets, most: int) -> dict[str, Tensor]
         "effective_rank": torch.stack([effective_rank(x).float() for x in rows.values()]).amin(),
         "uniformity": torch.stack([uniformity(x) for x in rows.values()]).amax(),
     }
-    # Where a slot is compared with itself, only the prediction differs from the key.
+    # If a slot is compared with itself, only the prediction differs from the key.
     one = encoded.queries[query] if query == key else encoded.projections[query]
     other = targets.keys[key]
     if one.shape == other.shape:
@@ -195,5 +196,5 @@ def measured(encoded: Encoded, targets: Targets, most: int) -> dict[str, Tensor]
 
 
 def _some(rows: Tensor, most: int) -> Tensor:
-    """Return evenly spaced rows, no more than ``most``: neighbours may be of one image."""
+    """Return at most ``most`` rows, evenly spaced, as neighbours may show the same image."""
     return rows[:: -(-len(rows) // most)]

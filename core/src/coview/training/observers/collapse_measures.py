@@ -1,4 +1,4 @@
-"""Whether embeddings still tell images apart: numbers for a batch of them.
+"""Measures of whether the embeddings of a batch still tell images apart.
 
 All take rows (N, d) and return 0-dim tensors on their device, without gradient.
 """
@@ -16,11 +16,11 @@ from coview.losses.similarity import unit
 
 @torch.no_grad()
 def deviation(rows: Tensor) -> Tensor:
-    """Return the spread of unit vectors: 1 as of random directions, 0 where all are equal.
+    """Return the spread of unit vectors: 1 for random directions, 0 if all are equal.
 
-    The standard deviation over rows of each coordinate of the unit vectors, the
-    mean over coordinates, times sqrt(d) (Chen & He 2021, section 4.1, where
-    1 / sqrt(d) is what isotropic rows have).
+    It is the standard deviation over rows of each coordinate of the unit vectors,
+    averaged over coordinates, times sqrt(d) (Chen & He 2021, section 4.1: isotropic
+    rows have 1 / sqrt(d)).
     """
     spread: Tensor = unit(rows).std(dim=0, correction=0).mean() * math.sqrt(rows.shape[1])
     return spread
@@ -30,10 +30,10 @@ def deviation(rows: Tensor) -> Tensor:
 def effective_rank(rows: Tensor) -> Tensor:
     """Return RankMe (Garrido et al. 2023, equation 1), between 1 and min(N, d).
 
-    The exponential of the entropy of the singular values, divided by their sum.
-    They come from the smaller Gram matrix in float64, whose error is then below
-    that of rows in float32. Values that are not finite count as zero: telling of
-    those is not this measure's business. On a GPU this waits for the device.
+    It is the exponential of the entropy of the singular values divided by their sum.
+    They are computed from the smaller Gram matrix in float64, whose error is below
+    that of rows in float32. Non-finite values count as zero; other checks report
+    them. On a GPU this waits for the device.
     """
     precise = rows.nan_to_num(0.0, 0.0, 0.0).double()
     tall = len(rows) > rows.shape[1]
@@ -57,11 +57,11 @@ def uniformity(rows: Tensor) -> Tensor:
     """Return the logarithm of the mean Gaussian potential of pairs of unit vectors, at most 0.
 
     Wang & Isola 2020, section 4.1, with t = 2, over the pairs of different rows:
-    0 where all are equal, about -4 where they are spread evenly in many dimensions.
+    0 if all are equal, about -4 if they are spread evenly in many dimensions.
     """
     directions = unit(rows)
     squared = (2 - 2 * (directions @ directions.T)).clamp_min(0)
-    # Filled, not subtracted from the sum: the rest may be far below rounding of the diagonal.
+    # Set to 0, not subtracted from the sum: the rest may be smaller than its rounding error.
     potentials = (-2 * squared).exp().fill_diagonal_(0)
     count = len(rows)
     return (potentials.sum() / (count * (count - 1))).log()

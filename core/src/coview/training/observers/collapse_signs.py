@@ -1,4 +1,4 @@
-"""What counts as a sign of collapse, and how it is told to whoever trains."""
+"""What counts as a sign of collapse, and the warning about it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from coview.method.module import Method
 
 @attrs.frozen
 class Reading:
-    """What was measured at a step.
+    """The measurements of one step.
 
     Attributes:
         values: the observer's measures.
-        information: of a loss that makes assignments, else None
-            (:func:`coview.losses.assignments.log_assignments`).
-        mean_entropy: likewise.
+        information: the assignment information, for a loss that makes assignments
+            (:func:`coview.losses.assignments.log_assignments`), else None.
+        mean_entropy: the entropy of its mean assignment, else None.
     """
 
     values: Mapping[str, float]
@@ -29,12 +29,12 @@ class Reading:
 
 @attrs.frozen
 class Sign:
-    """One way of having collapsed.
+    """One way to collapse.
 
     Attributes:
-        metric: what it is told by.
-        value: takes it from a reading; None where it does not apply.
-        meaning: says what it means.
+        metric: the metric that shows it, as named in the warning.
+        value: returns its value in a reading, or None if it does not apply.
+        meaning: returns what it means, in words.
     """
 
     metric: str
@@ -42,20 +42,20 @@ class Sign:
     meaning: Callable[[Reading], str]
 
     def shows(self, reading: Reading, bound: float) -> bool:
-        """Whether a reading has it."""
+        """Whether a reading shows this sign."""
         value = self.value(reading)
         return value is not None and value < bound
 
 
 def _without_assignments(name: str) -> Callable[[Reading], float | None]:
-    """Take a measure where no assignments tell more: prototypes often share few directions."""
+    """Return a measure, unless there are assignments: prototypes often share few directions."""
     return lambda reading: None if reading.information is not None else reading.values[name]
 
 
 def _how_assigned(reading: Reading) -> str:
     if (reading.mean_entropy or 0.0) < 0.5:
         return "one output takes all images"
-    return "every image is spread alike over the outputs"
+    return "every image is spread over the outputs in the same way"
 
 
 SIGNS: Mapping[str, Sign] = {
@@ -70,37 +70,40 @@ SIGNS: Mapping[str, Sign] = {
         lambda reading: "embeddings lie along a single direction",
     ),
     "information": Sign(
-        "assignment_information (0 says nothing about the image, 1 all)",
+        "assignment_information (0: says nothing about the image, 1: everything)",
         lambda reading: reading.information,
         _how_assigned,
     ),
 }
-"""By the name of the observer's setting that is its bound."""
+"""The signs, by the observer's setting that bounds them."""
 
 
 def sentence(run: Any, name: str, reading: Reading, since: int) -> str:
-    """Say what was seen, the likely cause, and what to try."""
+    """Return the warning: what was seen, the likely cause, and what to try."""
     sign = SIGNS[name]
     return (
-        f"Collapse: {sign.meaning(reading)}. At step {run.step} {sign.metric} is "
-        f"{sign.value(reading):.3g}, and it has been as low since step {since}. {cause(run.method)}"
+        f"Collapse: {sign.meaning(reading)}. At step {run.step}, {sign.metric} is "
+        f"{sign.value(reading):.3g}; it has been this low since step {since}. {cause(run.method)}"
     )
 
 
 def cause(method: Any) -> str:
-    """Say which guards are missing (:class:`coview.components.Guard`), or else what to try."""
+    """Return which safeguards (:class:`coview.components.Guard`) are missing, and what to try."""
     found = guards_of(method)
     missing = [guard for guard in found if not guard.on]
-    there = ", ".join(guard.what for guard in found if guard.on) or "nothing"
+    there = ", ".join(guard.what for guard in found if guard.on) or "none"
     slower = "a lower learning rate (optimizer.lr) or a longer warm-up (schedule.warmup_epochs)"
     if not missing:
-        return f"What guards against it is all there ({there}): try {slower}."
+        return f"Active safeguards: {there}. None is missing: try {slower}."
     listed = "; ".join(f"{g.what} ({g.how})" if g.how else g.what for g in missing)
-    return f"The likely cause is what is missing: {listed}. There is: {there}. Else try {slower}."
+    return (
+        f"Active safeguards: {there}. Missing: {listed}; this is the likely cause. "
+        f"Otherwise try {slower}."
+    )
 
 
 def guards_of(method: Method) -> list[Guard]:
-    """Return what a method's components say, and what their roles say by themselves."""
+    """Return the safeguards that components declare, and those that follow from their roles."""
     found = [_negatives(method), _constant_keys(method)]
     for component in method.components.values():
         found += declared(component, Component, "guards")()
@@ -108,13 +111,13 @@ def guards_of(method: Method) -> list[Guard]:
 
 
 def _negatives(method: Method) -> Guard | None:
-    """Negatives, where the loss compares with any."""
+    """Return negatives as a safeguard, if the loss uses them."""
     needs = declared(method.components["loss"], LossComponent, "needs")
     return Guard("negatives", True) if "negatives" in needs else None
 
 
 def _constant_keys(method: Method) -> Guard | None:
-    """Keys without gradient, which only negatives make needless."""
+    """Return keys without gradient as a safeguard, needed unless the loss uses negatives."""
     parts = method.parts.values()
     targets = [part.module for part in parts if "target" in part.roles]
     passes = any(declared(target, TargetComponent, "passes_gradient") for target in targets)
@@ -122,7 +125,7 @@ def _constant_keys(method: Method) -> Guard | None:
     if _negatives(method) is not None and passes:
         return None
     return Guard(
-        "a stop of the gradient (the target passes it into its keys, and the loss has no negatives)"
+        "a stop-gradient (keys pass gradient back, and the loss has no negatives)"
         if passes
         else "keys without gradient",
         not passes,

@@ -1,4 +1,4 @@
-"""Observers for TensorBoard and Weights & Biases, which are optional dependencies."""
+"""Observers for CSV, TensorBoard and Weights & Biases; the last two need optional packages."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def flat(entry: Mapping[str, Any], prefix: str = "") -> Entry:
 
 
 class Logger:
-    """Passes on each entry of ``run.metrics`` once, on the first process.
+    """Base class: passes on each entry of ``run.metrics`` once, on the first process.
 
-    A run that is resumed has its metrics cut back to the checkpoint's step;
-    :meth:`begin` says what of them still has to be passed on.
+    A resumed run's metrics are cut back to the checkpoint's step; :meth:`begin`
+    returns how many of them need not be passed on again.
     """
 
     def __init__(self) -> None:
         self._passed = 0
 
     def begin(self, run: Any) -> int:
-        """Open what is written to; return how many of the entries so far it has."""
+        """Open the output; return how many of the present entries it already has."""
         raise NotImplementedError
 
     def write(self, run: Any, entries: list[Entry]) -> None:
@@ -53,11 +53,11 @@ class Logger:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close what was opened; called once, however the run ends."""
+        """Close the output; called once, however the run ends."""
 
     @hookimpl
     def run_started(self, run: Any) -> None:
-        """Open."""
+        """Open the output and pass on the entries it lacks."""
         if is_first():
             self._passed = self.begin(run)
             self._pass_on(run)
@@ -85,9 +85,9 @@ class Logger:
 
 
 class CsvObserver(Logger):
-    """Writes ``metrics.csv`` into the run: a line an entry, a column a name.
+    """Writes ``metrics.csv`` into the run: one line per entry, one column per name.
 
-    A name that was not there before makes the file anew, whole or not at all.
+    When a new name appears, the file is rewritten atomically.
     """
 
     def __init__(self) -> None:
@@ -95,11 +95,11 @@ class CsvObserver(Logger):
         self._columns: list[str] = []
 
     def begin(self, run: Any) -> int:
-        """Write what the run has so far, which drops what a resumption cut off."""
+        """Start again from the first entry, which drops what a resume cut off."""
         return 0
 
     def write(self, run: Any, entries: list[Entry]) -> None:
-        """Append lines, or write all of them under more columns."""
+        """Append lines, or rewrite all of them if there are new columns."""
         path = run.path / "metrics.csv"
         names = list(dict.fromkeys(name for entry in entries for name in entry))
         new = [name for name in names if name not in self._columns]
@@ -126,7 +126,7 @@ def _numbers(entry: Entry) -> Iterator[tuple[str, float]]:
 
 
 class TensorboardObserver(Logger):
-    """Writes event files into the run's folder ``tensorboard``; needs coview[tensorboard]."""
+    """Writes event files to the run's folder ``tensorboard``; needs coview[tensorboard]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class TensorboardObserver(Logger):
         self._writer: Any = None
 
     def begin(self, run: Any) -> int:
-        """Open a file; what an interrupted run wrote after its checkpoint is hidden."""
+        """Open an event file, hiding what an interrupted run wrote after its checkpoint."""
         folder = run.path / "tensorboard"
         there = folder.is_dir()
         resumed = {"purge_step": run.step + 1} if there else {}
@@ -162,20 +162,20 @@ class TensorboardObserver(Logger):
 class WandbObserver(Logger):
     """Sends entries to Weights & Biases, or keeps them for ``wandb sync``; needs coview[wandb].
 
-    A resumed run goes on under its old id. Entries carry ``step`` themselves,
-    the axis of all curves, so that a step that is done again is not refused.
+    A resumed run keeps its id. Entries contain ``step``, the axis of all curves, so
+    that wandb does not refuse steps that are done again.
     """
 
     @attrs.frozen
     class Settings:
-        """Where entries go."""
+        """Where entries are sent."""
 
         project: str = setting("coview", "the project that the run belongs to")
-        name: str | None = setting(None, "of the run; none: its directory's")
-        entity: str | None = setting(None, "user or team; none: wandb's own default")
+        name: str | None = setting(None, "the run's name; none: its directory's name")
+        entity: str | None = setting(None, "user or team; none: wandb's default")
         mode: str = setting(
             "online",
-            "online, or offline: into the run's folder wandb, for wandb sync",
+            "online, or offline: write to the run's folder wandb, for wandb sync",
             one_of("online", "offline"),
         )
 
@@ -191,7 +191,7 @@ class WandbObserver(Logger):
         self._id: str | None = None
 
     def begin(self, run: Any) -> int:
-        """Start, or go on with, a run there."""
+        """Start a run at wandb, or continue it."""
         settings = self.settings
         self._sent = self._wandb.init(
             project=settings.project,
@@ -224,9 +224,9 @@ class WandbObserver(Logger):
             self._sent.finish()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the id there."""
+        """Return the id of the run at wandb."""
         return {"id": self._id}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the id."""
+        """Restore the id."""
         self._id = state["id"]

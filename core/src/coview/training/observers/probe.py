@@ -1,4 +1,4 @@
-"""``--observe probe``: a linear classifier that learns beside the network, during training."""
+"""``--observe probe``: a linear classifier trained alongside the network."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from coview.training.measure import by_first
 from coview.weights.exported import ExportedBackbone, export
 
 TRACKED = 0.01
-"""Share of a batch in the running mean and variance of the features; of the first ones more,
-so that they are plain means."""
+"""Weight of a batch in the features' running mean and variance; larger for the first batches,
+so that these are plain means at the start."""
 TINY = 1e-5
 
 
 class ProbeObserver:
     """Trains softmax regression on the step's own features and logs ``online_probe_top1``.
 
-    The features are the online network's, of augmented views and detached: no
-    gradient, label or random number of this reaches the training. Labels are
-    looked up by the batch's indices. The number is *online*: the network still
-    moves while the classifier learns, so it is not that of a linear evaluation
+    The features are the online network's, of augmented views, and detached: no
+    gradient, label or random number of the probe affects training. Labels are
+    looked up by the batch's indices. The accuracy is *online*: the network still
+    changes while the classifier learns, so it differs from a linear evaluation
     afterwards (``coview evaluate linear``).
     """
 
@@ -43,8 +43,8 @@ class ProbeObserver:
     class Settings:
         """How the classifier learns."""
 
-        lr: float = setting(0.1, "learning rate at a batch of 256, constant", gt(0))
-        weight_decay: float = setting(0.0, "of the weights", ge(0))
+        lr: float = setting(0.1, "learning rate at a batch size of 256, constant", gt(0))
+        weight_decay: float = setting(0.0, "weight decay", ge(0))
         every: int = setting(1, "epochs between measurements on the test split", ge(1))
 
     def __init__(self, settings: Settings) -> None:
@@ -56,12 +56,12 @@ class ProbeObserver:
 
     @hookimpl
     def run_started(self, run: Any) -> None:
-        """Build the classifier, from zero or as it was."""
+        """Build the classifier, from zero or from its saved state."""
         data, device = run.data, run.device
         if data.train.labels is None or not data.labelled:
             raise RequestError(
-                f"--observe probe needs labels of training and test images, which {data.name} "
-                "has not."
+                f"--observe probe needs labels for training and test images, which {data.name} "
+                "does not have."
             )
         self._run = run
         self._labels = data.train.labels.to(device)
@@ -78,11 +78,11 @@ class ProbeObserver:
         for name, tensor in fresh.items():
             kept = self.state.get(name, tensor)
             if kept.shape != tensor.shape:
-                raise RequestError("The kept state of --observe probe is of another network.")
+                raise RequestError("The saved state of --observe probe is of another network.")
             self.state[name] = kept.to(device)
 
     def _classifier(self) -> Optimizer:
-        """Return the optimiser of weights and biases, with the momentum that was kept."""
+        """Return the optimiser of weights and biases, with the saved momentum."""
         peak = self.settings.lr * rate_scale("linear", self._run.plan.batch_size)
         decays = {"weights": self.settings.weight_decay, "biases": 0.0}
         groups: list[dict[str, Any]] = []
@@ -125,7 +125,7 @@ class ProbeObserver:
         return {name: tensor.detach() for name, tensor in self.state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` returned."""
         self.state = {name: tensor.clone() for name, tensor in state.items()}
 
     def _measure(self, run: Any) -> None:
@@ -137,17 +137,17 @@ class ProbeObserver:
         run.log(**{f"online_probe_{name}": value for name, value in found.items()})
 
     def _network(self) -> ExportedBackbone:
-        """Return the online network, whichever the recipe evaluates."""
+        """Return the online network, whichever network the recipe evaluates."""
         exported = export(self._run.method, self._run.card)
         exported.backbone = self._run.method.encoder.backbone()
         return exported.to(self._run.device)
 
     def _rows(self, encoded: Encoded, count: int) -> Tensor:
-        """Return one row of features an image, (B, D), as the exported network gives them."""
+        """Return one row of features per image, (B, D), as the exported network gives them."""
         width = len(self.state["mean"])
         by_view = [rows.float() for rows in encoded.features.values()]
         if all(rows.shape == (count, width) for rows in by_view):
-            # Where a view is a whole image the first is enough; patches are averaged.
+            # If views are crops of whole images, the first is enough; patches are averaged.
             views = self._run.method.components["views"]
             whole = declared(views, ViewsComponent, "normalization") is not None
             return by_view[0] if whole else torch.stack(by_view).mean(dim=0)
@@ -156,9 +156,9 @@ class ProbeObserver:
             if joined.shape[1] == width:
                 return joined
         raise CoviewError(
-            "--observe probe cannot tell which of this encoder's features are an image's: "
-            f"{[tuple(rows.shape) for rows in by_view]} for {count} images, where the exported "
-            f"network gives {width} each."
+            "--observe probe cannot match this encoder's features to images: their shapes are "
+            f"{[tuple(rows.shape) for rows in by_view]} for {count} images, but the exported "
+            f"network gives {width} features per image."
         )
 
 

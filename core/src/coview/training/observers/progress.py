@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line an epoch elsewhere."""
+"""Progress on stderr: a bar on a terminal, otherwise one line per epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_LINES = 40
 
 
 class ProgressObserver:
-    """Shows how far a run is, its loss and images a second."""
+    """Shows a run's progress, its loss and images per second."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -25,7 +25,7 @@ class ProgressObserver:
 
     @hookimpl
     def run_started(self, run: Any) -> None:
-        """Say what trains on what."""
+        """Print what is trained, on which data, and start the bar."""
         device = run.device
         self._say(
             f"training {run.resolved.recipe.name or 'a recipe'} on {run.data.name}: "
@@ -46,7 +46,7 @@ class ProgressObserver:
 
     @hookimpl
     def epoch_finished(self, run: Any, epoch: int, metrics: dict[str, float]) -> None:
-        """Say the epoch's means; runs of many short epochs say some of them."""
+        """Print the epoch's means; runs of many short epochs print only some."""
         line = (
             f"epoch {epoch + 1}/{run.resolved.training.epochs}  step {run.step}/{run.last_step}  "
             f"loss {metrics.get('loss', float('nan')):.4f}  lr {metrics.get('lr', 0.0):.3g}  "
@@ -58,7 +58,7 @@ class ProgressObserver:
             self._say(line)
 
     def close(self) -> None:
-        """Take the bar away, and give the terminal its cursor back."""
+        """Remove the bar and restore the terminal's cursor."""
         if self.bar is not None:
             self.bar.stop()
 
