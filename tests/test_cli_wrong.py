@@ -188,7 +188,7 @@ ONE_PROBLEM = {
     ),
     "weights that are not there": (
         ("train", "moco", "--batch-size", "16", "--init", "nowhere", *LIMIT),
-        "--init: there is nothing at nowhere.",
+        "There is no exported backbone at nowhere.",
     ),
     "no temperature": (
         ("evaluate", "knn", "nowhere", "--temperature", "0"),

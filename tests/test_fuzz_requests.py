@@ -242,7 +242,7 @@ def test_random_command_lines() -> None:
         ('[run]\nseed = "x"', "run.seed must be a whole number"),
         (f"[run]\nseed = {2**63}", "run.seed must be between"),
         ("[run]\nworkers = -1", "run.workers must be at least 0"),
-        ("[run]\nmax_steps = 0", "run.max_steps must be at least 1"),
+        ("[run]\nmax_steps = -1", "run.max_steps must be at least 0"),
         ("[run]\nprecision = 3", "run.precision must be text"),
         ("[run]\nsead = 3", "run has no setting 'sead'. Did you mean 'seed'?"),
     ],

@@ -189,7 +189,7 @@ REFUSED = {
     ),
     "two settings of one component": (
         ("instdisc", "--set", "negatives.draws=3"),
-        "negatives 'memory-bank' is the same component as the target: set target.draws there.",
+        "negatives 'memory-bank' is the same component as the target. Set target.draws instead.",
     ),
     "two components for one role": (
         ("moco", "--use", "loss=info-nce,nce"),
@@ -201,7 +201,7 @@ REFUSED = {
     ),
     "the target's network where it has none": (
         ("simclr", "--set", "evaluates=target"),
-        "the target 'shared' of package coview has no network of its own to evaluate",
+        "but target 'shared' of package coview has no network of its own to evaluate",
     ),
 }
 

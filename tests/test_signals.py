@@ -130,7 +130,8 @@ def test_under_torchrun_all_processes_stop_after_the_same_step(run: Run, tmp_pat
     run(*more, "--allow-change", "world-size")
     assert step_of(out) == step + 1
     assert json.loads((out / "run.json").read_text())["changes"][0]["changed"] == {
-        "world_size": [2, 1]
+        "max_steps": ["none", step + 1],
+        "world_size": [2, 1],
     }
 
 

@@ -514,8 +514,8 @@ def test_a_stranger_brings_what_the_core_brings(
     assert refused("show", "simclr", "--use", "optimizer=sings", "--set", "schedule.shar=1") == [
         "There is no optimizer called 'sings'. Did you mean 'signs'? Choose from: adamw, larc, "
         "lars, sgd, signs.",
-        "schedule has no setting 'shar'. Its keys: warmup_epochs, warmup_start, warmup_count, "
-        "warmup_closed, final, per, first_epoch.",
+        "schedule 'cosine' (coview) has no setting 'shar'. Its settings: warmup_epochs, "
+        "warmup_start, warmup_count, warmup_closed, final, per, first_epoch.",
     ]
     (problem,) = refused("show", "simclr", "--set", "views.backend=plane")
     assert "Did you mean 'plain'?" in problem
@@ -533,7 +533,7 @@ def test_a_stranger_brings_what_the_core_brings(
 SLIPS = {
     "passes_gradients = True": "'passes_gradients' that coview does not know. Did you mean "
     "'passes_gradient'?",
-    "needs = {'negative': 'told from'}": "needs must name roles",
+    "needs = {'negative': 'told from'}": "needs must list roles",
     "def gaurds(self): return ()": "'gaurds', which coview does not know. Did you mean 'guards'?",
 }
 

@@ -88,7 +88,7 @@ def test_the_batch_that_gave_it_is_named(tmp_path: Path, log_every: int) -> None
     spoils = Spoils("loss", step=3)
     message = spoilt(spoils, tmp_path / "r", log_every=log_every)
     # With log_every = 50 it is noticed before step 4 is saved.
-    assert message.startswith("The loss of step 3 is not finite")
+    assert message.startswith("Training diverged: the loss of step 3 is not finite")
     assert f"{tmp_path / 'r' / 'checkpoints' / 'last.pt'} (step 2)" in message
     assert "--observe anomaly" in message
     report = json.loads((tmp_path / "r" / "nonfinite.json").read_text())
@@ -99,7 +99,7 @@ def test_the_batch_that_gave_it_is_named(tmp_path: Path, log_every: int) -> None
 
 def test_diverged_weights_are_not_saved_though_the_loss_was_finite(tmp_path: Path) -> None:
     message = spoilt(Spoils("weights"), tmp_path / "r")
-    assert re.search(r"After step 4, encoder\.\S+ is not finite", message)
+    assert re.search(r"after step 4, encoder\.\S+ is not finite", message)
     assert saved_step(tmp_path / "r") == 2
 
 

@@ -177,11 +177,11 @@ class Moving(RandomFeatures):
 
 
 def test_a_backbone_that_moves_is_refused(digits: ImageData) -> None:
-    with pytest.raises(CoviewError, match="statistics moved"):
+    with pytest.raises(CoviewError, match="statistics changed"):
         features(Moving(), digits.test)
-    with pytest.raises(CoviewError, match="statistics moved"):
+    with pytest.raises(CoviewError, match="statistics changed"):
         evaluate_linear(Moving(), digits, epochs=1)
-    with pytest.raises(CoviewError, match="statistics moved"):
+    with pytest.raises(CoviewError, match="statistics changed"):
         evaluate_probe(exported(Moving()), digits, Protocol("test", 0.1, 1, 512))
 
 

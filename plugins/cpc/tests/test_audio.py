@@ -163,7 +163,7 @@ def test_sound_is_learnt(tmp_path: Path) -> None:
 
 
 def test_images_are_no_signals(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="take signals, but the data are images: use --data wav"):
+    with pytest.raises(RequestError, match="take signals, but the data are images. Use --data wav"):
         coview.train("cpc-audio", data="digits", out=tmp_path / "a")
     write(tmp_path / "sounds" / "a.wav", [0.0])
     with pytest.raises(RequestError, match="take images, but the data are signals"):

@@ -164,7 +164,7 @@ def test_target_and_negatives_are_one_component() -> None:
 
 def test_its_settings_live_in_the_first_role() -> None:
     recipe = _tiny(coview.recipe("instdisc"), negatives=(coview.Use("memory-bank", draws=7),))
-    with pytest.raises(coview.RequestError, match="set target.draws there"):
+    with pytest.raises(coview.RequestError, match="Set target.draws instead"):
         coview.build(recipe, Plan(dataset_size=9, batch_size=4))
 
 

@@ -66,8 +66,8 @@ def refuse_diverged(run: Run) -> None:
     names = not_finite(run.method.components)
     if names:
         raise CoviewError(
-            f"Training diverged: after step {run.step}, {names[0]} is not finite ({len(names)} "
-            f"tensors in all). No checkpoint was saved. {advice(run)}"
+            f"Training diverged: after step {run.step}, {names[0]} is not finite (tensors "
+            f"affected: {len(names)}). No checkpoint was saved. {advice(run)}"
         )
 
 
