@@ -526,7 +526,7 @@ def test_a_stranger_brings_what_the_core_brings(
     )
     (problem,) = refused("show", "simclr", "--use", "finetune=guess")
     assert problem == (
-        "Evaluation protocol 'guess' (package coview-engine) cannot be used for finetune."
+        "Evaluation protocol 'guess' (coview-engine) cannot be used for finetune."
     )
 
 
