@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
+from coview import components
 from coview.cli import main
 from coview.cli.evaluate import command as evaluate
 from coview.cli.main import COMMANDS
+from coview.components import Component
 from coview.hookspecs import HOOK_NAMES, LifeHooks, StepHooks
 from coview.registry import entries
 
@@ -34,7 +37,33 @@ def hooks() -> str:
             if name in HOOK_NAMES:
                 arguments = ", ".join(list(inspect.signature(member).parameters)[1:])
                 parts.append(f"### {name}({arguments})\n\n```text\n{inspect.getdoc(member)}\n```\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, *declarations()])
+
+
+def declarations() -> list[str]:
+    """Return what the components of each role may declare beside their hooks."""
+    parts = [
+        "## What a component may declare\n\nEvery attribute that the engine reads from a "
+        "component, from `core/src/coview/components.py`. A role's component may declare its own and those of "
+        "any component; another public attribute in its class is refused.\n"
+    ]
+    tree = ast.parse(Path(components.__file__).read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    titles = {"any role": Component, **components.ROLE_CLASSES}
+    for title, role in titles.items():
+        body = classes[role.__name__].body
+        rows = ["| attribute | meaning |", "| --- | --- |"]
+        for node, after in zip(body, [*body[1:], None], strict=True):
+            if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr):
+                name, text = ast.unparse(node.target), str(after.value.value)  # type: ignore[attr-defined]
+            elif isinstance(node, ast.FunctionDef):
+                name, text = f"{node.name}()", ast.get_docstring(node) or ""
+            else:
+                continue
+            rows.append(f"| `{name}` | {' '.join(text.split())} |")
+        if len(rows) > 2:
+            parts.append(f"### {title}\n\n" + "\n".join(rows) + "\n")
+    return parts
 
 
 def cli() -> str:

@@ -525,9 +525,7 @@ def test_a_stranger_brings_what_the_core_brings(
         "you mean 'few-features'?"
     )
     (problem,) = refused("show", "simclr", "--use", "finetune=guess")
-    assert problem == (
-        "Evaluation protocol 'guess' (coview-engine) cannot be used for finetune."
-    )
+    assert problem == ("Evaluation protocol 'guess' (coview-engine) cannot be used for finetune.")
 
 
 SLIPS = {

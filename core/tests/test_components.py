@@ -89,6 +89,14 @@ def test_a_slip_is_refused_by_name(body: dict[str, Any], sentence: str) -> None:
     assert str(caught.value).startswith("loss 'mine' of package coview-mine")
 
 
+def test_a_slip_is_refused_beside_an_inherited_default() -> None:
+    derived = type("Derived", (LossComponent, Plain), {"gaurds": lambda self: ()})
+    with pytest.raises(PluginError, match="'gaurds', which .* Did you mean 'guards'"):
+        refuse_undeclared(derived, "loss 'mine'")
+    both = type("Both", (LossComponent, Plain), {"guards": list, "guard": lambda self: ()})
+    refuse_undeclared(both, "loss 'mine'")
+
+
 def test_a_slip_in_an_instance_is_refused() -> None:
     def begin(self: Any) -> None:
         nn.Module.__init__(self)

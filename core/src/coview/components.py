@@ -2,8 +2,8 @@
 
 A component is an ``nn.Module`` with hook implementations. It may derive from its role's class
 here, which has a default for each attribute, or define only those that differ; in both cases
-the engine reads them with :func:`declared`. An attribute that is not listed here is refused
-when the component is looked up, so a typo is an error instead of being ignored.
+the engine reads them with :func:`declared`. A component with an attribute that no role lists
+is refused when it is looked up, so a typo is an error instead of being ignored.
 
 Data sets and evaluation protocols declare theirs in the same way, further down. So do
 optimisers (:class:`coview.optim.optimizers.OptimizerMaker`), learning-rate schedules
@@ -270,11 +270,17 @@ def refuse_undeclared(thing: object, label: str, roles: Sequence[str] = ROLES) -
             )
     for name in {*written(cls, code=True), *(() if thing is cls else vars(thing))}:
         close = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
-        if name not in known and name[0] != "_" and close and not hasattr(thing, close[0]):
+        if name not in known and name[0] != "_" and close and not _said(thing, close[0]):
             raise PluginError(
                 f"{label} has {name!r}, which coview does not know. Did you mean {close[0]!r}?"
             )
     _refuse_wrong_values(thing, label)
+
+
+def _said(thing: object, name: str) -> bool:
+    """Whether an attribute is there other than as a role's default."""
+    found = inspect.getattr_static(thing, name, None)
+    return hasattr(thing, name) and not any(found is vars(c).get(name) for c in (*_ALL, Component))
 
 
 def _refuse_wrong_values(thing: object, label: str) -> None:

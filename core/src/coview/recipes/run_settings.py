@@ -2,7 +2,7 @@
 
 The options of ``coview train``, the arguments of :func:`coview.train`, the table ``[run]`` of
 ``recipe.toml``, ``settings`` in ``run.json`` and the run's identity in a checkpoint all follow
-the fields of :class:`RunSettings`, so a setting added there is in all of them.
+the fields of :class:`RunSettings`; ``tests/test_run_settings.py`` fails where one is missing.
 """
 
 from __future__ import annotations

@@ -35,8 +35,9 @@ def save(
 ) -> None:
     """Write a checkpoint after ``step`` optimiser steps.
 
-    The position in the data and all randomness follow from the step's number
-    and the seed (in ``identity``), so they need not be saved.
+    The position in the data and what components draw follow from the step's number
+    and the seed (in ``identity``); torch's own generator, which an observer or a
+    third-party layer may use, is saved. :func:`restore` puts all of it back.
 
     Raises:
         CoviewError: the disk is full or not writable; earlier checkpoints are unchanged.
