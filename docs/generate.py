@@ -43,8 +43,9 @@ def hooks() -> str:
 def declarations() -> list[str]:
     """Return what the components of each role may declare beside their hooks."""
     parts = [
-        "## What a component may declare\n\nEvery attribute that the engine reads from a "
-        "component, from `core/src/coview/components.py`. A role's component may declare its own and those of "
+        "## What a component may declare\n\n"
+        "Every attribute that the engine reads from a component, from "
+        "`core/src/coview/components.py`. A role's component may declare its own and those of "
         "any component; another public attribute in its class is refused.\n"
     ]
     tree = ast.parse(Path(components.__file__).read_text(encoding="utf-8"))
