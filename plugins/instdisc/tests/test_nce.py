@@ -215,7 +215,9 @@ def test_the_full_softmax_of_any_bank() -> None:
 def test_the_softmax_at_the_start() -> None:
     """log n and the spread's 1 / (2 d tau^2), with a fresh bank."""
     n, d, tau = 4096, 128, 0.2
-    bank = coview.component("targets", "memory-bank", plan=Plan(dataset_size=n, dim=d), draws=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        bank = coview.component("targets", "memory-bank", plan=Plan(dataset_size=n, dim=d), draws=0)
     batch = Batch(torch.zeros(256, 3, 1, 1, dtype=torch.uint8), torch.arange(256))
     targets = bank.encode_targets(Views((), (0,), (0,), ((0, 0),)), batch)
     drawn = bank.draw_negatives(targets, batch, Step())
