@@ -87,24 +87,19 @@ def run_options(function: AnyCommand) -> AnyCommand:
 
 
 def _run_option(field: Any) -> AnyCommand:
-    facts = field.metadata["option"]
-    text = field.metadata["help"]
-    more: dict[str, Any] = {}
+    facts, text = field.metadata["option"], field.metadata["help"]
     default = facts.get("shown", field.default)
+    shown = text if default is None else f"{text}  [default: {default}]"
     if field.name == "observe":
         return click.option("--observe", multiple=True, metavar="NAME[:KEY=VALUE,...]", help=text)
-    written: tuple[str, ...]
     if field.name == "compile":
-        written = ("--compile/--no-compile", "compiled")
-    elif field.name == "evaluate":
-        return click.option("--no-evaluate", is_flag=True, help=text)
-    else:
-        written = (f"--{field.name.replace('_', '-')}",)
-        more = {"type": _type_of(field, facts)}
-    if field.name == "download":
-        return click.option("--download", is_flag=True, help=text)
-    shown = "" if default in (None, "") else f"  [default: {default}]"
-    return click.option(*written, default=None, help=f"{text}{shown}", **more)
+        return click.option("--compile/--no-compile", "compiled", default=None, help=shown)
+    if field.type is bool:
+        # A flag asks for what is not the default.
+        written = f"no-{field.name}" if field.default else field.name
+        return click.option(f"--{written}", is_flag=True, help=text)
+    written = field.name.replace("_", "-")
+    return click.option(f"--{written}", type=_type_of(field, facts), help=shown)
 
 
 def _type_of(field: Any, facts: dict[str, Any]) -> Any:
