@@ -20,7 +20,7 @@ FLOORS = (
     ("evaluation",),
     ("training",),
     ("api", "testing"),
-    ("commands",),
+    ("commands", "studies"),
     ("cli",),
     ("__main__",),
 )

@@ -11,7 +11,9 @@ from coview.registry import Entry
 
 
 def description(entry: Entry) -> str:
-    """Return a recipe's summary, or the first line of its docstring or its module's.
+    """Return a recipe's summary, a study's claim, or the first line of a docstring.
+
+    It is the thing's own docstring, or else its module's.
 
     Nothing is imported, so this works for broken packages too; ``""`` if the source
     cannot be found.
@@ -35,9 +37,9 @@ def _line(tree: ast.Module, name: str) -> str:
 
 
 def _summary(node: ast.stmt) -> str:
-    """Return the text given as ``summary=`` in an assignment."""
+    """Return the text given as ``summary=`` (or a study's ``claim=``) in an assignment."""
     for inside in ast.walk(node):
-        if isinstance(inside, ast.keyword) and inside.arg == "summary":
+        if isinstance(inside, ast.keyword) and inside.arg in ("summary", "claim"):
             return str(inside.value.value) if isinstance(inside.value, ast.Constant) else ""
     return ""
 

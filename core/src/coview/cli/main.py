@@ -26,6 +26,7 @@ COMMANDS = {
     "new": "coview.cli.new.command",
     "check": "coview.cli.check",
     "pack": "coview.cli.pack",
+    "study": "coview.cli.study",
     "doctor": "coview.cli.doctor",
 }
 

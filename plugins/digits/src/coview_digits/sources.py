@@ -39,7 +39,7 @@ class _Drawn:
         return SIDE
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Draw all digits; a fixed, stratified share of the digits is held out with its drawings."""
+        """Draw all digits; a fixed, stratified share of them is held out, with all drawings."""
         digits = load_digits()
         stored = torch.from_numpy(digits.images / 16)  # values are 0 to 16
         labels = torch.from_numpy(digits.target).long()

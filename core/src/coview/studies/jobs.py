@@ -1,0 +1,125 @@
+"""The runs of a study: each variant with each seed, checked before the first one begins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from coview.errors import RequestError
+from coview.recipes.configure import Changes
+from coview.recipes.recipe import to_toml
+from coview.studies.study import Study, Variant
+
+RESULT = "result.json"
+"""What a finished run leaves beside its own files: what was measured."""
+
+
+@attrs.frozen(kw_only=True)
+class Asked:
+    """How a study is run.
+
+    Attributes:
+        name: the study's name, or ``FILE.py:NAME``.
+        seeds: a run of every variant for each.
+        changes: what the user changes in all variants (the data, the epochs).
+        quick: whether the study's short form is run.
+        max_steps: the most steps of a run; None: as many as its epochs have.
+        device: a value of ``--device``.
+        out: where runs and results go.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    changes: Variant = Variant()
+    quick: bool = False
+    max_steps: int | None = None
+    device: str = "auto"
+    out: Path = Path("studies")
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """A run: a variant with a seed.
+
+    Attributes:
+        variant: its name in the study.
+        seed: its seed.
+        digest: of all that decides its numbers: jobs with the same digest are run once.
+        folder: the run's directory.
+    """
+
+    variant: str
+    seed: int
+    digest: str
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What was measured; None as long as nothing is."""
+        path = self.folder / RESULT
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def whole(study: Study, variant: str, asked: Asked) -> Variant:
+    """Return all that is asked of a variant's run."""
+    return study.whole(variant, *((study.quick,) if asked.quick else ()), asked.changes)
+
+
+def jobs(study: Study, asked: Asked) -> list[Job]:
+    """Return a study's runs, seed by seed, after checking every one.
+
+    Raises:
+        RequestError: with the problems of every variant, by its name.
+    """
+    texts, problems = {}, []
+    for variant in study.variants:
+        try:
+            texts[variant] = _identity(whole(study, variant, asked), study, asked)
+        except RequestError as error:
+            problems += [f"Variant {variant!r}: {problem}" for problem in error.problems]
+    if problems:
+        raise RequestError(*problems)
+    return [
+        _job(variant, seed, text, asked) for seed in asked.seeds for variant, text in texts.items()
+    ]
+
+
+def _job(variant: str, seed: int, text: str, asked: Asked) -> Job:
+    digest = hashlib.blake2b(f"{text}\nseed {seed}".encode(), digest_size=8).hexdigest()
+    return Job(variant=variant, seed=seed, digest=digest, folder=asked.out / "runs" / digest)
+
+
+def arguments(wanted: Variant) -> dict[str, Any]:
+    """Return a variant as arguments of :func:`coview.train`."""
+    return {"data": "moved-digits", **wanted.given()}
+
+
+def _identity(wanted: Variant, study: Study, asked: Asked) -> str:
+    """Return all that decides a run's numbers but its seed, as text."""
+    from coview.training.request import Request, prepare
+
+    given = arguments(wanted)
+    data, method = given.pop("data"), given.pop("method", None)
+    if method is None:
+        raise RequestError("It names no method.")
+    settings = {"data": data, "device": asked.device}
+    request = Request(method=method, settings=settings, changes=Changes(**given))
+    prepared = prepare(request)
+    quantities = [quantity.source for quantity in study.measure.values()]
+    versions = {name: metadata.version(name) for name in ("coview", "torch")}
+    facts = [data, str(prepared.device), asked.max_steps, quantities, versions]
+    return f"{to_toml(prepared.resolved.recipe)}\n{json.dumps(facts)}"
+
+
+def unique(wanted: Sequence[Job]) -> list[Job]:
+    """Return the jobs without those that are the same run under another variant's name."""
+    found: dict[str, Job] = {}
+    for job in wanted:
+        found.setdefault(job.digest, job)
+    return list(found.values())

@@ -1,0 +1,59 @@
+"""One run of a study, in a process of its own: ``python -m coview.studies.one``.
+
+It reads what to do from stdin (JSON, see :func:`coview.studies.running.order`). A run
+that a kill left half done goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coview.errors import CoviewError
+from coview.files import write_json
+from coview.studies.jobs import RESULT, Asked, arguments, whole
+from coview.studies.study import Variant, find_study
+
+if TYPE_CHECKING:
+    from coview.training.run import Run
+
+OBSERVE = {"on_collapse": "ignore", "progress": False, "save_every": "1m"}
+
+
+def main() -> None:
+    """Train, measure, and write the result."""
+    told = json.load(sys.stdin)
+    name, folder = told["study"], Path(told["folder"])
+    changes = Variant(**told["changes"])
+    asked = Asked(name=name, seeds=(), changes=changes, quick=told["quick"])
+    study = find_study(name)
+    started = time.perf_counter()
+    given = arguments(whole(study, told["variant"], asked))
+    run = _trained(folder, given, told)
+    seconds = time.perf_counter() - started
+    values = {key: quantity.read(run) for key, quantity in study.measure.items()}
+    found = {"values": values, "steps": run.step, "seconds": round(seconds, 1)}
+    write_json(folder / RESULT, found)
+
+
+def _trained(folder: Path, given: dict[str, Any], told: dict[str, Any]) -> Run:
+    import coview
+
+    method = given.pop("method")
+    # A checkpoint of a run that is over has nothing to go on with: it is repeated, to the digit.
+    if (folder / "last.pt").exists() and not (folder / "backbone.safetensors").exists():
+        return coview.train(resume=folder, progress=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    more = {name: told[name] for name in ("seed", "max_steps", "device")}
+    return coview.train(method, out=folder, **given, **more, **OBSERVE)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CoviewError as error:
+        sys.exit(str(error))
