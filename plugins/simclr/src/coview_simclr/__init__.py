@@ -49,5 +49,20 @@ recipe = Recipe(
             "optimizer": {"lr": 1.0},
             "batch_size": 512,
         },
+        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
+        "tiny": {
+            "backbone": Use("resnet10-quarter", stem="7x7"),
+            "views": {
+                "crop_scale": (0.3, 1.0),
+                "jitter": (0.4, 0.4, 0.4, 0.1),
+                "blur_p": 0.5,
+                "blur_sigma": (0.1, 1.0),
+            },
+            "loss": {"temperature": 0.1},
+            "optimizer": Use("adamw", lr=0.01),
+            "schedule": Use("cosine", warmup_epochs=1, per="step"),
+            "epochs": 60,
+            "batch_size": 128,
+        },
     },
 )
