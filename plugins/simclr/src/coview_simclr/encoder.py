@@ -8,7 +8,7 @@ from torch import nn
 from coview.nn.encoder import Encoder, EncoderSettings, norm_views
 from coview.nn.heads import NORMS, OUTPUT_NORMS, mlp
 from coview.plan import Plan
-from coview.settings import gt, one_of, setting
+from coview.settings import ge, gt, one_of, setting
 
 
 class ProjectionEncoder(Encoder):
@@ -28,7 +28,9 @@ class ProjectionEncoder(Encoder):
         hidden: int | None = setting(
             None, "width between layers; none: the backbone's width", gt(0)
         )
-        layers: int = setting(2, "number of linear layers", gt(0))
+        layers: int = setting(
+            2, "number of linear layers; 0: no head, so that features are compared", ge(0)
+        )
         norm: str = setting("batch", "normalisation between layers", one_of(*NORMS))
         output_norm: str = setting(
             "batch-no-shift", "normalisation of the projection", one_of(*OUTPUT_NORMS)
@@ -41,6 +43,10 @@ class ProjectionEncoder(Encoder):
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__(settings, plan, settings.dim)
+        if settings.layers == 0:
+            # The ablation of section 4.2: the features are the projection.
+            self.projector, self.dim = nn.Identity(), self.features
+            return
         self.projector = mlp(
             self.features,
             settings.hidden or self.features,
