@@ -324,3 +324,16 @@ def test_whole_image_views_are_refused() -> None:
         AutoregressiveEncoder(AutoregressiveEncoder.Settings(), Plan(layout=whole, backbone=spec))
     with pytest.raises(RequestError, match="these views are whole images: use .*'in-batch'"):
         EveryPatch(EveryPatch.Settings(), Plan(layout=whole))
+
+
+def test_the_context_of_another_image_predicts() -> None:
+    """A control: image b's predictions are those that image b - 1 makes for itself."""
+    own, other = (randomized(encoder(context_of=kind)) for kind in ("own", "other"))
+    other.load_state_dict(own.state_dict())
+    views = random_views(3, 49)
+    ours, theirs = encode(own, views), encode(other, views)
+    for slot in ours.queries:
+        by_image = ours.queries[slot].view(3, -1, own.dim).roll(1, dims=0).flatten(0, 1)
+        assert torch.allclose(theirs.queries[slot], by_image)
+        assert torch.equal(theirs.projections[slot], ours.projections[slot])
+        assert torch.equal(theirs.identities[slot], ours.identities[slot])

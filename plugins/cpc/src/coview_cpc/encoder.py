@@ -60,6 +60,12 @@ class AutoregressiveEncoder(Encoder):
         context_layers: int = setting(
             5, "residual units or recurrent layers of the autoregressive network", gt(0)
         )
+        context_of: str = setting(
+            "own",
+            "image whose context predicts: its own, or another one of the batch, a control from "
+            "which nothing but the place can be predicted",
+            one_of("own", "other"),
+        )
         first: int = setting(1, "nearest row to predict, counted from the last one seen", ge(1))
         last: int = setting(5, "farthest row to predict, counted from the last one seen", ge(1))
         directions: int = setting(
@@ -110,6 +116,8 @@ class AutoregressiveEncoder(Encoder):
         identities = {EVERY_PATCH: whose.flatten()}
         for turns, network in enumerate(self.context):
             context = network(_turned(z, turns))
+            if self.settings.context_of == "other":
+                context = context.roll(1, dims=0)
             ahead, theirs = _turned(targets, turns), _turned(whose, turns)
             for offset, slot, predictor in self._slots(turns):
                 seen = context[:, :, :-offset]
