@@ -58,9 +58,10 @@ ingredients = Study(
         Above("head, blur, cosine", "v1"),
         Above("all, 4 times as long", "head, blur, cosine"),
     ),
-    notes=f"{HERE} v1 is v2 without its ingredients, with v2's temperature and batch norm. On "
-    "grey digits blur is all that the stronger augmentation adds. The table does not have the "
-    "cosine schedule alone, and it adds 0.2 points to the other two there: too little for a rule.",
+    notes=f"{HERE} v1 is v2 without its ingredients, with v2's temperature and batch norm; the "
+    "warm-up of an epoch comes with the cosine schedule. On grey digits blur is all that the "
+    "stronger augmentation adds. The table does not have the cosine schedule alone, and it adds "
+    "0.2 points to the other two there: too little for a rule.",
 )
 
 small_batch = Study(
