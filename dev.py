@@ -115,9 +115,9 @@ def run_or_exit(command: "list[str]") -> None:
 
 def quietly(command: "list[str]") -> "tuple[int, str]":
     """Run a command; return its status and all that it said."""
-    # Python 3.6 knows neither `capture_output` nor `text`.
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "universal_newlines": True}
-    done = subprocess.run(command, **pipe)
+    out, err = subprocess.PIPE, subprocess.STDOUT
+    # Python 3.6 does not know `text`.
+    done = subprocess.run(command, stdout=out, stderr=err, universal_newlines=True)  # noqa: UP021
     return done.returncode, done.stdout
 
 

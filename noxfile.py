@@ -130,6 +130,12 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def commands(session: nox.Session) -> None:
+    """The README's two commands on a bare system: `-- --list` installs nox alone."""
+    session.run(sys.executable, ".ci/commands.py", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
 def digits(session: nox.Session) -> None:
     """Measure every method on digits, five seeds each: benchmarks/results/digits.json."""
     python = python_with_everything(session)
