@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ TOOLS = (
 # A worker a core, within reason: each imports torch.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
 SHARED = ROOT / ".nox" / "shared"
+# There while the shared environment is made for the first time: what is interrupted is made anew.
+UNFINISHED = ROOT / ".nox" / "shared-unfinished"
 # What a benchmark measures beside coview; solo-learn's releases ask for a torch of 2021.
 PEERS = ("lightly>=1.5",)
 # What questions share, and those that have a session of their own.
@@ -45,13 +48,24 @@ def python_with_everything(session: nox.Session) -> str:
     stamp = SHARED / "installed"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == _metadata():
         return python
-    if not Path(python).exists():
-        session.run(sys.executable, "-m", "venv", str(SHARED), external=True)
+    if UNFINISHED.exists() or not Path(python).exists():
+        _begin_shared(session)
     # All of it in one command: a plugin's dependency on the core is met beside it.
     install = ("-m", "pip", "install", "--quiet", "-r", "requirements.txt", *TOOLS)
     session.run(python, *install, external=True)
+    UNFINISHED.unlink(missing_ok=True)
     stamp.write_text(_metadata(), encoding="utf-8")
     return python
+
+
+def _begin_shared(session: nox.Session) -> None:
+    """Make the shared environment anew; the mark stays until everything is installed."""
+    SHARED.parent.mkdir(exist_ok=True)
+    UNFINISHED.touch()
+    if SHARED.exists():
+        shutil.rmtree(SHARED)
+    # virtualenv comes with nox and brings a pip; venv has none where ensurepip is missing.
+    session.run(sys.executable, "-m", "virtualenv", "--quiet", str(SHARED), external=True)
 
 
 def _metadata() -> str:
@@ -113,6 +127,12 @@ def demo(session: nox.Session) -> None:
     python = python_with_everything(session)
     # The network is too small for more threads to help.
     session.run(python, *DIGITS, "demo", "--threads", "1", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def commands(session: nox.Session) -> None:
+    """The README's two commands on a bare system: `-- --list` installs nox alone."""
+    session.run(sys.executable, ".ci/commands.py", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
