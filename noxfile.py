@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/[!_]*/pyproject.toml"))
 TOOLS = (
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"),
-    *("ruff>=0.9", "mypy>=1.14", "hatchling", "editables"),
+    *("ruff>=0.9", "mypy>=1.14", "hatchling", "editables", "matplotlib>=3.8"),
 )
 # A worker a core, within reason: each imports torch.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
@@ -123,10 +123,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
-    """Train on the embedded digits; print kNN accuracy before and after."""
+    """Two minutes of training on moving digits: a table, and a picture of before and after."""
     python = python_with_everything(session)
-    # The network is too small for more threads to help.
-    session.run(python, *DIGITS, "demo", "--threads", "1", *session.posargs, external=True)
+    session.run(python, "-m", "coview", "demo", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

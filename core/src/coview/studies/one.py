@@ -41,15 +41,15 @@ def main() -> None:
 
 
 def _trained(folder: Path, given: dict[str, Any], told: dict[str, Any]) -> Run:
-    import coview
+    from coview.api import train
 
     method = given.pop("method")
     # A checkpoint of a run that is over has nothing to go on with: it is repeated, to the digit.
     if (folder / "last.pt").exists() and not (folder / "backbone.safetensors").exists():
-        return coview.train(resume=folder, progress=False)
+        return train(resume=folder, progress=False)
     shutil.rmtree(folder, ignore_errors=True)
     more = {name: told[name] for name in ("seed", "max_steps", "device")}
-    return coview.train(method, out=folder, **given, **more, **OBSERVE)
+    return train(method, out=folder, **given, **more, **OBSERVE)
 
 
 if __name__ == "__main__":
