@@ -76,8 +76,9 @@ def test_the_demo_ends_with_its_table_and_its_picture(tmp_path) -> None:
     }
     assert set(values) == set(words) and values["chance"] == 10.0
     assert 60 < values["raw pixels"] < 75 and values["untrained network"] < 60
-    picture = Image.open(tmp_path / "run" / "neighbours.png")
-    assert picture.size == ((1 + 12) * 48 + 48, 8 * 48)
+    with Image.open(tmp_path / "run" / "neighbours.png") as picture:
+        size = picture.size
+    assert size == ((1 + 12) * 48 + 48, 8 * 48)
 
 
 @pytest.mark.slow
