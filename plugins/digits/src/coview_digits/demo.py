@@ -118,15 +118,15 @@ def draw(run: Any, networks: list[ExportedBackbone], path: Path) -> None:
 def nearest_rows(run: Any, network: ExportedBackbone, rows: list[int]) -> Tensor:
     """Return the training images (Q, K) of largest cosine to these test images."""
     import torch
-    from torch.nn.functional import normalize
 
     from coview.data.splits import part
     from coview.evaluation.features import features
+    from coview.evaluation.neighbours import nearest
+    from coview.evaluation.rows import InMemory
 
-    queries = part(run.data.test, torch.tensor(rows))
-    there = [features(network, split, device=run.device) for split in (queries, run.data.train)]
-    query, gallery = (normalize(each, dim=1) for each in there)
-    return (query @ gallery.T).topk(NEIGHBOURS, dim=1).indices
+    splits = (part(run.data.test, torch.tensor(rows)), run.data.train)
+    queries, gallery = (features(network, split, device=run.device) for split in splits)
+    return torch.cat([places for _, places in nearest(InMemory(gallery), queries, NEIGHBOURS)])
 
 
 def _paste(sheet: Any, image: Tensor, left: int, line: int) -> None:
