@@ -34,7 +34,6 @@ NOT_ALONE = ("__init__", "__main__", "engine", "peers", "runner", "digits", "soa
 BENCHMARKS = sorted(
     path.stem for path in ROOT.glob("benchmarks/*.py") if path.stem not in NOT_ALONE
 )
-DIGITS = ("-m", "benchmarks", "digits")
 
 nox.options.sessions = ["tests"]
 
@@ -138,7 +137,7 @@ def commands(session: nox.Session) -> None:
 def digits(session: nox.Session) -> None:
     """Measure every method on digits, five seeds each: benchmarks/results/digits.json."""
     python = python_with_everything(session)
-    session.run(python, *DIGITS, "measure", *session.posargs, external=True)
+    session.run(python, "-m", "benchmarks", "digits", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)
