@@ -14,6 +14,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -218,10 +219,15 @@ def test_a_run_interrupted_in_the_installation_is_followed_by_a_whole_one(
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A shell lets its background jobs ignore Ctrl-C, and they their children.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
-        with silent.accept()[0]:  # pip asks, and hears nothing
+        with process, silent.accept()[0]:  # pip asks, and hears nothing
             os.killpg(process.pid, how)
-            said = process.communicate(timeout=60)[1]
+            try:
+                said = process.communicate(timeout=60)[1]
+            finally:
+                process.kill()
     assert list(folder.glob(".nox/*/bin/python")) and not list(folder.glob(".nox/*/installed"))
     if how is signal.SIGINT:
         # pip may show a traceback of its own; dev.py has none.
