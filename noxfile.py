@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,11 +20,13 @@ ROOT = Path(__file__).parent
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/[!_]*/pyproject.toml"))
 TOOLS = (
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"),
-    *("ruff>=0.9", "mypy>=1.14", "hatchling", "editables"),
+    *("ruff>=0.9", "mypy>=1.14", "hatchling", "editables", "matplotlib>=3.8"),
 )
 # A worker a core, within reason: each imports torch.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
 SHARED = ROOT / ".nox" / "shared"
+# There while the shared environment is made for the first time: what is interrupted is made anew.
+UNFINISHED = ROOT / ".nox" / "shared-unfinished"
 # What a benchmark measures beside coview; solo-learn's releases ask for a torch of 2021.
 PEERS = ("lightly>=1.5",)
 # What questions share, and those that have a session of their own.
@@ -31,7 +34,6 @@ NOT_ALONE = ("__init__", "__main__", "engine", "peers", "runner", "digits", "soa
 BENCHMARKS = sorted(
     path.stem for path in ROOT.glob("benchmarks/*.py") if path.stem not in NOT_ALONE
 )
-DIGITS = ("-m", "benchmarks", "digits")
 
 nox.options.sessions = ["tests"]
 
@@ -45,13 +47,24 @@ def python_with_everything(session: nox.Session) -> str:
     stamp = SHARED / "installed"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == _metadata():
         return python
-    if not Path(python).exists():
-        session.run(sys.executable, "-m", "venv", str(SHARED), external=True)
+    if UNFINISHED.exists() or not Path(python).exists():
+        _begin_shared(session)
     # All of it in one command: a plugin's dependency on the core is met beside it.
     install = ("-m", "pip", "install", "--quiet", "-r", "requirements.txt", *TOOLS)
     session.run(python, *install, external=True)
+    UNFINISHED.unlink(missing_ok=True)
     stamp.write_text(_metadata(), encoding="utf-8")
     return python
+
+
+def _begin_shared(session: nox.Session) -> None:
+    """Make the shared environment anew; the mark stays until everything is installed."""
+    SHARED.parent.mkdir(exist_ok=True)
+    UNFINISHED.touch()
+    if SHARED.exists():
+        shutil.rmtree(SHARED)
+    # virtualenv comes with nox and brings a pip; venv has none where ensurepip is missing.
+    session.run(sys.executable, "-m", "virtualenv", "--quiet", str(SHARED), external=True)
 
 
 def _metadata() -> str:
@@ -109,17 +122,22 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
-    """Train on the embedded digits; print kNN accuracy before and after."""
+    """Two minutes of training on moving digits: a table, and a picture of before and after."""
     python = python_with_everything(session)
-    # The network is too small for more threads to help.
-    session.run(python, *DIGITS, "demo", "--threads", "1", *session.posargs, external=True)
+    session.run(python, "-m", "coview", "demo", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def commands(session: nox.Session) -> None:
+    """The README's two commands on a bare system: `-- --list` installs nox alone."""
+    session.run(sys.executable, ".ci/commands.py", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
 def digits(session: nox.Session) -> None:
     """Measure every method on digits, five seeds each: benchmarks/results/digits.json."""
     python = python_with_everything(session)
-    session.run(python, *DIGITS, "measure", *session.posargs, external=True)
+    session.run(python, "-m", "benchmarks", "digits", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)

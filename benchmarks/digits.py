@@ -1,6 +1,5 @@
 """Every method on scikit-learn's digits: raw pixels, the untrained network, the trained one."""
 
-import json
 import statistics
 import tempfile
 import time
@@ -11,23 +10,17 @@ from typing import Any
 import coview
 from benchmarks import runner
 
-SEEDS, DEMO = (0, 1, 2, 3, 4), "moco-v2"
+SEEDS = (0, 1, 2, 3, 4)
 BACKBONE, EPOCHS, BATCH_SIZE = "resnet10-quarter", 40, 64
 COMMON = runner.flat(runner.DESIGN["digits"]["common"])
 OWN = {method: runner.flat(table) for method, table in runner.DESIGN["digits"]["own"].items()}
 # LARS moves a network this small by too little in 880 steps.
 USE: dict[str, dict[str, str]] = {"byol": {"optimizer": "sgd"}}
 NUMBERS = ("raw_pixels_knn_top1", "untrained_knn_top1", "knn_top1")
-OPTIONS = {"what": ("measure", "demo"), "rows": OWN}
+OPTIONS = {"rows": OWN}
 
 
 def main(asked: runner.Asked) -> None:
-    if asked.what == "demo":
-        words = [f"--set={key}={json.dumps(value)}" for key, value in settings(DEMO).items()]
-        words += [f"--backbone={BACKBONE}", f"--epochs={EPOCHS}", f"--batch-size={BATCH_SIZE}"]
-        print("coview train", DEMO, "--data=digits", *words, flush=True)
-        runner.show(train({"method": DEMO, "set": settings(DEMO), "progress": True}, 0)[1])
-        return
     methods = runner.document("digits", asked.out).get("methods", {})
     seeds, steps = (SEEDS[:1], 2) if asked.quick else (SEEDS, None)
     for method in asked.only:

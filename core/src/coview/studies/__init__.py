@@ -4,13 +4,12 @@ from coview.studies.study import (
     KNN,
     RAW_PIXELS,
     UNTRAINED,
-    Above,
-    Alike,
     Quantity,
     Study,
     Variant,
     find_study,
 )
+from coview.studies.verdict import Above, Alike
 
 __all__ = [
     "KNN",

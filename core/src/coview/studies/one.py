@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from coview.studies.study import Variant, find_study
 if TYPE_CHECKING:
     from coview.training.run import Run
 
-OBSERVE = {"on_collapse": "ignore", "progress": False, "save_every": "1m"}
+OBSERVE: dict[str, Any] = {"on_collapse": "ignore", "progress": False, "save_every": "1m"}
 
 
 def main() -> None:
@@ -41,15 +42,19 @@ def main() -> None:
 
 
 def _trained(folder: Path, given: dict[str, Any], told: dict[str, Any]) -> Run:
-    import coview
+    from coview.api import train
+    from coview.training.checkpoints import FOLDER
 
     method = given.pop("method")
-    # A checkpoint of a run that is over has nothing to go on with: it is repeated, to the digit.
-    if (folder / "last.pt").exists() and not (folder / "backbone.safetensors").exists():
-        return coview.train(resume=folder, progress=False)
+    # A run that is over has nothing to go on with: it is repeated, to the digit.
+    begun = any((folder / FOLDER).glob("*.pt"))
+    if begun and not (folder / "backbone.safetensors").exists():
+        # What cannot be resumed (a damaged checkpoint) is begun anew.
+        with suppress(CoviewError):
+            return train(resume=folder, progress=False)
     shutil.rmtree(folder, ignore_errors=True)
     more = {name: told[name] for name in ("seed", "max_steps", "device")}
-    return coview.train(method, out=folder, **given, **more, **OBSERVE)
+    return train(method, out=folder, **given, **more, **OBSERVE)
 
 
 if __name__ == "__main__":

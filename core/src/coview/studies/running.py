@@ -37,12 +37,12 @@ def run(
         CoviewError: runs failed. The others were done, and are kept.
     """
     wanted = jobs(study, asked)
-    missing = [job for job in unique(wanted) if job.result is None]
-    done = len(unique(wanted)) - len(missing)
-    if done:
-        tell(f"{done} of {done + len(missing)} runs are done already.")
+    every = unique(wanted)
+    missing = [job for job in every if job.result is None]
+    if len(missing) < len(every):
+        tell(f"{len(every) - len(missing)} of {len(every)} runs are done already.")
     failed = []
-    clock = Clock(len(missing), processes, budget)
+    clock = Clock(len(missing), budget)
     for job, error in _each(missing, asked, processes, clock):
         if error:
             failed.append(f"Variant {job.variant!r}, seed {job.seed}: {error}")
@@ -59,8 +59,8 @@ def run(
 class Clock:
     """Knows how long runs take, and when no new one may begin."""
 
-    def __init__(self, count: int, processes: int, budget: float | None) -> None:
-        self.count, self.processes, self.budget = count, processes, budget
+    def __init__(self, count: int, budget: float | None) -> None:
+        self.count, self.budget = count, budget
         self.started, self.ended = time.monotonic(), 0
 
     @property

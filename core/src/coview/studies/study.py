@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -18,7 +19,7 @@ import attrs
 from coview.errors import RequestError, unknown
 from coview.recipes.recipe import Recipe
 from coview.registry import find
-from coview.studies.verdict import Above, Alike, Expectation, parted
+from coview.studies.verdict import Expectation, parted
 
 
 @attrs.frozen(kw_only=True)
@@ -148,11 +149,7 @@ class Study:
         problems = [
             problem for one in self.expect for term in one.terms for problem in self._wrong(term)
         ]
-        cells = (
-            [f"{row} + {column}" for row in self.grid[0] for column in self.grid[1]]
-            if (self.grid)
-            else []
-        )
+        cells = [f"{row} + {column}" for row, column in product(*self.grid or ((), ()))]
         problems += [
             unknown("variant", cell, self.variants) for cell in cells if cell not in self.variants
         ]
@@ -206,16 +203,3 @@ def _in_file(path: Path, variable: str) -> Any:
     if variable not in values:
         raise RequestError(unknown(f"study in {path}", variable, studies))
     return values[variable]
-
-
-__all__ = [
-    "KNN",
-    "RAW_PIXELS",
-    "UNTRAINED",
-    "Above",
-    "Alike",
-    "Quantity",
-    "Study",
-    "Variant",
-    "find_study",
-]

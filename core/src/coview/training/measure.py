@@ -60,8 +60,12 @@ def measure_baselines(run: Run) -> None:
         run.log(
             raw_pixels_knn_top1=evaluate_knn(RawPixels(mean, std), run.data, device=device).top1
         )
-    untrained = calibrated(_exported(run), _some_images(run))
-    run.log(untrained_knn_top1=evaluate_knn(untrained, run.data, device=device).top1)
+    run.log(untrained_knn_top1=evaluate_knn(untrained(run), run.data, device=device).top1)
+
+
+def untrained(run: Run) -> ExportedBackbone:
+    """Return a copy of the network as it is, its batch norms with the images' statistics."""
+    return calibrated(_exported(run), _some_images(run))
 
 
 def _some_images(run: Run) -> Iterator[Tensor]:

@@ -1,0 +1,136 @@
+"""``coview demo``: two minutes of training that are plainly worth it, in a table and a picture."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coview.commands.options import device_option
+from coview.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from coview.weights.exported import ExportedBackbone
+
+METHOD, DATA, EPOCHS = "simclr", "moved-digits", 60
+SETTINGS = {"views.flip_p": 0.0}
+"""A digit in a mirror is another digit, or none."""
+
+
+class Before:
+    """Keeps the network as it was before the first step."""
+
+    network: ExportedBackbone
+
+    @hookimpl
+    def run_started(self, run: Any) -> None:
+        """Copy it, with the batch-norm statistics of the images."""
+        from coview.training.measure import untrained
+
+        self.network = untrained(run)
+
+
+@click.command("demo")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's directory.")
+@click.option("--epochs", default=EPOCHS, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the processor.")
+@device_option
+def command(out: Path | None, epochs: int, seed: int, threads: int | None, device: str) -> None:
+    """Train SimCLR on moving digits for two minutes; show what it learned."""
+    import torch
+
+    import coview
+
+    if threads:
+        torch.set_num_threads(threads)
+    started, before = time.perf_counter(), Before()
+    words = "".join(f" --set {key}={value}" for key, value in SETTINGS.items())
+    click.echo(f"coview train {METHOD} --data {DATA} --preset tiny --epochs {epochs}{words}")
+    run = coview.train(
+        METHOD,
+        data=DATA,
+        preset="tiny",
+        epochs=epochs,
+        set=SETTINGS,
+        out=out,
+        seed=seed,
+        device=device,
+        observe=[before],
+    )
+    after = coview.load_backbone(run.path).to(run.device)
+    picture = run.path / "neighbours.png"
+    draw(run, [before.network, after], picture)
+    click.echo(f"\nWho is like whom, before and after: {picture}")
+    click.echo(f"\n{table(run)}\n\n{time.perf_counter() - started:.0f} s in all")
+
+
+def table(run: Any) -> str:
+    """Return the accuracies, by what the digit was compared with."""
+    rows = (
+        ("chance", 1 / len(run.data.classes)),
+        ("raw pixels", run.value("raw_pixels_knn_top1")),
+        ("untrained network", run.value("untrained_knn_top1")),
+        ("trained network", run.value("knn_top1")),
+    )
+    lines = [f"  {name:<18} {100 * value:5.1f} %" for name, value in rows]
+    count = len(run.data.test)
+    return "\n".join([f"digit recognised by its nearest neighbours, {count} test images:", *lines])
+
+
+QUERIES, NEIGHBOURS, CELL = 8, 6, 48
+RIGHT, WRONG = (43, 138, 62), (201, 42, 42)
+
+
+def draw(run: Any, networks: list[ExportedBackbone], path: Path) -> None:
+    """Draw a row for each query: the image, then its nearest by each network.
+
+    A green frame is the right digit, a red one another.
+    """
+    from PIL import Image, ImageDraw
+
+    data = run.data
+    rows = [int((data.test.labels == label).nonzero()[0]) for label in range(QUERIES)]
+    found = [nearest_rows(run, network, rows) for network in networks]
+    blocks = 1 + len(networks) * NEIGHBOURS
+    sheet = Image.new("RGB", (blocks * CELL + len(networks) * CELL // 2, QUERIES * CELL), "white")
+    pen = ImageDraw.Draw(sheet)
+    for line, row in enumerate(rows):
+        _paste(sheet, data.test.images[row], 0, line)
+        for block, neighbours in enumerate(found):
+            for place, other in enumerate(neighbours[line].tolist()):
+                left = (1 + block * NEIGHBOURS + place) * CELL + (block + 1) * CELL // 2
+                _paste(sheet, data.train.images[other], left, line)
+                right = data.train.labels[other] == data.test.labels[row]
+                corner = (left + CELL - 3, (line + 1) * CELL - 3)
+                pen.rectangle(
+                    ((left + 1, line * CELL + 1), corner),
+                    outline=RIGHT if right else WRONG,
+                    width=2,
+                )
+    sheet.save(path)
+
+
+def nearest_rows(run: Any, network: ExportedBackbone, rows: list[int]) -> Tensor:
+    """Return the training images (Q, K) of largest cosine to these test images."""
+    import torch
+
+    from coview.data.splits import part
+    from coview.evaluation.features import features
+    from coview.evaluation.neighbours import nearest
+    from coview.evaluation.rows import InMemory
+
+    splits = (part(run.data.test, torch.tensor(rows)), run.data.train)
+    queries, gallery = (features(network, split, device=run.device) for split in splits)
+    return torch.cat([places for _, places in nearest(InMemory(gallery), queries, NEIGHBOURS)])
+
+
+def _paste(sheet: Any, image: Tensor, left: int, line: int) -> None:
+    from PIL import Image
+
+    grey = Image.fromarray(image[0].numpy())
+    sheet.paste(grey.resize((CELL, CELL)).convert("RGB"), (left, line * CELL))
