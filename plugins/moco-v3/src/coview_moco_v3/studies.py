@@ -26,7 +26,7 @@ patch_projection = Study(
         method="moco-v3",
         preset="tiny",
         data="moved-digits",
-        epochs=10,
+        epochs=6,
         set={"views.flip_p": 0.0, "backbone.patch": 8, "optimizer.lr": 0.003},
     ),
     variants={
@@ -43,7 +43,7 @@ patch_projection = Study(
         "The paper trains a ViT-B/16 on ImageNet for 100 epochs with batches of 4096, where "
         "freezing gains 0.4 to 1.7 points, more at higher learning rates, and where the first "
         "layer's gradients peak before the others'. Here four blocks of width 192 cut 32 pixels "
-        "into 16 patches and train for 330 steps, at a learning rate on the high side. Peaks are "
+        "into 16 patches and train for 200 steps, at a learning rate on the high side. Peaks are "
         "of the norm of all trained parameters' gradients, each an average of up to 33 steps, "
         "relative to the median."
     ),

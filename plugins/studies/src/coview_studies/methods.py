@@ -60,7 +60,7 @@ transformers = Study(
     common=Variant(
         preset="tiny",
         data="moved-digits",
-        epochs=20,
+        epochs=30,
         set={"views.flip_p": 0.0, "backbone.patch": 8},
     ),
     variants={
