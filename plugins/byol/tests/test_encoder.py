@@ -146,3 +146,16 @@ def test_the_predictor_may_keep_its_rate() -> None:
         rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
         assert {rates[p] for p in made.predictor.parameters()} == {0.5 if fixed else 0.1}
         assert {rates[p] for p in made.projector.parameters()} == {0.1}
+
+
+def test_a_predictor_that_is_not_trained() -> None:
+    made = encoder(predictor_trained=False)
+    trained = {name.partition(".")[0] for name, p in made.named_parameters() if p.requires_grad}
+    assert "projector" in trained and "predictor" not in trained
+    made.double().project(views(), (0,))
+    assert [p.requires_grad for p in made.predictor.parameters()] == [False] * 5
+
+
+def test_without_a_predictor_it_has_no_rate() -> None:
+    assert encoder(predictor=False, predictor_fixed_rate=True).parameter_groups() == {}
+    assert list(encoder(predictor_fixed_rate=True).parameter_groups()) == ["predictor.*"]

@@ -82,3 +82,26 @@ def test_every_norm_of_the_heads_trains(kind: str) -> None:
         made.update_target(step)
         assert 0 <= loss.item() <= 8
     assert all(p.grad is not None for p in made.encoder.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", ["resnet10-quarter-gn-ws", "resnet10-quarter-no-norm"])
+def test_a_small_network_without_batch_statistics(name: str) -> None:
+    torch.manual_seed(0)
+    small = BackboneSettings(stem="7x7")
+    net: Any = find_backbone(name)[0](1, 32, small).train()
+    kinds = {type(module).__name__ for module in net.modules()}
+    assert not kinds & {"BatchNorm2d", "BatchNormAct2d"}
+    images = torch.randn(6, 1, 32, 32)
+    rows = net(images)
+    assert rows.shape == (6, 128) and rows.isfinite().all() and rows.std() > 1e-3
+    # A row does not depend on the others.
+    assert torch.allclose(net(images[:2]), rows[:2], atol=1e-5)
+    groups = [m.num_groups for m in net.modules() if isinstance(m, torch.nn.GroupNorm)]
+    standardised = [m for m in net.modules() if type(m).__name__ == "StdConv2d"]
+    convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    if name.endswith("gn-ws"):
+        assert set(groups) == {4} and standardised == convolutions
+        # As many channels in a group as in a ResNet-18 with 16 groups.
+        assert net.bn1.num_channels // net.bn1.num_groups == 64 // 16
+    else:
+        assert not groups and not standardised

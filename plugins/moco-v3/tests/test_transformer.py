@@ -154,3 +154,17 @@ def test_weights_of_equal_shape_and_other_heads_are_refused(
         backbone=names[method], init=runs[method], device="cpu", progress=False,
         set={"encoder.hidden": 16},
     )  # fmt: skip
+
+
+def test_for_comparison_the_patch_projection_is_trained() -> None:
+    made = {}
+    for name in ("moco-v3-vit-tiny", "moco-v3-vit-tiny-learned"):
+        torch.manual_seed(0)
+        made[name] = find_backbone(name)[0](1, 16, TINY)
+    frozen, learned = made.values()
+    assert all(
+        torch.equal(a, b) for a, b in zip(frozen.parameters(), learned.parameters(), strict=True)
+    )
+    fixed = [{n for n, p in net.named_parameters() if not p.requires_grad} for net in made.values()]
+    assert fixed[0] - fixed[1] == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
+    assert fixed[1] == {"pos_embed"}

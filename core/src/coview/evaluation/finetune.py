@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
-from torch import nn
+from torch import Tensor, nn
 
 from coview.data.base import ImageData
 from coview.data.splits import labelled_subset, part
@@ -92,6 +93,7 @@ def finetune(
     device: torch.device | str = "cpu",
     workers: int = 0,
     save: Path | None = None,
+    augment: Callable[[Tensor, int], Tensor] | None = None,
 ) -> FinetuneResult:
     """Train the whole network on some of the labels; return its accuracy on the test split.
 
@@ -109,6 +111,7 @@ def finetune(
         device: where to compute.
         workers: processes that decode images.
         save: where to write the classifier, a teacher for distillation.
+        augment: images and a seed -> images; None: random crops of 8 to 100 %, and flips.
 
     Raises:
         RequestError: there are no labels or no test split, or timm cannot order the layers.
@@ -131,7 +134,7 @@ def finetune(
         optimizer_of([group for group in groups if group["params"]], protocol),
         few,
         protocol,
-        augmentation_for(network),
+        augment or augmentation_for(network),
         seed=seed,
         device=device,
         workers=workers,

@@ -6,6 +6,7 @@ arXiv:2010.10241): the rows of a batch are independent up to the loss.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,11 @@ import timm
 from timm.layers import GroupNorm, StdConv2d
 from torch import nn
 
-from coview.nn.backbones import BackboneSettings
+from coview.nn.backbones import BackboneSettings, resnet10_quarter
 
 GROUPS = 16
+QUARTER_GROUPS = 4
+"""Of a network with a quarter of the channels, so that a group has as many."""
 
 
 def resnet18(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
@@ -26,6 +29,32 @@ def resnet18(channels: int, image_size: int, settings: BackboneSettings) -> nn.M
 def resnet50(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
     """ResNet-50: (B, C, H, W) -> (B, 2048)."""
     return _build("resnet50", channels, settings)
+
+
+def resnet10_quarter_standardized(
+    channels: int, image_size: int, settings: BackboneSettings
+) -> nn.Module:
+    """Return coview's ResNet-10 of a quarter width so built: (B, C, H, W) -> (B, 128)."""
+    network = resnet10_quarter(channels, image_size, settings)
+    _renorm(network, partial(nn.GroupNorm, QUARTER_GROUPS))
+    _standardize(network)
+    return network
+
+
+def resnet10_quarter_bare(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+    """Return the same without any normalisation, what naive BYOL fails with; for comparison."""
+    network = resnet10_quarter(channels, image_size, settings)
+    _renorm(network, nn.Identity)
+    return network
+
+
+def _renorm(module: nn.Module, make: Callable[[int], nn.Module]) -> None:
+    """Put what ``make`` returns for a width in the place of every batch norm."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, make(child.num_features))
+        else:
+            _renorm(child, make)
 
 
 def _build(name: str, channels: int, settings: BackboneSettings) -> nn.Module:

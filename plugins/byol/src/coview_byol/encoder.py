@@ -33,6 +33,9 @@ class PredictorEncoder(Encoder):
         norm: str = setting("batch", "normalisation between layers", one_of(*NORMS))
         output_norm: str = setting("none", "normalisation of the projection", one_of(*OUTPUT_NORMS))
         predictor: bool = setting(True, "use a predictor")
+        predictor_trained: bool = setting(
+            True, "train the predictor; false: it stays as it was drawn (SimSiam's table 1, b)"
+        )
         predictor_hidden: int = setting(4096, "width between the predictor's layers", gt(0))
         predictor_output_bias: bool = setting(False, "give the predictor's last layer a bias")
         predictor_output_norm: str = setting(
@@ -69,7 +72,7 @@ class PredictorEncoder(Encoder):
                 output_norm=settings.predictor_output_norm,
                 output_bias=settings.predictor_output_bias,
                 standardized=settings.standardized,
-            )
+            ).requires_grad_(settings.predictor_trained)
 
     def guards(self) -> list[Guard]:
         """Return the safeguards: the predictor, and batch norm in the heads."""
@@ -83,6 +86,6 @@ class PredictorEncoder(Encoder):
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:
         """Return the predictor's own learning rate, if it has one."""
-        if not self.predictor_fixed_rate:
+        if self.predictor is None or not self.predictor_fixed_rate:
             return {}
         return {"predictor.*": ParameterGroup(fixed_rate=True)}

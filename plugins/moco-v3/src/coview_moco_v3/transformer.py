@@ -37,6 +37,13 @@ def vit_tiny(channels: int, image_size: int, settings: BackboneSettings) -> nn.M
     return _build(192, 4, channels, image_size, settings)
 
 
+def vit_tiny_learned(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
+    """Return the same with a patch projection that is trained, for comparison (section 4.2)."""
+    network = vit_tiny(channels, image_size, settings)
+    network.get_submodule("patch_embed.proj").requires_grad_(True)
+    return network
+
+
 def _build(
     width: int, blocks: int, channels: int, image_size: int, settings: BackboneSettings
 ) -> nn.Module:
