@@ -157,9 +157,9 @@ def test_a_librarys_method_moves_the_trunk(one: Any, library: str, method: str) 
     assert all(value.isfinite().all() for value in built.state_dict().values())
     moved = [key for key, value in trunk.named_parameters() if not value.equal(before[key])]
     assert len(moved) == len(before)
-    online, target = (built.evaluated(which) for which in ("online", "target"))
-    assert online is trunk
+    assert built.evaluated("online") is trunk
     if "decay" in table:
+        target = built.evaluated("target")
         assert target is not trunk
         assert not target.conv1.weight.equal(before["conv1.weight"])
         assert not target.conv1.weight.requires_grad
