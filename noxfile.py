@@ -157,11 +157,10 @@ def benchmark(session: nox.Session, name: str) -> None:
     """Measure one thing beside its peers: benchmarks/results/NAME.json."""
     python, words = python_with_everything(session), session.posargs
     if name == "rivals":
-        python, words = (
-            python_with_rivals(session, python),
-            ["--solo-learn", wheel(session), *words],
-        )
-    session.run(python, "-m", "pip", "install", "--quiet", *PEERS, external=True)
+        python = python_with_rivals(session, python)
+        words = ["--solo-learn", wheel(session), *words]
+    else:
+        session.run(python, "-m", "pip", "install", "--quiet", *PEERS, external=True)
     session.run(python, "-m", "benchmarks", name, *words, external=True)
 
 
