@@ -29,6 +29,10 @@ SHARED = ROOT / ".nox" / "shared"
 UNFINISHED = ROOT / ".nox" / "shared-unfinished"
 # What a benchmark measures beside coview; solo-learn's releases ask for a torch of 2021.
 PEERS = ("lightly>=1.5",)
+# Brings some seventy packages: it has an environment of its own, beside the shared one.
+RIVALS = (*PEERS, "stable-pretraining>=0.1.8")
+SOLO_LEARN = "solo-learn==1.0.2"
+PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # What questions share, and those that have a session of their own.
 NOT_ALONE = ("__init__", "__main__", "engine", "peers", "runner", "digits", "soak")
 BENCHMARKS = sorted(
@@ -73,6 +77,31 @@ def _metadata() -> str:
         if ".nox" not in path.parts:
             digest.update(path.read_bytes())
     return f"{digest.hexdigest()} {sys.version}"
+
+
+def python_with_rivals(session: nox.Session, shared: str) -> str:
+    """Return an interpreter that has what the shared one has, and libraries of others."""
+    folder = ROOT / ".nox" / "rivals"
+    python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    if not Path(python).exists():
+        session.run(shared, "-m", "venv", str(folder), external=True)
+    packages, own = (
+        str(session.run(which, "-c", PACKAGES, external=True, silent=True)).strip()
+        for which in (shared, python)
+    )
+    line = f"import site; site.addsitedir({packages!r})\n"
+    (Path(own) / "shared.pth").write_text(line, encoding="utf-8")
+    session.run(python, "-m", "pip", "install", "--quiet", *RIVALS, external=True)
+    return python
+
+
+def wheel(session: nox.Session) -> str:
+    """Return solo-learn's wheel, whose package does not install beside a torch of today."""
+    folder, pattern = ROOT / ".nox" / "wheels", "solo_learn-*.whl"
+    if not list(folder.glob(pattern)):
+        download = ("-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder))
+        session.run(sys.executable, *download, SOLO_LEARN, external=True)
+    return str(next(folder.glob(pattern)))
 
 
 def check(session: nox.Session, python: str) -> None:
@@ -144,9 +173,13 @@ def digits(session: nox.Session) -> None:
 @nox.parametrize("name", BENCHMARKS, ids=BENCHMARKS)
 def benchmark(session: nox.Session, name: str) -> None:
     """Measure one thing beside its peers: benchmarks/results/NAME.json."""
-    python = python_with_everything(session)
-    session.run(python, "-m", "pip", "install", "--quiet", *PEERS, external=True)
-    session.run(python, "-m", "benchmarks", name, *session.posargs, external=True)
+    python, words = python_with_everything(session), session.posargs
+    if name == "rivals":
+        python = python_with_rivals(session, python)
+        words = ["--solo-learn", wheel(session), *words]
+    else:
+        session.run(python, "-m", "pip", "install", "--quiet", *PEERS, external=True)
+    session.run(python, "-m", "benchmarks", name, *words, external=True)
 
 
 @nox.session(default=False)

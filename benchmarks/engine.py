@@ -14,10 +14,15 @@ from benchmarks.runner import Once
 from coview.data.base import DataSettings, Split
 from coview.data.decode import Files
 from coview.data.loader import Batches
+from coview.data.sources import open_source
 from coview.data.sources.pack import Mapped
+from coview.evaluation.baselines import RawPixels, calibrated
+from coview.evaluation.knn import evaluate_knn
 from coview.evaluation.neighbours import half_pays, nearest
 from coview.evaluation.rows import InMemory
+from coview.nn.backbones import BackboneSettings, resnet10_quarter
 from coview.nn.compile import has_compiler
+from coview.optim.schedules import Cosine
 from coview.recipes.recipe import method_names
 from coview.testing import resolved
 from coview.training.loop import Metrics, _position, _step

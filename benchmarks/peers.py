@@ -116,8 +116,13 @@ class Pictures(Dataset[Any]):
 
 
 def solo_learn(wheel: str) -> Callable[..., Tensor]:
-    """Return solo-learn's SimCLR loss: one file of its wheel, whose package needs more than it."""
-    spec: Any = zipimport.zipimporter(f"{wheel}/solo/losses").find_spec("simclr")
+    """Return solo-learn's SimCLR loss."""
+    return of_solo_learn(wheel, "losses", "simclr").simclr_loss_func
+
+
+def of_solo_learn(wheel: str, folder: str, name: str) -> Any:
+    """Return one file of solo-learn's wheel as a module: the package needs more than it."""
+    spec: Any = zipimport.zipimporter(f"{wheel}/solo/{folder}").find_spec(name)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.simclr_loss_func
+    return module

@@ -24,7 +24,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 DESIGN: dict[str, Any] = tomllib.loads((RESULTS.parent / "design.toml").read_text("utf-8"))
-LIBRARIES = ("torch", "torchvision", "kornia", "timm", "lightly", "solo-learn")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "kornia",
+    "timm",
+    "lightly",
+    "solo-learn",
+    "stable-pretraining",
+)
 # glibc gives tensors above 32 MiB back to the system at every free and page-faults them in
 # again, up to four times the work's own cost on a CPU. Nothing is changed on a GPU.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}

@@ -1,0 +1,1 @@
+"""One training run of one library, in a process of its own; benchmarks/rivals.py compares them."""
