@@ -117,6 +117,12 @@ def test_wrong_requests(refused: Any, tmp_path: Path, mine: str) -> None:
     assert "There is no study called" in refused("study", "run", "no/such")[0]
 
 
+def test_a_study_without_data_asks_for_some(refused: Any, tmp_path: Path, mine: str) -> None:
+    (tmp_path / "mine.py").write_text(MINE.replace('data="digits", ', ""))
+    for problem in refused("study", "run", mine):
+        assert "names no data set: give one with --data" in problem
+
+
 def test_a_failed_run_is_named_and_the_others_are_kept(run: Any, tmp_path: Path, mine: str) -> None:
     text = MINE.replace('"untrained": UNTRAINED', '"untrained": Quantity("no_such", "", True)')
     text = text.replace("UNTRAINED, Above", "Quantity, Above").replace("tiny:untrained", "tiny")

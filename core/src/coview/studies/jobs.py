@@ -67,7 +67,7 @@ class Job:
 
 
 def whole(study: Study, variant: str, asked: Asked) -> Variant:
-    """Return all that is asked of a variant's run."""
+    """Return all that is asked of a variant's run: arguments of :func:`coview.train`."""
     return study.whole(variant, *((study.quick,) if asked.quick else ()), asked.changes)
 
 
@@ -95,19 +95,16 @@ def _job(variant: str, seed: int, text: str, asked: Asked) -> Job:
     return Job(variant=variant, seed=seed, digest=digest, folder=asked.out / "runs" / digest)
 
 
-def arguments(wanted: Variant) -> dict[str, Any]:
-    """Return a variant as arguments of :func:`coview.train`."""
-    return {"data": "moved-digits", **wanted.given()}
-
-
 def _identity(wanted: Variant, study: Study, asked: Asked) -> str:
     """Return all that decides a run's numbers but its seed, as text."""
     from coview.training.request import Request, prepare
 
-    given = arguments(wanted)
-    data, method = given.pop("data"), given.pop("method", None)
+    given = wanted.given()
+    data, method = given.pop("data", None), given.pop("method", None)
     if method is None:
         raise RequestError("It names no method.")
+    if data is None:
+        raise RequestError("It names no data set: give one with --data.")
     settings = {"data": data, "device": asked.device}
     request = Request(method=method, settings=settings, changes=Changes(**given))
     prepared = prepare(request)

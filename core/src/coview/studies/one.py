@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from coview.errors import CoviewError
 from coview.files import write_json
-from coview.studies.jobs import RESULT, Asked, arguments, whole
+from coview.studies.jobs import RESULT, Asked, whole
 from coview.studies.study import Variant, find_study
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main() -> None:
     asked = Asked(name=name, seeds=(), changes=changes, quick=told["quick"])
     study = find_study(name)
     started = time.perf_counter()
-    given = arguments(whole(study, told["variant"], asked))
+    given = whole(study, told["variant"], asked).given()
     run = _trained(folder, given, told)
     seconds = time.perf_counter() - started
     values = {key: quantity.read(run) for key, quantity in study.measure.items()}

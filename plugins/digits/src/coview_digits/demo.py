@@ -36,8 +36,14 @@ class Before:
 
 @click.command("demo")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's directory.")
-@click.option("--epochs", default=EPOCHS, show_default=True, type=click.IntRange(min=1))
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option(
+    "--epochs",
+    default=EPOCHS,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Passes over the 4,314 training images.",
+)
+@click.option("--seed", default=0, show_default=True, type=int, help="Of weights and views.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the processor.")
 @device_option
 def command(out: Path | None, epochs: int, seed: int, threads: int | None, device: str) -> None:

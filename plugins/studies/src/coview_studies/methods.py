@@ -39,15 +39,15 @@ fashion_mnist = Study(
         "than its untrained network"
     ),
     source="the twelve methods' papers (coview list); data: arXiv:1708.07747",
-    common=Variant(preset="tiny", data="idx:/usr/share/datasets/fashion-mnist", epochs=4),
+    common=Variant(preset="tiny", data="fashion-mnist", epochs=4),
     variants={method: Variant(method=method) for method in METHODS},
     measure=MEASURES,
     expect=EXPECT,
     notes=(
         f"{SCALE} The 60,000 images are seen 4 times, 1,900 steps; views are flipped, since "
         "clothes are symmetric. Pixels are a hard baseline: the clothes are centred and of one "
-        "size. The files are where Debian's package dataset-fashion-mnist puts them; elsewhere: "
-        "--data idx:FOLDER, or --data fashion-mnist. The short form trains on the moved digits "
+        "size. Recorded with the files of Debian's package dataset-fashion-mnist: "
+        "--data idx:/usr/share/datasets/fashion-mnist. The short form trains on the moved digits "
         "instead."
     ),
     # Nothing on 60,000 images is short.
