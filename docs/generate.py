@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import click
 from click.testing import CliRunner
@@ -94,12 +96,14 @@ def _own_commands(text: str) -> str:
 
 
 def readme() -> str:
-    """Return the README with the example plugin's text in its place."""
+    """Return the README with the example plugin and the table of all methods in their places."""
     text = README.read_text(encoding="utf-8")
-    begin, end = "<!-- plugin: begin -->\n", "<!-- plugin: end -->"
-    before, rest = text.split(begin)
-    _, after = rest.split(end)
-    return f"{before}{begin}{example()}{end}{after}"
+    for name, part in (("plugin", example()), ("methods", script("recorded").methods())):
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = f"{before}{begin}{part}{end}{after}"
+    return text
 
 
 def example() -> str:
@@ -113,14 +117,13 @@ def example() -> str:
     return "".join(blocks)
 
 
-def benchmarks() -> str:
-    """Return docs/benchmarks.md: the raw figures as tables."""
-    sys.path.insert(0, str(DOCS))  # this file may be loaded from anywhere
+def script(name: str) -> ModuleType:
+    """Return a module beside this file, which may be loaded from anywhere."""
+    sys.path.insert(0, str(DOCS))
     try:
-        import figures
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(DOCS))
-    return figures.text()
 
 
 def generated() -> dict[Path, str]:
@@ -128,7 +131,8 @@ def generated() -> dict[Path, str]:
     return {
         DOCS / "hooks.md": hooks(),
         DOCS / "cli.md": cli(),
-        DOCS / "benchmarks.md": benchmarks(),
+        DOCS / "benchmarks.md": script("figures").text(),  # the raw figures as tables
+        DOCS / "studies.md": script("recorded").text(),
         README: readme(),
     }
 

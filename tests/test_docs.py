@@ -24,7 +24,8 @@ def load(path: Path) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "name", ["docs/hooks.md", "docs/cli.md", "docs/benchmarks.md", "README.md"]
+    "name",
+    ["docs/hooks.md", "docs/cli.md", "docs/benchmarks.md", "docs/studies.md", "README.md"],
 )
 def test_generated_documentation(name: str) -> None:
     written = load(ROOT / "docs" / "generate.py").generated()
@@ -32,14 +33,14 @@ def test_generated_documentation(name: str) -> None:
     assert (ROOT / name).read_text(encoding="utf-8") == expected, "run: python docs/generate.py"
 
 
-def test_the_readmes_table_is_the_measurement(
+def test_the_table_of_digits_is_the_measurement(
     benchmark_script: Callable[[str], ModuleType],
 ) -> None:
     import json
 
     digits = benchmark_script("digits")
     document = json.loads((ROOT / "benchmarks" / "results" / "digits.json").read_text())
-    assert digits.table(document) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert digits.table(document) in (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
 
 
 PAGES = (

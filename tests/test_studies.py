@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from coview.registry import entries
-from coview.studies import find_study
+from coview.studies import Study, Variant, find_study
 from coview.studies.jobs import RESULT, Asked, jobs, unique
 
 MINE = """
@@ -131,16 +131,22 @@ def test_a_failed_run_is_named_and_the_others_are_kept(run: Any, tmp_path: Path,
     assert "Variant 'usual', seed 0: The run logged no 'no_such'" in answer.stderr
 
 
+EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "example_study.py"
 STUDIES = [entry.name for entry in entries("studies")]
 
 
-@pytest.mark.parametrize("name", STUDIES)
+def here(study: Study) -> Variant:
+    """Return other data for a study whose own must be downloaded."""
+    return Variant(data="moved-digits" if study.common.data == "fashion-mnist" else None)
+
+
+@pytest.mark.parametrize("name", [*STUDIES, f"{EXAMPLE}:longer"])
 def test_every_study_is_whole(name: str) -> None:
     """All its variants are requests that could be run, in its short form too."""
     study = find_study(name)
     assert study.claim and study.source and study.expect
     for quick in (False, True):
-        asked = Asked(name=name, seeds=(0,), quick=quick)
+        asked = Asked(name=name, seeds=(0,), quick=quick, changes=here(study))
         assert len(unique(jobs(study, asked))) >= 1
     used = {term.partition(":")[0] for one in study.expect for term in one.terms}
     assert used <= set(study.variants)

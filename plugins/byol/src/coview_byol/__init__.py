@@ -52,5 +52,22 @@ recipe = Recipe(
             "schedule": {"warmup_start": 3e-5},
             "batch_size": 256,
         },
+        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
+        "tiny": {
+            "backbone": Use("resnet10-quarter", stem="7x7"),
+            "views": {
+                "crop_scale": (0.6, 1.0),
+                "blur_p": 0.5,
+                "second_blur_p": 0.5,
+                "blur_sigma": (0.1, 1.0),
+                "second_solarize_p": 0.0,
+            },
+            "encoder": {"hidden": 512, "predictor_hidden": 512},
+            "target": {"decay": 0.95},
+            "optimizer": Use("sgd", lr=0.2, weight_decay=5e-4),
+            "schedule": Use("cosine", warmup_epochs=1, per="step"),
+            "epochs": 60,
+            "batch_size": 128,
+        },
     },
 )

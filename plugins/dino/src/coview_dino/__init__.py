@@ -100,5 +100,30 @@ recipe = Recipe(
             "epochs": 1000,
             "batch_size": 256,
         },
+        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
+        "tiny": {
+            "backbone": Use("resnet10-quarter", stem="7x7"),
+            "views": {
+                "size": "none",
+                "count": (1, 1),
+                "crop_scale": (0.6, 1.0),
+                "blur_p": 0.5,
+                "blur_sigma": (0.1, 1.0),
+                "solarize_p": 0.0,
+            },
+            "encoder": {
+                "hidden": 512,
+                "dim": 256,
+                "layers": 2,
+                "norm": "batch",
+                "norm_last_layer": True,
+            },
+            "target": {"decay": 0.97},
+            "loss": {"teacher_temperature": 0.04},
+            "optimizer": Use("adamw", lr=0.003),
+            "schedule": Use("cosine", warmup_epochs=1, per="step"),
+            "epochs": 60,
+            "batch_size": 128,
+        },
     },
 )

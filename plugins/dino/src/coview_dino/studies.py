@@ -5,7 +5,7 @@ from coview.studies import KNN, UNTRAINED, Above, Quantity, Study, Variant
 __all__ = ["centering_sharpening", "multi_crop"]
 
 BASE = Variant(method="dino", preset="tiny", data="moved-digits", set={"views.flip_p": 0.0})
-COMMON = Variant(epochs=30).over(BASE)
+COMMON = Variant(epochs=60).over(BASE)
 # The student's own, at which the teacher's softmax is no sharper.
 FLAT = 0.1
 
@@ -39,7 +39,7 @@ centering_sharpening = Study(
         "The paper's figure shows the teacher's entropy, which goes to ln K with centring alone "
         "and to 0 with sharpening alone, and the divergence of student and teacher, which goes "
         "to 0 in both cases, in 100 epochs of a ViT on ImageNet. Here a ResNet-10 trains for "
-        "1,000 steps with a batch norm in the head, which by itself makes collapse less likely. "
+        "2,000 steps with a batch norm in the head, which by itself makes collapse less likely. "
         "Entropy is divided by ln K, and both are averages of the last epoch; above 0.9 counts "
         "as even, and below 0.1 as one output. Without sharpening, the teacher has the student's "
         f"temperature of {FLAT}, as in the paper."

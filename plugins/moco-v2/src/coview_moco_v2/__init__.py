@@ -50,5 +50,18 @@ recipe = Recipe(
             "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5, per="step"),
             "epochs": 1000,
         },
+        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
+        "tiny": {
+            "backbone": Use("resnet10-quarter", stem="7x7"),
+            "views": {"crop_scale": (0.6, 1.0), "blur_p": 0.5, "blur_sigma": (0.1, 1.0)},
+            "encoder": {"hidden": 512, "norm_groups": 1},
+            "target": {"decay": 0.99, "shuffle": False},
+            "negatives": {"size": 1024},
+            "loss": {"temperature": 0.1},
+            "optimizer": Use("adamw", lr=0.01),
+            "schedule": Use("cosine", warmup_epochs=1, per="step"),
+            "epochs": 60,
+            "batch_size": 128,
+        },
     },
 )

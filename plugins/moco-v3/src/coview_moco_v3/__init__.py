@@ -76,5 +76,23 @@ recipe = Recipe(
             "epochs": 1000,
             "batch_size": 256,
         },
+        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
+        "tiny": {
+            "backbone": Use("resnet10-quarter", stem="7x7"),
+            "views": {
+                "crop_scale": (0.6, 1.0),
+                "blur_p": 0.5,
+                "second_blur_p": 0.5,
+                "blur_sigma": (0.1, 1.0),
+                "second_solarize_p": 0.0,
+            },
+            "encoder": {"hidden": 512, "predictor_hidden": 512, "layers": 2, "dim": 128},
+            "target": {"decay": cosine(0.97, 1.0)},
+            "loss": {"temperature": 0.1},
+            "optimizer": Use("adamw", lr=0.005),
+            "schedule": Use("cosine", warmup_epochs=1, per="step"),
+            "epochs": 60,
+            "batch_size": 128,
+        },
     },
 )

@@ -39,5 +39,23 @@ recipe = Recipe(
             "schedule": Use("cosine", per="epoch", first_epoch=1),
             "batch_size": 512,
         },
+        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
+        "tiny": {
+            "backbone": Use("resnet10-quarter", stem="7x7"),
+            "views": {
+                "crop_scale": (0.6, 1.0),
+                "jitter": (0.4, 0.4, 0.4, 0.1),
+                "jitter_p": 0.8,
+                "order": ("crop", "flip", "jitter", "grey"),
+            },
+            "encoder": {"norm_groups": 4},
+            "target": {"decay": 0.99},
+            "negatives": {"size": 1024},
+            "loss": {"temperature": 0.1},
+            "optimizer": Use("adamw", lr=0.01),
+            "schedule": Use("cosine", warmup_epochs=1, per="step"),
+            "epochs": 60,
+            "batch_size": 128,
+        },
     },
 )

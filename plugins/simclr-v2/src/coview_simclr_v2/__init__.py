@@ -52,11 +52,26 @@ SMALL = {
     "epochs": 1000,
     "batch_size": 512,
 }
+# Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
+TINY = {
+    "backbone": Use("resnet10-quarter", stem="7x7"),
+    "views": {
+        "crop_scale": (0.5, 1.0),
+        "jitter": (0.4, 0.4, 0.4, 0.1),
+        "blur_p": 0.5,
+        "blur_sigma": (0.1, 1.0),
+    },
+    "encoder": {"hidden": 512},
+    "optimizer": Use("adamw", lr=0.01),
+    "schedule": Use("cosine", warmup_epochs=1, per="step"),
+    "epochs": 60,
+    "batch_size": 128,
+}
 
 recipe = Recipe(
     summary="SimCLR with deeper, wider networks with selective kernels and a three-layer head",
     negatives=Use("in-batch"),
-    presets={"small": SMALL},
+    presets={"small": SMALL, "tiny": TINY},
     **PARTS,
 )
 
@@ -67,6 +82,6 @@ recipe_with_memory = Recipe(
     summary="SimCLR v2 with a memory of past keys beside the negatives of the batch",
     target=Use("momentum", decay=0.999),
     negatives=(Use("in-batch"), Use("queue", size=65536)),
-    presets={"small": SMALL},
+    presets={"small": SMALL, "tiny": TINY},
     **PARTS,
 )

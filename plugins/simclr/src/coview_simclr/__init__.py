@@ -60,7 +60,7 @@ recipe = Recipe(
             },
             "loss": {"temperature": 0.1},
             "optimizer": Use("adamw", lr=0.01),
-            "schedule": Use("cosine", warmup_epochs=1, per="step"),
+            "schedule": Use("cosine", warmup_epochs=3, per="step"),
             "epochs": 60,
             "batch_size": 128,
         },

@@ -25,7 +25,7 @@ moved_digits = Study(
         "are drawn: better than pixels, and better than its untrained network"
     ),
     source="the twelve methods' papers (coview list)",
-    common=Variant(preset="tiny", data="moved-digits", epochs=20),
+    common=Variant(preset="tiny", data="moved-digits", epochs=60),
     variants={method: Variant(method=method, set={"views.flip_p": 0.0}) for method in METHODS},
     measure=MEASURES,
     expect=EXPECT,

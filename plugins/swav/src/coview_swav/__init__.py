@@ -90,5 +90,22 @@ recipe = Recipe(
             "epochs": 1000,
             "batch_size": 256,
         },
+        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
+        "tiny": {
+            "backbone": Use("resnet10-quarter", stem="7x7"),
+            "views": {
+                "size": "none",
+                "count": 2,
+                "crop_scale": (0.6, 1.0),
+                "blur_p": 0.5,
+                "blur_sigma": (0.1, 1.0),
+            },
+            "loss": {"epsilon": 0.03},
+            "encoder": {"hidden": 512, "prototypes": 128, "freeze_steps": 0, "freeze_epochs": 1.0},
+            "optimizer": Use("sgd", lr=0.5, weight_decay=5e-4),
+            "schedule": Use("cosine", warmup_epochs=1, per="step"),
+            "epochs": 60,
+            "batch_size": 128,
+        },
     },
 )

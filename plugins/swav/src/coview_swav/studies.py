@@ -38,7 +38,7 @@ multi_crop = Study(
 prototypes = Study(
     claim="The number of prototypes matters little, once there are several for each class",
     source="arXiv:2006.09882, appendix, table 'Impact of number of prototypes'",
-    common=Variant(epochs=30).over(BASE),
+    common=Variant(epochs=60).over(BASE),
     variants={
         "30": Variant(set={"encoder.prototypes": 30}),
         "128": Variant(set={"encoder.prototypes": 128}),
