@@ -120,7 +120,9 @@ def test_it_is_moco_but_for_three_things() -> None:
 
 
 def _components_of(package: str) -> list[Any]:
-    return [e for e in distribution(package).entry_points if e.group.startswith("coview.")]
+    """Return what a package brings to recipes: its studies are of them."""
+    found = [e for e in distribution(package).entry_points if e.group.startswith("coview.")]
+    return [entry for entry in found if entry.group != "coview.studies"]
 
 
 def test_the_learning_rate_over_training() -> None:
