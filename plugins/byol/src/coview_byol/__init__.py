@@ -66,7 +66,7 @@ recipe = Recipe(
             "target": {"decay": 0.95},
             "optimizer": Use("sgd", lr=0.2, weight_decay=5e-4),
             "schedule": Use("cosine", warmup_epochs=1, per="step"),
-            "epochs": 60,
+            "epochs": 100,
             "batch_size": 128,
         },
     },

@@ -122,7 +122,7 @@ recipe = Recipe(
             "loss": {"teacher_temperature": 0.04},
             "optimizer": Use("adamw", lr=0.003),
             "schedule": Use("cosine", warmup_epochs=1, per="step"),
-            "epochs": 60,
+            "epochs": 100,
             "batch_size": 128,
         },
     },

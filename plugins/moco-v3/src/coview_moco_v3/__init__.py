@@ -91,7 +91,7 @@ recipe = Recipe(
             "loss": {"temperature": 0.1},
             "optimizer": Use("adamw", lr=0.005),
             "schedule": Use("cosine", warmup_epochs=1, per="step"),
-            "epochs": 60,
+            "epochs": 100,
             "batch_size": 128,
         },
     },

@@ -65,7 +65,7 @@ recipe = Recipe(
             "encoder": {"dim": 512, "hidden": 512, "layers": 2, "predictor_hidden": 128},
             "optimizer": Use("sgd", lr=0.5, weight_decay=5e-4),
             "schedule": Use("cosine", warmup_epochs=1, per="step"),
-            "epochs": 60,
+            "epochs": 100,
             "batch_size": 128,
         },
     },

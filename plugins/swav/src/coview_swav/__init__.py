@@ -104,7 +104,7 @@ recipe = Recipe(
             "encoder": {"hidden": 512, "prototypes": 128, "freeze_steps": 0, "freeze_epochs": 1.0},
             "optimizer": Use("sgd", lr=0.5, weight_decay=5e-4),
             "schedule": Use("cosine", warmup_epochs=1, per="step"),
-            "epochs": 60,
+            "epochs": 100,
             "batch_size": 128,
         },
     },
