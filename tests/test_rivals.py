@@ -86,7 +86,7 @@ def test_every_library_does_the_same_steps_from_the_same_weights(
 ) -> None:
     from benchmarks.rival import loop
 
-    source, asked = f"idx:{idx}", loop.Asked(8, 3, 1, None, **one.DESIGN["optimizer"])
+    source, asked = f"idx:{idx}", loop.Asked(8, 3, 1, None, 0.01, **one.DESIGN["optimizer"])
     begun: list[Any] = []
     seen: list[bytes] = []
 

@@ -111,7 +111,7 @@ def once(
     if library == "none":
         images = loaded(source)
         return {"knn_top1": top1(raw(images), images, quick)}
-    asked = asked_of(data, seed, epochs, quick)
+    asked = asked_of(method, data, seed, epochs, quick)
     if library == "coview":
         found, network = ours(method, data, source, asked)
     else:
@@ -129,9 +129,10 @@ def loaded(source: str) -> Any:
     return engine.open_source(source).load(engine.DataSettings(channels=3))
 
 
-def asked_of(data: str, seed: int, epochs: int = 0, quick: bool = False) -> Asked:
+def asked_of(method: str, data: str, seed: int, epochs: int = 0, quick: bool = False) -> Asked:
     most, epochs = (2 if quick else None), epochs or DESIGN["data"][data]["epochs"]
-    return Asked(DESIGN["batch_size"], epochs, seed, most, **DESIGN["optimizer"])
+    rate = DESIGN["methods"][method]["lr"]
+    return Asked(DESIGN["batch_size"], epochs, seed, most, rate, **DESIGN["optimizer"])
 
 
 def seeded(seed: int) -> None:
@@ -171,7 +172,7 @@ def settings(method: str, data: str) -> dict[str, Any]:
         found["target.decay"] = first if first == last else f"cosine({first}, {last})"
     found |= {f"views.{key}": value for key, value in DESIGN["views"].items()}
     found |= {"views.flip_p": DESIGN["data"][data]["flip_p"], "views.blur_p": 0.0}
-    found |= {"optimizer.lr": optimizer["lr"], "optimizer.lr_rule": "none"}
+    found |= {"optimizer.lr": table["lr"], "optimizer.lr_rule": "none"}
     found |= {"optimizer.weight_decay": optimizer["weight_decay"]}
     found |= {"optimizer.exclude_norm_and_bias": False}
     found |= {"schedule.warmup_epochs": optimizer["warmup_epochs"], "schedule.warmup_start": 0.0}
