@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coview.recipes.run_settings import RunSettings
+from coview.training.run_settings import RunSettings
 
 Run = Callable[..., Any]
 METHODS = ("byol", "instdisc", "moco", "moco-v2", "simclr")

@@ -58,7 +58,7 @@ ONE_PROBLEM = {
     ),
     "unknown number of the recipe": (
         ("train", "moco", "--set", "epoch=1"),
-        "There is no setting called 'epoch'. Did you mean 'epochs'?",
+        "There is no setting called 'epoch' in moco. Did you mean 'epochs'?",
     ),
     "unknown preset": (
         ("train", "moco", "--preset", "smal"),
@@ -112,7 +112,7 @@ ONE_PROBLEM = {
     ),
     "no schedule": (
         ("train", "moco", "--set", "target.decay=cosine(0.9)"),
-        "target.decay: 'cosine(0.9)' is not a schedule: write cosine(START, END)",
+        "target.decay: 'cosine(0.9)' is neither a number nor a schedule: write a number, ",
     ),
     "out of range": (
         ("train", "moco", "--set", "loss.temperature=0"),

@@ -20,9 +20,9 @@ import coview
 from coview.cli.train import command
 from coview.distributed import PATIENCE
 from coview.errors import RequestError
-from coview.recipes.run_settings import LONGEST_TIMEOUT, RunSettings, names, run_table
 from coview.settings import plain
 from coview.training.resume import settings_before
+from coview.training.run_settings import LONGEST_TIMEOUT, RunSettings, names, run_table
 from coview.weights.checkpoint import read
 
 Run = Callable[..., Any]

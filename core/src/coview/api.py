@@ -107,6 +107,10 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     accumulate: int | None = None,
+    lr: float | str | None = None,
+    weight_decay: float | str | None = None,
+    warmup: float | None = None,
+    temperature: float | str | None = None,
     backbone: str | nn.Module | None = None,
     image_size: int | None = None,
     preset: str | None = None,
@@ -136,7 +140,7 @@ def train(
     """Train, and return the finished run.
 
     None means "not given": a resumed run keeps the value it had, and a new run uses the
-    default (see :class:`coview.recipes.run_settings.RunSettings`).
+    default (see :class:`coview.training.run_settings.RunSettings`).
 
     Args:
         method: a method's name, a TOML file (such as a run's ``recipe.toml``), or a recipe.
@@ -144,11 +148,16 @@ def train(
             or array of images, or ``(images, labels)``.
         out: the run's directory; default ``runs/METHOD-DATA-TIME``.
         epochs, batch_size, accumulate: replace the recipe's values.
+        lr: learning rate, before the recipe's rule for the batch size (``optimizer.lr``).
+        weight_decay: weight decay, or a schedule of it (``optimizer.weight_decay``).
+        warmup: epochs in which the learning rate rises (``schedule.warmup_epochs``).
+        temperature: of the loss, or a schedule of it (``loss.temperature``).
         backbone: a registered or timm name, or a module (B, C, H, W) -> (B, D).
         image_size: pixels per side that the loader delivers.
         preset: a preset's name, or ``"none"``; chosen by image size if not given.
         use: components by role, e.g. ``{"negatives": "queue"}``.
-        set: settings, e.g. ``{"negatives.size": 512}``.
+        set: settings, e.g. ``{"negatives.size": 512}``; where only one component of the
+            recipe has a setting of that name, the name alone will do.
         views: a kornia or torchvision transform, called on images in [0, 1] to
             make each of two views.
         init: weights to start the backbone from: a run or a file.
@@ -209,9 +218,10 @@ def train(
     }
     asked = (observe,) if isinstance(observe, str) else tuple(observe)
     is_name = isinstance(backbone, str) or backbone is None
+    short = {"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "temperature": temperature}
     changes = Changes(
         use=use or {},
-        set=set or {},
+        set={name: value for name, value in short.items() if value is not None} | dict(set or {}),
         epochs=epochs,
         batch_size=batch_size,
         accumulate=accumulate,

@@ -135,7 +135,7 @@ def entries(kind: str) -> list[Entry]:
 
 
 def find(kind: str, name: str) -> Entry:
-    """Return the one entry that ``NAME`` or ``PACKAGE:NAME`` means.
+    """Return the one entry that ``NAME`` or ``PACKAGE:NAME`` means; ``SimCLR`` means ``simclr``.
 
     Raises:
         RequestError: there is none (the message suggests the nearest name), or
@@ -143,10 +143,18 @@ def find(kind: str, name: str) -> Entry:
     """
     package, _, short = name.rpartition(":")
     there = entries(kind)
-    found = [e for e in there if e.name == short and package in ("", e.package)]
+    theirs = [e for e in there if package in ("", e.package)]
+    found = [e for e in theirs if e.name == short] or [
+        e for e in theirs if _spelled(e.name) == _spelled(short)
+    ]
     if len(found) > 1:
         raise RequestError(_clash(found))
     return found[0] if found else _in_catalogues(kind, name, {e.name for e in there})
+
+
+def _spelled(name: str) -> str:
+    """Return a name as names are compared: ``MoCo_v2`` is ``moco-v2``."""
+    return name.lower().replace("_", "-").replace(" ", "-")
 
 
 def _in_catalogues(kind: str, name: str, there: set[str]) -> Entry:

@@ -110,7 +110,10 @@ def parse(text: str) -> Schedule:
     Raises:
         ValueError: the text is not a schedule; the message says what one looks like.
     """
-    expected = f"{text!r} is not a schedule: write cosine(START, END) or linear(START, END)"
+    expected = (
+        f"{text!r} is neither a number nor a schedule: write a number, cosine(START, END) "
+        "or linear(START, END)"
+    )
     try:
         call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):

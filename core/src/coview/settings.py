@@ -91,11 +91,13 @@ def _each_end(check: Validator) -> Validator:
 def literal(text: str) -> Any:
     """Read a value from the command line: as TOML if it is TOML, else as text.
 
-    >>> literal("0.2"), literal("[1, 2]"), literal("true"), literal("sgd")
-    (0.2, [1, 2], True, 'sgd')
+    >>> literal("0.2"), literal("[1, 2]"), literal("(1, 2)"), literal("true"), literal("sgd")
+    (0.2, [1, 2], [1, 2], True, 'sgd')
     """
+    # A list may be written as Python writes a tuple.
+    listed = text.translate(str.maketrans("()", "[]")) if text.startswith("(") else text
     try:
-        return read_toml(f"value = {text}")["value"]
+        return read_toml(f"value = {listed}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 

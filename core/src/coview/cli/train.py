@@ -108,7 +108,7 @@ def command(
 
 
 def _refuse_changes(out: Path | None, asked: dict[str, Any], dry_run: bool) -> None:
-    from coview.recipes.run_settings import names
+    from coview.training.run_settings import names
 
     given = ["--out"] if out is not None else []
     given += [f"--{name}" for name in names(at_start=True) if name in asked]

@@ -44,11 +44,18 @@ data_help = "SOURCE[:PATH]: digits, idx:DIR, cifar10, ..., or the path of a fold
 
 def recipe_options(function: AnyCommand) -> AnyCommand:
     """Add the options that change a recipe."""
+    from coview.recipes.bare import SHORTCUTS
+
+    short = [
+        click.option(f"--{name.replace('_', '-')}", metavar="VALUE", help=text)
+        for name, text in SHORTCUTS.items()
+    ]
     for option in reversed(
         (
             click.option("--epochs", type=int, help="Passes over the training set."),
             click.option("--batch-size", type=int, help="Batch size, over all processes."),
             click.option("--accumulate", type=int, help="Micro-batches per optimiser step."),
+            *short,
             click.option("--backbone", help="A registered or timm name."),
             click.option(
                 "--image-size", type=int, help="Pixels per side to which images are resized."
@@ -68,7 +75,8 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
                 "settings",
                 multiple=True,
                 metavar="ROLE.KEY=VALUE",
-                help="Change a setting. Repeatable.",
+                help="Change a setting: loss.temperature=0.2, or temperature=0.2 where only one "
+                "has that name. Repeatable.",
             ),
         )
     ):
@@ -78,7 +86,7 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
 
 def run_options(function: AnyCommand) -> AnyCommand:
     """Add an option for each run setting, in the order in which they are declared."""
-    from coview.recipes.run_settings import RunSettings
+    from coview.training.run_settings import RunSettings
 
     for field in reversed(fields_of(RunSettings)):
         if field.name != "preset":  # one of the recipe's options too
@@ -125,7 +133,7 @@ class _StepsOrNone(click.IntRange):
 
 def asked_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Remove the run settings from a command's arguments; return those that were given."""
-    from coview.recipes.run_settings import RunSettings
+    from coview.training.run_settings import RunSettings
 
     compiled, no_evaluate = given.pop("compiled"), given.pop("no_evaluate")
     found = {
@@ -165,9 +173,12 @@ def changes_from(
     **shortcuts: Any,
 ) -> Any:
     """Return the changes to the recipe that the options ask for."""
+    from coview.recipes.bare import SHORTCUTS
     from coview.recipes.configure import Changes
 
-    return Changes(use=parse_use(uses), set=parse_set(settings), **shortcuts)
+    short = {name: shortcuts.pop(name, None) for name in SHORTCUTS}
+    changed = {name: literal(text) for name, text in short.items() if text is not None}
+    return Changes(use=parse_use(uses), set=changed | parse_set(settings), **shortcuts)
 
 
 def print_json(value: Any) -> None:

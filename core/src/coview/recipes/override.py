@@ -37,6 +37,7 @@ class Layers:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.problems: list[str] = []
+        self.bare: list[tuple[str, Any, str]] = []  # name, value, layer: recipes/bare.py
         self.scalars = {key: getattr(recipe, key) for key in SCALARS}
         self.origins = dict.fromkeys(SCALARS, "recipe")
         self.data = Draft("data", "recipe")
@@ -106,7 +107,7 @@ class Layers:
         self.tables[table] = [before.get(name) or Draft(name, layer) for name in names]
 
     def set(self, path: str, value: Any, layer: str) -> None:
-        """Set ``ROLE.KEY`` (or ``negatives.NAME.KEY`` where there are several sources)."""
+        """Set ``ROLE.KEY`` (``negatives.NAME.KEY`` where there are several sources), or ``KEY``."""
         if path in SCALARS:
             self.scalar(path, value, layer)
             return
@@ -115,6 +116,9 @@ class Layers:
             self.data.put({key: value}, layer)
             return
         table = head if head in TABLES else _role_or_none(head)
+        if table is None and path.isidentifier() and path != "data":
+            self.bare.append((path, value, layer))
+            return
         if table is None or not key:
             valid = [*SCALARS, "data.KEY", *(f"{name}.KEY" for name in TABLES)]
             self.problems.append(unknown("setting", path, valid))

@@ -19,6 +19,7 @@ from coview.components import (
 )
 from coview.errors import CoviewError, RequestError
 from coview.hookspecs import ROLES
+from coview.recipes.bare import place
 from coview.recipes.override import Draft, Layers
 from coview.recipes.recipe import AFTERWARDS, TABLES, Recipe, Use
 from coview.recipes.tables import BackboneSettings, DataSettings, NoSettings, TrainingSettings
@@ -88,6 +89,7 @@ def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = 
         RequestError: with every problem found.
         PluginError: a named component cannot be loaded.
     """
+    place(layers, _look_up)
     problems = layers.problems
     training, wrong = structure(TrainingSettings, layers.scalars, "", "the recipe")
     problems += wrong
@@ -126,7 +128,9 @@ def _part(table: str, draft: Draft, problems: list[str]) -> Part | None:
     package = entry.package if entry else CORE
     version = entry.version if entry else ""
     origins = _origins(settings_class, draft.origins)
-    return Part(table, draft.name, package, version, factory, settings, origins)
+    # As its package spells it, unless the package is named too.
+    name = entry.name if entry and ":" not in draft.name else draft.name
+    return Part(table, name, package, version, factory, settings, origins)
 
 
 def _data(draft: Draft, problems: list[str]) -> Any:

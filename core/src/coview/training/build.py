@@ -26,11 +26,11 @@ from coview.optim.groups import make_optimizer
 from coview.plan import Plan
 from coview.recipes.recipe import Use
 from coview.recipes.resolve import GIVEN, Resolved
-from coview.recipes.run_settings import RunSettings
 from coview.training.device import autocasting
 from coview.training.directory import default_directory, new_directory
 from coview.training.request import Prepared, Request
 from coview.training.run import Run
+from coview.training.run_settings import RunSettings
 from coview.views import TransformViews
 from coview.weights.card import card_of
 from coview.weights.exported import is_foreign, load_backbone, refuse_other_heads

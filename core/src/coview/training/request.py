@@ -17,9 +17,9 @@ from coview.errors import RequestError
 from coview.recipes.configure import Changes, configure
 from coview.recipes.recipe import Recipe
 from coview.recipes.resolve import Part, Resolved
-from coview.recipes.run_settings import RunSettings, run_table
 from coview.training.device import pick_device, pick_precision
 from coview.training.interrupts import Clock
+from coview.training.run_settings import RunSettings, run_table
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -15,13 +15,13 @@ from coview.distributed import is_first, wait
 from coview.errors import CoviewError, RequestError, nearest
 from coview.files import sweep
 from coview.recipes.recipe import AFTERWARDS, find_recipe
-from coview.recipes.run_settings import names, run_table
 from coview.training import checkpoints
 from coview.training.build import assemble
 from coview.training.directory import cut_metrics
 from coview.training.observers.base import Watcher, restore
 from coview.training.request import Request, prepare
 from coview.training.run import Run
+from coview.training.run_settings import names, run_table
 
 Differences = dict[str, tuple[Any, Any]]
 """Key -> the old and the new value."""
@@ -164,7 +164,7 @@ def refuse_others(found: Differences, allowed: Iterable[str], identity: Mapping[
 
     Args:
         found: all differences.
-        allowed: keys (``optimizer.lr``), tables (``optimizer``) or ``recipe``.
+        allowed: keys (``optimizer.lr``, or ``lr``), tables (``optimizer``) or ``recipe``.
         identity: an identity, which has all keys.
 
     Raises:
@@ -173,7 +173,7 @@ def refuse_others(found: Differences, allowed: Iterable[str], identity: Mapping[
     """
     keys = {*_flat(identity), *found}
     tables = {key.rpartition(".")[0] for key in keys if "." in key}
-    given = [_plain(name) for name in allowed]
+    given = [meant for name in allowed for meant in _meant(_plain(name), keys)]
     problems = [
         f"--allow-change {name}: unknown setting.{nearest(name, {*keys, *tables, RECIPE})}"
         for name in given
@@ -201,6 +201,13 @@ def sentences(found: Differences, step: int) -> list[str]:
 def _covers(name: str, key: str, of_recipe: bool) -> bool:
     key = _plain(key)
     return key == name or key.startswith(f"{name}.") or (name == RECIPE and of_recipe)
+
+
+def _meant(name: str, keys: Iterable[str]) -> list[str]:
+    """Return a name, or the keys that end in it if it is no key by itself."""
+    plain = [_plain(key) for key in keys]
+    known = name in plain or any(key.startswith(f"{name}.") for key in plain)
+    return [name] if known else [key for key in plain if key.endswith(f".{name}")] or [name]
 
 
 def _plain(name: str) -> str:

@@ -22,9 +22,9 @@ from coview.nn.compile import compiled
 from coview.plan import Plan
 from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import Resolved
-from coview.recipes.run_settings import RunSettings
 from coview.training.interrupts import Interrupts
 from coview.training.observers.base import Watcher
+from coview.training.run_settings import RunSettings
 from coview.weights.card import WeightCard
 
 

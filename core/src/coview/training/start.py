@@ -9,7 +9,6 @@ import attrs
 from coview.distributed import is_first, is_loss_of_another, join
 from coview.errors import CoviewError, RequestError
 from coview.recipes.resolve import CORE
-from coview.recipes.run_settings import RunSettings, run_table
 from coview.training.build import assemble
 from coview.training.directory import new_directory, refuse_taken, write_changes, write_start
 from coview.training.loop import save
@@ -19,6 +18,7 @@ from coview.training.observers.collapse import watched
 from coview.training.request import Request, prepare
 from coview.training.resume import asked_of, read_facts, refuse_changes, resumed, settings_before
 from coview.training.run import Run
+from coview.training.run_settings import RunSettings, run_table
 
 __all__ = ["Request", "prepare", "start"]
 
