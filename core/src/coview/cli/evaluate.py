@@ -78,8 +78,10 @@ def knn(
 def _sentence(result: dict[str, Any], data: str) -> str:
     temperature = result["temperature"]
     warmth = "" if temperature is None else f", temperature {temperature}"
+    # Among five classes or fewer, the truth is always among the first five.
+    five = f", top-5 {percent(result['top5'])}" if result["classes"] > 5 else ""
     return (
-        f"kNN top-1 {percent(result['top1'])}, top-5 {percent(result['top5'])} on {data} "
+        f"kNN top-1 {percent(result['top1'])}{five} on {data} "
         f"({result['protocol']}, k = {result['k']}{warmth}, "
         f"{result['train_images']} training and {result['test_images']} test images)"
     )

@@ -132,6 +132,7 @@ def _dry_run(request: Any, as_json: bool) -> None:
 def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
     from coview.distributed import is_first
     from coview.training.loop import fit
+    from coview.training.outcome import next_steps
     from coview.training.start import start
 
     run = start(request)
@@ -153,6 +154,8 @@ def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
     else:
         _print_accuracies(run)
         click.echo(f"run: {run.path}")
+        for line in next_steps(run):
+            click.echo(line, err=True)
 
 
 def _interrupted(run: Run) -> str:
@@ -165,22 +168,21 @@ def _interrupted(run: Run) -> str:
 
 
 def _summary(run: Run) -> dict[str, Any]:
+    from coview.training.outcome import verdict
+
     names = ("raw_pixels_knn_top1", "untrained_knn_top1", "knn_top1", "loss")
-    return {"run": str(run.path), "steps": run.step, **{name: run.value(name) for name in names}}
+    values = {name: run.value(name) for name in names}
+    return {"run": str(run.path), "steps": run.step, **values, "verdict": verdict(run)}
 
 
 def _print_accuracies(run: Run) -> None:
-    knn = run.value("knn")
-    if knn is None:
-        return
-    labels = {
-        "raw_pixels_knn_top1": "raw pixels",
-        "untrained_knn_top1": "untrained network",
-        "knn_top1": "trained network",
-    }
-    click.echo(
-        f"kNN top-1 (k = {knn['k']}, temperature {knn['temperature']}) on "
-        f"{knn['test_images']} test images:"
-    )
-    values = ((label, run.value(name)) for name, label in labels.items())
-    print_table([(label, percent(v)) for label, v in values if v is not None], indent="  ")
+    from coview.training.outcome import accuracies, verdict
+
+    if (knn := run.value("knn")) is not None:
+        click.echo(
+            f"kNN top-1 (k = {knn['k']}, temperature {knn['temperature']}) on "
+            f"{knn['test_images']} test images:"
+        )
+        print_table([(label, percent(share)) for label, share in accuracies(run)], indent="  ")
+    for sentence in verdict(run):
+        click.echo(sentence)

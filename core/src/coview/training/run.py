@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -24,11 +25,12 @@ from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import Resolved
 from coview.training.interrupts import Interrupts
 from coview.training.observers.base import Watcher
+from coview.training.outcome import accuracies, told
 from coview.training.run_settings import RunSettings
 from coview.weights.card import WeightCard
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Run:
     """A run, as observers get it and :func:`coview.train` returns it.
 
@@ -37,7 +39,8 @@ class Run:
         settings: the run's settings beside its recipe.
         device: where it computes.
         module: the module that is called: the method, or its wrapper for several processes.
-        metrics: the logged entries, as in ``metrics.jsonl``.
+        metrics: the logged entries, as in ``metrics.jsonl``: dictionaries with ``step``,
+            ``epoch`` and what was measured there (``pandas.DataFrame(run.metrics)``).
         step: optimiser steps done.
         whole: whether no step is half done, so that the state may be saved.
         observers: the run's observers, by name.
@@ -67,6 +70,21 @@ class Run:
     changed: dict[str, tuple[Any, Any]] = attrs.field(factory=dict)
     saved_at: int | None = None
     interrupts: Interrupts = attrs.field(factory=Interrupts)
+
+    def __repr__(self) -> str:
+        return "\n".join(told(self))
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, the accuracies as a table."""
+        rows = "".join(
+            f"<tr><td>{label}</td><td>{100 * share:.1f} %</td></tr>"
+            for label, share in accuracies(self)
+        )
+        table = f"<table><tr><th></th><th>kNN top-1</th></tr>{rows}</table>" if rows else ""
+        return table.join(
+            f"<div>{'<br>'.join(map(html.escape, lines))}</div>"
+            for lines in (told(self)[:2], told(self)[3:])
+        )
 
     @property
     def last_step(self) -> int:

@@ -1,0 +1,126 @@
+"""Did it work? A run's result in words, from its own numbers.
+
+Every ``run`` is a :class:`coview.training.run.Run`, which tells itself with these.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import Any
+
+import torch
+
+LABELS = {
+    "raw_pixels_knn_top1": "raw pixels",
+    "untrained_knn_top1": "untrained network",
+    "knn_top1": "trained network",
+}
+"""The accuracies that a run logs, in the order in which they are told."""
+CONFIDENCE = 1.96
+"""Standard errors in a 95 % interval."""
+
+
+def accuracies(run: Any) -> list[tuple[str, float]]:
+    """Return what was measured: (of what, kNN top-1 as a share)."""
+    found = ((label, run.value(name)) for name, label in LABELS.items())
+    return [(label, value) for label, value in found if value is not None]
+
+
+def margin(first: float, second: float, images: int) -> float:
+    """Return by how much two shares of as many images may differ by chance (95 %).
+
+    The interval of the difference of two independent shares. On the same images the shares
+    go together, so the true one is narrower: what is beyond this one is no chance.
+    """
+    variance = sum(share * (1 - share) for share in (first, second)) / images
+    return CONFIDENCE * math.sqrt(variance)
+
+
+def verdict(run: Any) -> list[str]:
+    """Return sentences that say whether training worked, and what makes the figures doubtful."""
+    measured = run.value("knn")
+    if measured is None:
+        return [*_doubts_of_training(run)]
+    trained, images = run.value("knn_top1"), measured["test_images"]
+    sentences = [
+        _compared(trained, other, label, images)
+        for label, other in accuracies(run)
+        if label != LABELS["knn_top1"]
+    ]
+    return [*sentences, *_doubts_of_training(run), *_doubts_of_knn(run, measured["k"])]
+
+
+def _compared(trained: float, other: float, label: str, images: int) -> str:
+    points, chance = 100 * (trained - other), 100 * margin(trained, other, images)
+    if abs(points) <= chance:
+        return (
+            f"About as good as {_the(label)}: a difference of {abs(points):.1f} points on {images} "
+            f"images may be chance (up to {chance:.1f})."
+        )
+    word = "Better" if points > 0 else "Worse"
+    return f"{word} than {_the(label)} by {abs(points):.1f} points (chance: up to {chance:.1f})."
+
+
+def _the(label: str) -> str:
+    return label if label.endswith("s") else f"the {label}"
+
+
+def _doubts_of_training(run: Any) -> list[str]:
+    last = run.last_step
+    if last < 2 or run.schedule.rate(run.peak, last - 1) <= run.schedule.rate(run.peak, last - 2):
+        return []
+    return [
+        f"All {last} steps were warm-up: the learning rate was still rising at the end. Train for "
+        "more epochs, or choose a shorter warm-up (--warmup)."
+    ]
+
+
+def _doubts_of_knn(run: Any, k: int) -> list[str]:
+    labels = run.data.reference.labels
+    sizes = torch.bincount(labels) if labels is not None else torch.zeros(0)
+    smallest = int(sizes[sizes > 0].min()) if bool((sizes > 0).any()) else k
+    if smallest >= k:
+        return []
+    return [
+        f"The smallest class has {smallest} training images, and {k} neighbours vote: other "
+        f"classes always do. Also measure: coview evaluate knn {_quoted(run)} -k {smallest}"
+    ]
+
+
+def _quoted(run: Any) -> str:
+    """Return a run's directory as one word of a command."""
+    return shlex.quote(str(run.path))
+
+
+def next_steps(run: Any) -> list[str]:
+    """Return where the weights lie, and the commands that most people want next."""
+    weights = run.path / "backbone.safetensors"
+    if not weights.exists():
+        return []
+    lines = [f"weights: {weights}"]
+    if run.data.labelled:
+        lines.append(f"next: coview evaluate linear {_quoted(run)}")
+    else:
+        lines.append(
+            "These images have no labels, so no accuracy was measured: a folder needs a sub-folder "
+            "for each class."
+        )
+    return [*lines, f"next: coview embed {_quoted(run)} --out embeddings.npz"]
+
+
+def told(run: Any) -> list[str]:
+    """Return a run in five lines: what trained on what, how far, accuracies, verdict, place."""
+    preset = f" (preset {run.resolved.preset})" if run.resolved.preset else ""
+    held_out = f", {len(run.data.test)} to test on" if run.data.labelled else ""
+    loss = run.value("loss")
+    steps = f"{run.step} of {run.plan.total_steps} steps"
+    figures = ", ".join(f"{label} {100 * share:.1f} %" for label, share in accuracies(run))
+    return [
+        f"{run.resolved.recipe.name or 'a recipe'}{preset} on {run.data.name}: "
+        f"{len(run.data.train)} images{held_out}",
+        steps if loss is None else f"{steps}, loss {loss:.4f}",
+        f"kNN top-1: {figures or 'not measured'}",
+        " ".join(verdict(run)) or "no verdict: nothing to compare with",
+        f"run: {run.path}",
+    ]

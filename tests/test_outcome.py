@@ -1,0 +1,127 @@
+"""What a run says of itself at its end: a verdict in words, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+import coview
+from coview.training.outcome import margin, next_steps, told, verdict
+
+share = st.floats(0.0, 1.0)
+
+
+def run_with(
+    trained: float, untrained: float = 0.5, raw: float = 0.5, images: int = 400, **more: Any
+) -> Any:
+    values = {"raw_pixels_knn_top1": raw, "untrained_knn_top1": untrained, "knn_top1": trained}
+    values["knn"] = {"k": more.get("k", 20), "test_images": images}
+    rates = more.get("rates", [1.0, 0.5, 0.1])
+    labels = torch.arange(10).repeat_interleave(more.get("each", 40))
+    return SimpleNamespace(
+        value=values.get,
+        path=more.get("path", Path("r")),
+        last_step=len(rates),
+        peak=1.0,
+        schedule=SimpleNamespace(rate=lambda peak, step: peak * rates[step]),
+        data=SimpleNamespace(reference=SimpleNamespace(labels=labels)),
+    )
+
+
+@given(share, share, st.integers(1, 10_000))
+def test_the_margin_is_the_normal_interval_of_a_difference(a: float, b: float, n: int) -> None:
+    spread = ((a * (1 - a) + b * (1 - b)) / n) ** 0.5
+    assert margin(a, b, n) == pytest.approx(norm.ppf(0.975) * spread, rel=1e-4)
+    assert margin(a, b, n) == margin(b, a, n)
+
+
+def test_worked_by_hand() -> None:
+    # 1.96 * sqrt((.25 + .24) / 400) = 6.86 points.
+    assert verdict(run_with(0.6))[0] == (
+        "Better than raw pixels by 10.0 points (chance: up to 6.9)."
+    )
+    assert verdict(run_with(0.4))[1] == (
+        "Worse than the untrained network by 10.0 points (chance: up to 6.9)."
+    )
+    assert verdict(run_with(0.55))[0] == (
+        "About as good as raw pixels: a difference of 5.0 points on 400 images may be chance "
+        "(up to 6.9)."
+    )
+
+
+@given(share, share, st.integers(1, 10_000))
+def test_more_images_never_hide_a_difference(a: float, b: float, images: int) -> None:
+    def plain(n: int) -> bool:
+        return "may be chance" not in verdict(run_with(a, raw=b, images=n))[0]
+
+    assert plain(10 * images) or not plain(images)
+
+
+@pytest.mark.parametrize(
+    ("rates", "warmed"), [([0.1, 0.5, 1.0], True), ([0.5, 1.0, 0.9], False), ([1.0] * 3, False)]
+)
+def test_a_run_that_was_all_warm_up_says_so(rates: list[float], warmed: bool) -> None:
+    assert any("warm-up" in line for line in verdict(run_with(0.9, rates=rates))) == warmed
+
+
+@pytest.mark.parametrize(("each", "doubted"), [(19, True), (20, False)])
+def test_more_neighbours_than_images_in_a_class(each: int, doubted: bool) -> None:
+    said = [line for line in verdict(run_with(0.9, each=each)) if "neighbours vote" in line]
+    assert bool(said) == doubted
+    assert not said or said[0].endswith("coview evaluate knn r -k 19")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: Any) -> Any:
+    out = tmp_path_factory.mktemp("outcome") / "a run"
+    return coview.train("simclr", "digits", preset="tiny", max_steps=2, out=out, progress=False)
+
+
+def test_a_run_is_five_lines(trained: Any) -> None:
+    lines = repr(trained).splitlines()
+    assert len(lines) == 5 and lines == told(trained)
+    assert lines[0] == "simclr (preset tiny) on digits: 1438 images, 359 to test on"
+    assert lines[1].startswith("2 of 660 steps, loss ")
+    assert lines[2].startswith("kNN top-1: raw pixels 95.8 %, untrained network ")
+    assert lines[4] == f"run: {trained.path}"
+
+
+def test_a_notebook_gets_a_table(trained: Any) -> None:
+    html = trained._repr_html_()
+    assert html.count("<tr>") == 4 and "<td>raw pixels</td><td>95.8 %</td>" in html
+
+
+def test_what_it_says_to_type_next_works(trained: Any, tmp_path: Path) -> None:
+    lines = next_steps(trained)
+    assert Path(lines[0].removeprefix("weights: ")).is_file()
+    commands = [line.removeprefix("next: coview ") for line in lines if line.startswith("next")]
+    assert len(commands) == 2
+    embed = shlex.split(commands[1])
+    subprocess.run([sys.executable, "-m", "coview", *embed], check=True, cwd=tmp_path)
+    assert list(tmp_path.iterdir())
+
+
+def test_the_terminal_says_it(run: Callable[..., Any], tiny: tuple[str, ...]) -> None:
+    answer = run("train", "simclr", "--data", "digits", *tiny, "--max-steps", 2, "--out", "r")
+    assert "than raw pixels by" in answer.stdout and "than the untrained" in answer.stdout
+    assert answer.stdout.endswith("run: r\n")
+    assert "next: coview evaluate linear r" in answer.stderr
+
+
+def test_without_labels_it_says_why_there_is_no_accuracy(tmp_path: Path) -> None:
+    images = torch.randint(0, 255, (64, 3, 32, 32), dtype=torch.uint8)
+    out = tmp_path / "run"
+    run = coview.train("simclr", images, preset="tiny", max_steps=1, batch_size=8, out=out)
+    assert any("no labels" in line for line in next_steps(run))
+    assert told(run)[2] == "kNN top-1: not measured"
