@@ -129,6 +129,7 @@ HOOKS = {
     "compute_loss": ("encoder", "views", "encoded", "targets", "negatives", "step"),
     "gradients_ready": ("step",),
     "update_target": ("encoder", "views", "encoded", "targets", "batch", "step"),
+    "evaluation_started": ("run", "what"),
     "run_started": ("run",),
     "step_finished": ("run", "step", "loss"),
     "epoch_finished": ("run", "epoch", "metrics"),

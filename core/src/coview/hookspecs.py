@@ -217,6 +217,13 @@ class LifeHooks:
     """Hooks for observers, from start to end. ``run`` is a :class:`coview.training.run.Run`."""
 
     @hookspec
+    def evaluation_started(self, run: Any, what: str) -> None:
+        """An evaluation begins, which may take a while; ``what`` says for people what it is.
+
+        The first one, of the untrained network, comes before ``run_started``.
+        """
+
+    @hookspec
     def run_started(self, run: Any) -> None:
         """Everything is built, and the first step (of the run or since a resume) comes next."""
 

@@ -91,7 +91,8 @@ def _fit(run: Run) -> None:
     run.method.train()
     hook = run.method.manager.hook
     try:
-        if run.settings.evaluate and run.step == 0:
+        if run.settings.evaluate and run.step == 0 and run.data.labelled:
+            hook.evaluation_started(run=run, what="kNN before training")
             measure_baselines(run)
         hook.run_started(run=run)
         _epochs(run)
@@ -105,6 +106,8 @@ def _fit(run: Run) -> None:
             save(run)
         raise
     save(run)
+    if run.settings.evaluate and run.data.labelled:
+        hook.evaluation_started(run=run, what="kNN after training")
     finish(run)
     if is_first():
         write_end(run)

@@ -1,17 +1,26 @@
-"""Progress on stderr: a bar on a terminal, otherwise one line per epoch."""
+"""Progress on stderr: a bar on a terminal, otherwise one line per epoch, and none for long.
+
+What is run is said before anything that takes time; how long it will take, once some steps
+have shown it.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coview.hookspecs import hookimpl
+from coview.training.introduction import introduction
+from coview.training.outcome import accuracies
 
 MOST_LINES = 40
+FIRST_ESTIMATE, QUIET = 3.0, 30.0
+"""Seconds of training before it is said how long the rest takes; seconds between lines."""
 
 
 class ProgressObserver:
@@ -22,16 +31,25 @@ class ProgressObserver:
         self.bar: Progress | None = None
         self.task: Any = None
         self.last_line = 0.0
+        self.introduced = self.estimated = False
+        self.began = 0.0
+        self.first_step = 0
+
+    @hookimpl
+    def evaluation_started(self, run: Any, what: str) -> None:
+        """Print what is measured, which may take a while."""
+        self._introduce(run)
+        self._say(f"measuring {what}")
 
     @hookimpl
     def run_started(self, run: Any) -> None:
-        """Print what is trained, on which data, and start the bar."""
-        device = run.device
-        self._say(
-            f"training {run.resolved.recipe.name or 'a recipe'} on {run.data.name}: "
-            f"{len(run.data.train)} images, {run.last_step - run.step} steps on {device} "
-            f"({run.settings.precision}), into {run.path}"
-        )
+        """Print what is trained, and what was measured before; start the bar."""
+        self._introduce(run)
+        if run.step == 0 and (measured := accuracies(run)):
+            figures = ", ".join(f"{label} {100 * share:.1f} %" for label, share in measured)
+            self._say(f"kNN top-1 before training: {figures}")
+        self.began, self.first_step = time.monotonic(), run.step
+        self.last_line = self.began
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console)
@@ -40,9 +58,15 @@ class ProgressObserver:
 
     @hookimpl
     def step_finished(self, run: Any) -> None:
-        """Move the bar."""
+        """Move the bar, or print a line if none was printed for long."""
         if self.bar is not None:
             self.bar.update(self.task, completed=run.step)
+            return
+        now = time.monotonic()
+        quiet = FIRST_ESTIMATE if not self.estimated else QUIET
+        if now - self.last_line >= quiet and run.step < run.last_step:
+            self._say(f"step {run.step}/{run.last_step}: {self._pace(run, now)}")
+            self.last_line, self.estimated = now, True
 
     @hookimpl
     def epoch_finished(self, run: Any, epoch: int, metrics: dict[str, float]) -> None:
@@ -62,14 +86,29 @@ class ProgressObserver:
         if self.bar is not None:
             self.bar.stop()
 
+    def _introduce(self, run: Any) -> None:
+        if not self.introduced:
+            self.introduced = True
+            for line in introduction(run):
+                self._say(line)
+
+    def _pace(self, run: Any, now: float) -> str:
+        """Return the time of a step, and to the end of training."""
+        each = (now - self.began) / (run.step - self.first_step)
+        left = timedelta(seconds=round(each * (run.last_step - run.step)))
+        return f"{each:.2g} s a step, about {left} to go"
+
     def _worth_a_line(self, run: Any) -> bool:
         every = max(1, run.last_step // run.plan.steps_per_epoch // MOST_LINES)
         epoch = run.step // run.plan.steps_per_epoch
         now = time.monotonic()
-        if epoch % every and run.step != run.last_step and now - self.last_line < 30:
+        if epoch % every and run.step != run.last_step and now - self.last_line < QUIET:
             return False
         self.last_line = now
         return True
 
     def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        if self.bar is not None:
+            self.bar.console.print(text, markup=False)  # above the bar
+        else:
+            print(text, file=sys.stderr, flush=True)
