@@ -27,6 +27,11 @@ def accuracies(run: Any) -> list[tuple[str, float]]:
     return [(label, value) for label, value in found if value is not None]
 
 
+def figures(run: Any) -> str:
+    """Return what was measured as text: ``raw pixels 68.9 %, untrained network 47.0 %``."""
+    return ", ".join(f"{label} {100 * share:.1f} %" for label, share in accuracies(run))
+
+
 def margin(first: float, second: float, images: int) -> float:
     """Return by how much two shares of as many images may differ by chance (95 %).
 
@@ -115,12 +120,11 @@ def told(run: Any) -> list[str]:
     held_out = f", {len(run.data.test)} to test on" if run.data.labelled else ""
     loss = run.value("loss")
     steps = f"{run.step} of {run.plan.total_steps} steps"
-    figures = ", ".join(f"{label} {100 * share:.1f} %" for label, share in accuracies(run))
     return [
         f"{run.resolved.recipe.name or 'a recipe'}{preset} on {run.data.name}: "
         f"{len(run.data.train)} images{held_out}",
         steps if loss is None else f"{steps}, loss {loss:.4f}",
-        f"kNN top-1: {figures or 'not measured'}",
+        f"kNN top-1: {figures(run) or 'not measured'}",
         " ".join(verdict(run)) or "no verdict: nothing to compare with",
         f"run: {run.path}",
     ]

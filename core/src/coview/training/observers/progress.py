@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from coview.hookspecs import hookimpl
 from coview.training.introduction import introduction
-from coview.training.outcome import accuracies
+from coview.training.outcome import figures
 
 MOST_LINES = 40
 FIRST_ESTIMATE, QUIET = 3.0, 30.0
@@ -45,9 +45,8 @@ class ProgressObserver:
     def run_started(self, run: Any) -> None:
         """Print what is trained, and what was measured before; start the bar."""
         self._introduce(run)
-        if run.step == 0 and (measured := accuracies(run)):
-            figures = ", ".join(f"{label} {100 * share:.1f} %" for label, share in measured)
-            self._say(f"kNN top-1 before training: {figures}")
+        if run.step == 0 and (measured := figures(run)):
+            self._say(f"kNN top-1 before training: {measured}")
         self.began, self.first_step = time.monotonic(), run.step
         self.last_line = self.began
         if self.console.is_terminal:
