@@ -19,11 +19,13 @@ import nox
 ROOT = Path(__file__).parent
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/[!_]*/pyproject.toml"))
 TOOLS = (
-    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"),
+    *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "hypothesis>=6.100"),
     *("ruff>=0.9", "mypy>=1.14", "hatchling", "editables", "matplotlib>=3.8"),
 )
 # A worker a core, within reason: each imports torch.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
+# A test that waits for what never comes fails with the line it waits at, and the others go on.
+PATIENCE = ("--timeout", "600", "--durations", "12")
 SHARED = ROOT / ".nox" / "shared"
 # There while the shared environment is made for the first time: what is interrupted is made anew.
 UNFINISHED = ROOT / ".nox" / "shared-unfinished"
@@ -117,7 +119,7 @@ def tests(session: nox.Session) -> None:
     python = python_with_everything(session)
     if not session.posargs:
         check(session, python)
-    arguments = session.posargs or WORKERS
+    arguments = session.posargs or (*WORKERS, *PATIENCE)
     session.run(python, "-m", "pytest", "-m", "not slow", *arguments, external=True)
 
 

@@ -101,7 +101,8 @@ class ProgressObserver:
         every = max(1, run.last_step // run.plan.steps_per_epoch // MOST_LINES)
         epoch = run.step // run.plan.steps_per_epoch
         now = time.monotonic()
-        if epoch % every and run.step != run.last_step and now - self.last_line < QUIET:
+        known = epoch > 1 and run.step != run.last_step  # the first one shows that it runs
+        if known and epoch % every and now - self.last_line < QUIET:
             return False
         self.last_line = now
         return True
