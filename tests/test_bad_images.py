@@ -85,8 +85,13 @@ def test_or_stops_at_the_first(run: Run, common: tuple[Any, ...], options: tuple
 
 
 def test_what_is_asked_for_is_in_the_recipe(run: Run, common: tuple[Any, ...]) -> None:
-    answer = run(*common, "--on-bad-image", "stop", "--dry-run", "--json")
-    assert '"on_bad_image"' in answer.stdout and '"stop"' in answer.stdout
+    asked = run(*common, "--dry-run", "--json").json["data"]["on_bad_image"]
+    assert asked["value"] == "skip"
+
+
+def test_a_dry_run_reads_the_images_too(run: Run, common: tuple[Any, ...]) -> None:
+    answer = run(*common, "--on-bad-image", "stop", "--dry-run", status=1)
+    assert "cannot be decoded" in answer.errors[0]
 
 
 @pytest.mark.parametrize("options", [(), LAZILY])

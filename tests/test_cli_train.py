@@ -139,8 +139,9 @@ def test_metrics_are_as_json_says_and_progress_goes_to_stderr(
 
 def test_dry_run_resolves_and_makes_nothing(run: Run, idx: Path, tiny: tuple[str, ...]) -> None:
     arguments = ("train", "moco-v2", "--data", f"idx:{idx}", "--out", "r", *tiny, "--dry-run")
-    text = run(*arguments).stdout
-    assert "preset: small" in text and "batch_size = 16  (command line)" in text
+    short = run(*arguments).stdout
+    assert "preset: small" in short and "batch 16: " in short and "batch_size" not in short
+    assert "batch_size = 16  (command line)" in run(*arguments, "-v").stdout
     document = run(*arguments, "--json").json
     assert document["preset"] == "small" and document["data"]["size"]["value"] == 16
     assert document["tables"]["backbone"][0]["use"] == "resnet10-quarter"

@@ -81,6 +81,6 @@ def test_long_epochs_are_not_silent(
         run.step += 1
         shown.step_finished(run)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "step 2/1000: 2 s a step, about 0:33:16 to go"
+    assert lines[0] == "step 2/1000: 2 s a step, about 33 minutes to go"
     # The second one after half a minute, and so on: 200 seconds have seven.
     assert [int(line.split()[1].partition("/")[0]) for line in lines] == [2, 17, 32, 47, 62, 77, 92]

@@ -66,7 +66,7 @@ def test_text_round_trip_and_bounds(
     "text", ["cosine(1)", "sine(0, 1)", "0.5 +", "cosine(a, b)", "cosine(0, 1, per='day')", "3"]
 )
 def test_what_is_no_schedule_says_what_one_looks_like(text: str) -> None:
-    with pytest.raises(ValueError, match="write cosine"):
+    with pytest.raises(ValueError, match=r"write a number, cosine\(START, END\)"):
         parse(text)
 
 

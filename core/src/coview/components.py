@@ -162,6 +162,9 @@ class TargetComponent(Component):
 class NegativesComponent(Component):
     """Role ``negatives``."""
 
+    from_batch: ClassVar[bool] = False
+    """Whether they are the other images of the batch, so that a smaller batch has fewer."""
+
 
 class LossComponent(Component):
     """Role ``loss``."""
@@ -188,6 +191,14 @@ class DataSource:
 
     example_method: ClassVar[str | None] = None
     """A method that takes such data, for the message that refuses other methods."""
+
+    @staticmethod
+    def count() -> int | None:
+        """Return about how many images there are to train on; None: only loading tells.
+
+        It decides the preset of a set of large images, and so must be cheap.
+        """
+        return None
 
 
 class EvaluationProtocol:

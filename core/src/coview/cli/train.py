@@ -59,8 +59,11 @@ Examples:
     help="What to do when embeddings no longer tell images apart.  [default: warn]",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Check the request and print the recipe; train nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Check the request, the data, the memory and the time it takes; train nothing.",
 )
+@click.option("--verbose", "-v", is_flag=True, help="With --dry-run: print every setting.")
 @json_option
 @click.pass_context
 def command(
@@ -75,6 +78,7 @@ def command(
     on_bad_image: str | None,
     on_collapse: str | None,
     dry_run: bool,
+    verbose: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -85,6 +89,8 @@ def command(
     observe = tuple(asked.pop("observe", ()))
     if resume is not None:
         _refuse_changes(out, asked, dry_run)
+    # Before what takes seconds: the import of torch, and the data.
+    click.echo(f"reading {resume or asked.get('data', 'digits')}", err=True)
     from coview.training.request import Request
 
     request = Request(
@@ -101,8 +107,12 @@ def command(
         command=tuple(sys.argv),
         layer="command line",
     )
+    if verbose and not dry_run:
+        raise RequestError(
+            "--verbose prints the settings of a --dry-run: add that, or leave it out."
+        )
     if dry_run:
-        _dry_run(request, as_json)
+        _dry_run(request, as_json, verbose)
     else:
         _train(ctx, request, as_json)
 
@@ -118,15 +128,40 @@ def _refuse_changes(out: Path | None, asked: dict[str, Any], dry_run: bool) -> N
         raise RequestError("--dry-run does not work with --resume: leave it out.")
 
 
-def _dry_run(request: Any, as_json: bool) -> None:
+def _dry_run(request: Any, as_json: bool, verbose: bool) -> None:
     from coview.cli.show import as_document, show
-    from coview.training.request import prepare
+    from coview.training.introduction import introduction
+    from coview.training.start import rehearse
 
-    resolved = prepare(request).resolved
+    run = rehearse(request)
     if as_json:
-        print_json(as_document(resolved))
-    else:
-        show(resolved)
+        print_json({**as_document(run.resolved), "run": _facts(run)})
+        return
+    click.echo(f"preset: {run.resolved.preset or 'none'}")
+    for line in introduction(run):
+        click.echo(line)
+    for notice in run.resolved.notices:
+        click.echo(f"note: {notice}")
+    if verbose:
+        click.echo()
+        show(run.resolved)
+    click.echo(
+        "It would run. Nothing was trained or written: leave out --dry-run to train"
+        + ("." if verbose else ", or add -v to see every setting.")
+    )
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    estimated = run.estimate
+    return {
+        "images": len(run.data.train),
+        "test_images": 0 if run.data.test is None else len(run.data.test),
+        "labelled": run.data.labelled,
+        "steps": run.last_step,
+        "device": str(run.device),
+        "step_seconds": None if estimated is None else estimated.step_seconds,
+        "bytes": None if estimated is None else estimated.bytes,
+    }
 
 
 def _train(ctx: click.Context, request: Any, as_json: bool) -> None:

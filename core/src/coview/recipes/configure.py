@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from coview.errors import RequestError, unknown
 from coview.recipes.override import Layers
 from coview.recipes.recipe import TABLES, Recipe, find_recipe, read_layers
 from coview.recipes.resolve import Resolved, resolve
-from coview.recipes.tables import SMALL_IMAGE, DataSettings
+from coview.recipes.tables import FEW_IMAGES, SMALL_IMAGE, SMALL_PRESETS, DataSettings
 from coview.settings import structure
 
 
@@ -24,7 +24,7 @@ class Changes:
         use: role -> component's name, or names (negatives).
         set: ``ROLE.KEY`` -> value.
         epochs, batch_size, accumulate, backbone, image_size, on_bad_image: shortcuts.
-        preset: a name; ``"none"``: no preset; None: chosen by image size.
+        preset: a name; ``"none"``: no preset; None: chosen by the images' size and number.
     """
 
     use: Mapping[str, str | Sequence[str]] = attrs.field(factory=dict)
@@ -39,7 +39,11 @@ class Changes:
 
 
 def configure(
-    method: str | Path | Recipe, native: int | None, changes: Changes, layer: str
+    method: str | Path | Recipe,
+    native: int | None,
+    changes: Changes,
+    layer: str,
+    images: int | None = None,
 ) -> Resolved:
     """Resolve a method with changes, for images of a given size.
 
@@ -49,14 +53,22 @@ def configure(
             None: the recipe alone decides.
         changes: what the user set.
         layer: the origin that is shown for those values.
+        images: number of images to train on, which decides the preset of large images;
+            None: not known.
 
     Raises:
         RequestError: with every problem found.
     """
     recipe, written = (method, {}) if isinstance(method, Recipe) else read_layers(method)
     layers = Layers(recipe)
-    size = _image_size(native, written.get("data", {}).get("size"), recipe, changes)
+    given = (changes.image_size, changes.set.get("data.size"), written.get("data", {}).get("size"))
+    size = _image_size(native, given, recipe)
     preset = _preset(layers, changes.preset, size)
+    notices: list[str] = []
+    if preset is None and changes.preset is None and given == (None, None, None):
+        preset = _preset_for_few(layers, size, images, notices.append)
+    if preset in SMALL_PRESETS and size is not None and given == (None, None, None):
+        size = min(size, SMALL_IMAGE)
     if preset is not None:
         laid = recipe.presets[preset]
         if isinstance(method, Recipe):
@@ -68,15 +80,14 @@ def configure(
     elif size is not None and native is not None:
         layers.set("data.size", size, "data")
     _lay(layers, changes, layer)
-    return resolve(layers, preset)
+    return resolve(layers, preset, notices)
 
 
-def _image_size(native: int | None, written: Any, recipe: Recipe, changes: Changes) -> int | None:
+def _image_size(native: int | None, given: Sequence[Any], recipe: Recipe) -> int | None:
     # Small images use the small preset at their own size: the recipe's size is for larger ones.
     small = native is not None and DataSettings().delivered_size(native) <= SMALL_IMAGE
     own = None if small and "small" in recipe.presets else recipe.data.get("size")
-    given = (changes.image_size, changes.set.get("data.size"), written, own)
-    asked = next((size for size in given if size is not None), None)
+    asked = next((size for size in (*given, own) if size is not None), None)
     size = None if asked == "none" else asked
     settings, problems = structure(DataSettings, {"size": size}, "data")
     if problems:
@@ -94,6 +105,22 @@ def _preset(layers: Layers, asked: str | None, size: int | None) -> str | None:
         return None
     small = size is not None and size <= SMALL_IMAGE
     return "small" if small and "small" in presets else None
+
+
+def _preset_for_few(
+    layers: Layers, size: int | None, images: int | None, notice: Callable[[str], None]
+) -> str | None:
+    """Return the preset for a set too small for the network and the epochs of a paper."""
+    if size is None or images is None:
+        return None
+    for preset, most in FEW_IMAGES.items():
+        if images < most and preset in layers.recipe.presets:
+            notice(
+                f"{images} images are few: preset {preset}, at {SMALL_IMAGE} pixels. For the "
+                "paper's network, size and epochs: --preset none"
+            )
+            return preset
+    return None
 
 
 def _fitting(recipe: Recipe, preset: Mapping[str, Any]) -> Mapping[str, Any]:

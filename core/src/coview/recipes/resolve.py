@@ -65,6 +65,7 @@ class Resolved:
         training: its own values (epochs, batch size, ...).
         parts: the resolved parts, by table.
         preset: the preset that was applied, if any.
+        presets: the names of all that there are.
         notices: sentences that the user should read.
     """
 
@@ -76,6 +77,7 @@ class Resolved:
     data_origins: Mapping[str, str]
     preset: str | None
     notices: tuple[str, ...]
+    presets: tuple[str, ...] = ()
 
     def part(self, table: str) -> Part:
         """Return the (first) part of a table."""
@@ -108,6 +110,7 @@ def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = 
         data_origins=_origins(type(data), layers.data.origins),
         preset=preset,
         notices=(*notices, *_unused(parts)),
+        presets=tuple(layers.recipe.presets),
     )
 
 

@@ -8,6 +8,10 @@ from coview.settings import between, ge, gt, one_of, setting
 
 SMALL_IMAGE = 64
 """Images of up to this many pixels per side use the ``small`` preset."""
+SMALL_PRESETS = ("small", "tiny")
+"""Presets for images of up to that size; larger ones are made as small for them."""
+FEW_IMAGES = {"tiny": 2_000, "small": 10_000}
+"""The preset of a set of larger images with fewer images than this: coview's own rule."""
 DEFAULT_SIZE = 256
 """Pixels per side of larger images, and of images of several sizes, once loaded."""
 POLICIES = ("skip", "stop")

@@ -27,7 +27,9 @@ from coview.plan import Plan
 from coview.recipes.recipe import Use
 from coview.recipes.resolve import GIVEN, Resolved
 from coview.training.device import autocasting
-from coview.training.directory import default_directory, new_directory
+from coview.training.directory import default_directory
+from coview.training.estimate import estimate, free_memory, is_small
+from coview.training.fitting import cut, limit_of_data, limit_of_memory
 from coview.training.request import Prepared, Request
 from coview.training.run import Run
 from coview.training.run_settings import RunSettings
@@ -37,14 +39,36 @@ from coview.weights.exported import is_foreign, load_backbone, refuse_other_head
 from coview.weights.foreign import load_into, match, read_tensors
 
 
-def assemble(request: Request, prepared: Prepared, out: Path | None) -> Run:
-    """Load the data and build everything that a run needs.
+def assemble(request: Request, prepared: Prepared, path: Path | None) -> Run:
+    """Load the data and build everything that a run needs; write nothing.
+
+    Args:
+        request: what was asked for.
+        prepared: the same, resolved.
+        path: the run's directory; None: the default one.
 
     Raises:
         RequestError: the parts do not fit together, or do not suit the number of processes.
     """
-    resolved, settings, device = prepared.resolved, prepared.settings, prepared.device
     data = _loaded(prepared)
+    asked = prepared.resolved
+    fitted = cut(asked, limit_of_data(asked, len(data.train), world_size()))
+    path = from_first(path or default_directory(fitted.recipe.name, data.name))
+    run = _built(request, attrs.evolve(prepared, resolved=fitted), data, path)
+    if is_small(run):
+        return run
+    # The first process measures for all, so that all decide the same.
+    run.estimate, free = from_first((estimate(run), free_memory(run.device)))
+    limit = limit_of_memory(fitted, run.plan.local_batch_size, run.estimate, free)
+    if limit is None:
+        return run
+    run = _built(request, attrs.evolve(prepared, resolved=cut(asked, limit)), data, path)
+    run.estimate = from_first(estimate(run))
+    return run
+
+
+def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) -> Run:
+    resolved, settings, device = prepared.resolved, prepared.settings, prepared.device
     batches = Batches(
         data.train,
         resolved.training.batch_size,
@@ -72,9 +96,6 @@ def assemble(request: Request, prepared: Prepared, out: Path | None) -> Run:
         _compile(method)
     optimizer = resolved.part("optimizer")
     schedule = resolved.part("schedule")
-    path = from_first(out or default_directory(resolved.recipe.name, data.name))
-    if out is None and is_first():
-        new_directory(path)
     return Run(
         path=path,
         resolved=attrs.evolve(resolved, notices=tuple(dict.fromkeys(notices))),

@@ -6,6 +6,18 @@ from typing import Any
 
 import torch
 
+from coview.recipes.tables import SMALL_IMAGE, SMALL_PRESETS
+
+LESS_WARMUP = "train for more epochs, or choose a shorter warm-up (--warmup)"
+LONG = 1_800
+"""Seconds of training on a processor from which on a smaller network is suggested."""
+
+
+def all_warmup(run: Any) -> bool:
+    """Return whether the learning rate still rises in a run's last step."""
+    last, rate = run.last_step, run.schedule.rate
+    return last > 1 and bool(rate(run.peak, last - 1) > rate(run.peak, last - 2))
+
 
 def introduction(run: Any) -> list[str]:
     """Return sentences on a run's data, network, steps and rate.
@@ -13,16 +25,32 @@ def introduction(run: Any) -> list[str]:
     Args:
         run: a :class:`coview.training.run.Run` that is built.
     """
-    return [
+    lines = [
         f"training {run.resolved.recipe.name or 'a recipe'} on {run.data.name}: "
         f"{len(run.data.train)} images, {run.last_step - run.step} steps on {_device(run)} "
         f"({run.settings.precision}), into {run.path}",
         f"network: {run.resolved.part('backbone').name}, {_count(run.method.backbone())} "
         f"parameters ({_count(run.method)} are trained with its heads), {_views(run)}",
-        f"batch {run.plan.batch_size}: {run.plan.steps_per_epoch} steps an epoch, "
+        f"batch {run.plan.batch_size}: {_steps(run.plan.steps_per_epoch)} an epoch, "
         f"{run.resolved.training.epochs} epochs; {_rate(run)}, "
         f"{run.resolved.part('schedule').name} schedule",
     ]
+    if run.estimate is not None:
+        lines.append(f"estimate: {run.estimate} for the network{_faster(run)}")
+    if all_warmup(run):
+        lines.append(f"all {run.last_step} steps are warm-up: {LESS_WARMUP}")
+    return lines
+
+
+def _faster(run: Any) -> str:
+    """Return what trains within minutes on a processor, if this run takes long on one."""
+    resolved = run.resolved
+    if run.device.type != "cpu" or run.estimate.seconds < LONG:
+        return ""
+    smaller = next((name for name in reversed(SMALL_PRESETS) if name in resolved.presets), None)
+    if smaller in (None, resolved.preset):
+        return "; a GPU would help, or fewer --epochs"
+    return f"; a small network at {SMALL_IMAGE} pixels trains in minutes: --preset {smaller}"
 
 
 def _device(run: Any) -> str:
@@ -30,6 +58,10 @@ def _device(run: Any) -> str:
         return str(run.device)
     threads = torch.get_num_threads()
     return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'s' if count > 1 else ''}"
 
 
 def _count(module: Any) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from coview.training.introduction import LESS_WARMUP, all_warmup
+
 LABELS = {
     "raw_pixels_knn_top1": "raw pixels",
     "untrained_knn_top1": "untrained network",
@@ -72,12 +74,11 @@ def _the(label: str) -> str:
 
 
 def _doubts_of_training(run: Any) -> list[str]:
-    last = run.last_step
-    if last < 2 or run.schedule.rate(run.peak, last - 1) <= run.schedule.rate(run.peak, last - 2):
+    if not all_warmup(run):
         return []
     return [
-        f"All {last} steps were warm-up: the learning rate was still rising at the end. Train for "
-        "more epochs, or choose a shorter warm-up (--warmup)."
+        f"All {run.last_step} steps were warm-up: the learning rate was still rising at the end. "
+        f"{LESS_WARMUP.capitalize()}."
     ]
 
 

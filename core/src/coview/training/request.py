@@ -94,7 +94,8 @@ def prepare(request: Request, before: Mapping[str, Any] | None = None) -> Prepar
     if changes.preset is None and table:
         # A run's recipe is already resolved; a preset would be applied twice.
         changes = attrs.evolve(changes, preset="none")
-    resolved = configure(request.method, source.native_size(), changes, request.layer)
+    images = declared(source, DataSource, "count")()
+    resolved = configure(request.method, source.native_size(), changes, request.layer, images)
     refuse_other_kind(resolved.part("views"), source)
     settings = attrs.evolve(
         settings,

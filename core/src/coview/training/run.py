@@ -23,6 +23,7 @@ from coview.nn.compile import compiled
 from coview.plan import Plan
 from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import Resolved
+from coview.training.estimate import Estimate
 from coview.training.interrupts import Interrupts
 from coview.training.observers.base import Watcher
 from coview.training.outcome import accuracies, told
@@ -47,6 +48,7 @@ class Run:
         changed: what a resume changed, see :mod:`coview.training.resume`.
         saved_at: the step of the last checkpoint; None if there is none.
         interrupts: handles the signals that ask this run to end.
+        estimate: the time and memory that a long step will take; None: not measured.
     """
 
     path: Path
@@ -70,6 +72,7 @@ class Run:
     changed: dict[str, tuple[Any, Any]] = attrs.field(factory=dict)
     saved_at: int | None = None
     interrupts: Interrupts = attrs.field(factory=Interrupts)
+    estimate: Estimate | None = None
 
     def __repr__(self) -> str:
         return "\n".join(told(self))

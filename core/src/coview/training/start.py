@@ -11,6 +11,7 @@ from coview.errors import CoviewError, RequestError
 from coview.recipes.resolve import CORE
 from coview.training.build import assemble
 from coview.training.directory import new_directory, refuse_taken, write_changes, write_start
+from coview.training.estimate import estimate
 from coview.training.loop import save
 from coview.training.observers.bad_images import BadImageWatch
 from coview.training.observers.base import OF_THE_TERMINAL, Watcher, watchers
@@ -20,7 +21,7 @@ from coview.training.resume import asked_of, read_facts, refuse_changes, resumed
 from coview.training.run import Run
 from coview.training.run_settings import RunSettings, run_table
 
-__all__ = ["Request", "prepare", "start"]
+__all__ = ["Request", "prepare", "rehearse", "start"]
 
 
 def start(request: Request) -> Run:
@@ -88,4 +89,20 @@ def _new(request: Request, observers: list[Watcher], before: dict[str, Any]) -> 
     )
     if request.out is not None and is_first():
         new_directory(request.out)
-    return assemble(request, prepared, request.out)
+    run = assemble(request, prepared, request.out)
+    if request.out is None and is_first():
+        new_directory(run.path)
+    return run
+
+
+def rehearse(request: Request) -> Run:
+    """Return a run as :func:`start` would, without observers and without writing anything.
+
+    Raises:
+        RequestError: the request is wrong.
+    """
+    if request.out is not None:
+        refuse_taken(request.out)
+    run = assemble(request, prepare(request), request.out)
+    run.estimate = run.estimate or estimate(run)
+    return run

@@ -21,6 +21,8 @@ class InBatch(nn.Module):
     momentum target gives no gradient.
     """
 
+    from_batch = True
+
     @attrs.frozen
     class Settings:
         """The keys that are used."""

@@ -163,6 +163,10 @@ class Objects:
         sample = evenly_spaced(len(self._data), 8)
         return common_size(min(one_image(self._data[row]).shape[-2:]) for row in sample)
 
+    def count(self) -> int:
+        """Return the number of items, some of which may be held out."""
+        return len(self._data)
+
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data."""
         native, names = self.native_size(), getattr(self._data, "classes", None)

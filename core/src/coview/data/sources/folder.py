@@ -150,6 +150,10 @@ class Folder:
         """Return the short side if a sample of images shares one of up to 64, else 256."""
         return common_size(min(height, width) for height, width, _ in self._sample())
 
+    def count(self) -> int:
+        """Return the number of files to train on, some of which may be held out."""
+        return len(self.train.names)
+
     def _sample(self) -> list[tuple[int, int, int | None]]:
         """Return height, width and, for an array or stack, channels of a sample of images.
 

@@ -113,6 +113,11 @@ class Packed:
         size: int = self.about["size"]
         return size
 
+    def count(self) -> int:
+        """Return the number of images that were packed to train on."""
+        count: int = self.about["splits"]["train"]["count"]
+        return count
+
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Map the images, or read them into memory if they are small enough."""
         about = self.about

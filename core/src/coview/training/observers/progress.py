@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coview.hookspecs import hookimpl
+from coview.training.estimate import duration
 from coview.training.introduction import introduction
 from coview.training.outcome import figures
 
@@ -62,6 +62,8 @@ class ProgressObserver:
             self.bar.update(self.task, completed=run.step)
             return
         now = time.monotonic()
+        if run.step == self.first_step + 1:
+            self.began = now  # the first step also prepares, and takes longer
         quiet = FIRST_ESTIMATE if not self.estimated else QUIET
         if now - self.last_line >= quiet and run.step < run.last_step:
             self._say(f"step {run.step}/{run.last_step}: {self._pace(run, now)}")
@@ -93,9 +95,12 @@ class ProgressObserver:
 
     def _pace(self, run: Any, now: float) -> str:
         """Return the time of a step, and to the end of training."""
-        each = (now - self.began) / (run.step - self.first_step)
-        left = timedelta(seconds=round(each * (run.last_step - run.step)))
-        return f"{each:.2g} s a step, about {left} to go"
+        timed = run.step - self.first_step - 1
+        if not timed:
+            return "the first one takes longest"
+        each = (now - self.began) / timed
+        left = duration(each * (run.last_step - run.step))
+        return f"{duration(each)} a step, about {left} to go"
 
     def _worth_a_line(self, run: Any) -> bool:
         every = max(1, run.last_step // run.plan.steps_per_epoch // MOST_LINES)

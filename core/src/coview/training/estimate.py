@@ -1,0 +1,137 @@
+"""How long a run will take, and how much memory: measured on a few images before it starts."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections import Counter
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from coview.components import TargetComponent, declared
+from coview.distributed import active
+
+ENOUGH = 0.1
+"""Seconds that a probe takes at least, unless it has all images of a step."""
+SMALL_STEP = 2**21
+"""Pixels of a step's views up to which a step takes moments and fits everywhere."""
+COPIES = 4
+"""Of the parameters: weights, gradients and an optimiser's two moments."""
+
+
+@attrs.frozen
+class Estimate:
+    """What a run will need for its backbone; heads, views and loading come on top.
+
+    Attributes:
+        step_seconds: for the forward and backward passes of a step.
+        bytes: what a step keeps in memory, with weights, gradients and moments.
+        steps: number of steps that are left.
+    """
+
+    step_seconds: float
+    bytes: int
+    steps: int
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training in all."""
+        return self.step_seconds * self.steps
+
+    def __str__(self) -> str:
+        return f"about {duration(self.step_seconds)} a step, {duration(self.seconds)} in all"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it: ``0.25 s``, ``40 s``, ``3 minutes``, ``9 days``."""
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that a step may take on a device; None: unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        # What is free at this moment would leave out what the system caches.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 4 // 5
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
+        return None
+
+
+def is_small(run: Any) -> bool:
+    """Return whether a step is so small that there is nothing to estimate."""
+    layout = run.method.components["views"].layout
+    pixels = sum(height * width for height, width in layout.sizes)
+    return bool(pixels * run.plan.local_batch_size <= SMALL_STEP)
+
+
+def estimate(run: Any) -> Estimate:
+    """Run the backbone forward and backward on random images of the views' sizes.
+
+    Weights, buffers and random numbers stay as they are.
+
+    Args:
+        run: a :class:`coview.training.run.Run` that is built.
+    """
+    layout, device = run.method.components["views"].layout, run.device
+    network = copy.deepcopy(run.method.encoder.trunk).train()
+    channels, seconds, kept = layout.channels[layout.queries[0]], 0.0, 0.0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for size, count in Counter(layout.sizes[view] for view in layout.queries).items():
+            each, saved = _per_image(network, (channels, *size), run)
+            seconds, kept = seconds + count * each, kept + count * saved
+        if declared(run.method.components["target"], TargetComponent, "backbone")() is not None:
+            network.requires_grad_(False)
+            for size, count in Counter(layout.sizes[view] for view in layout.keys).items():
+                seconds += count * _per_image(network, (channels, *size), run)[0]
+    weights = sum(p.numel() * p.element_size() for p in run.method.parameters())
+    return Estimate(
+        step_seconds=seconds * run.plan.local_batch_size * run.plan.accumulate,
+        bytes=round(kept * run.plan.local_batch_size) + COPIES * weights,
+        steps=run.last_step - run.step,
+    )
+
+
+def _per_image(network: nn.Module, shape: tuple[int, ...], run: Any) -> tuple[float, float]:
+    """Return seconds and saved bytes for each image of (C, H, W), from as few as tell."""
+    most, count = run.plan.local_batch_size, min(2, run.plan.local_batch_size)
+    _pass(network, torch.rand(count, *shape, device=run.device), run)  # the first one prepares
+    while True:
+        seconds, saved = _pass(network, torch.rand(count, *shape, device=run.device), run)
+        if seconds >= ENOUGH or count >= most or active():  # processes must do the same passes
+            return seconds / count, saved / count
+        count = min(4 * count, most)
+
+
+def _pass(network: nn.Module, images: Tensor, run: Any) -> tuple[float, int]:
+    """Return the seconds of a forward and backward pass, and the bytes kept in between."""
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    began = _now(run.device)
+    with saved_tensors_hooks(keep, lambda tensor: tensor), run.method.autocast():
+        rows = network(images)
+    if rows.requires_grad:
+        rows.float().sum().backward()
+    seconds = _now(run.device) - began
+    network.zero_grad()
+    return seconds, sum(size for place, size in saved.items() if place not in own)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
