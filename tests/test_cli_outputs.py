@@ -164,7 +164,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     answer = run("embed", trained.idx, "--out", "a.parquet", status=1)
-    assert answer.errors == [".parquet needs pyarrow: pip install coview[parquet]"]
+    assert answer.errors == [".parquet needs pyarrow: pip install pyarrow"]
     assert answer.stdout == "" and "Traceback" not in answer.stderr
     assert not Path("a.parquet").exists()
 

@@ -184,3 +184,33 @@ def test_names_of_the_top_level() -> None:
     assert promised <= set(coview.__all__)
     for name in coview.__all__:
         assert getattr(coview, name).__doc__, name
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+PAGES += ROOT.glob("plugins/*/README.md")
+PIP = re.compile(r"pip install ((?:\./|-r )[^`#\n]*)")
+
+
+def installed_by(line: str) -> set[str]:
+    """Return the folders of ``./core ./plugins/{cpc,simclr} ./plugins/digits``."""
+    found = set()
+    for word in line.split():
+        several = re.fullmatch(r"(.*)\{(.*)\}", word)
+        names = several.group(2).split(",") if several else [""]
+        found |= {f"{several.group(1) if several else word}{name}" for name in names}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_says_to_install_can_be_installed_from_a_clone(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"pip install [\"']?coview", text), "no package index has coview"
+    for line in PIP.findall(text):
+        folders = installed_by(line)
+        if line.startswith("-r "):
+            assert (ROOT / line.split()[1]).is_file()
+            continue
+        assert all((ROOT / folder / "pyproject.toml").is_file() for folder in folders), line
+        plugins = {Path(folder).name for folder in folders - {"./core"}}
+        whole = set().union(*(needed(f"coview-{name}") for name in plugins))
+        assert {f"coview-{name}" for name in plugins} == whole, "some packages are missing"

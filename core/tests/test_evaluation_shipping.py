@@ -124,7 +124,7 @@ def test_onnx_under_onnxruntime(tmp_path: Path, name: str) -> None:
 
 def test_onnx_without_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(RequestError, match=r"needs: pip install coview\[onnx\]"):
+    with pytest.raises(RequestError, match=r"needs: pip install onnx onnxruntime onnxscript"):
         ship(exported("resnet10-quarter"), tmp_path / "a.onnx", "onnx", "timm")
     assert list(tmp_path.iterdir()) == []
 

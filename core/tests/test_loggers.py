@@ -166,7 +166,7 @@ def test_what_is_not_installed_is_said_before_anything_is_done(
 ) -> None:
     for module in ("wandb", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(RequestError, match=rf"{name} needs: pip install coview\[{name}\]"):
+    with pytest.raises(RequestError, match=rf"{name} needs: pip install {name}"):
         watchers([name])
     with pytest.raises(RequestError, match=r"wandb\.mode must be online or offline"):
         watchers(["wandb:mode=of"])

@@ -87,7 +87,7 @@ def command(
     try:
         write(out, table)
     except ImportError as error:
-        raise CoviewError(f"{out.suffix} needs pyarrow: pip install coview[parquet]") from error
+        raise CoviewError(f"{out.suffix} needs pyarrow: pip install pyarrow") from error
     images, width = table["embeddings"].shape
     bad = tell_bad_images(loaded)
     if gone := missing(table):

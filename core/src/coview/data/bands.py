@@ -155,7 +155,7 @@ def _samples(path: str) -> np.ndarray[Any, Any]:
         import tifffile
     except ImportError as error:
         raise ValueError(
-            "it is a TIFF file with more channels than PIL reads; pip install 'coview[tiff]'"
+            "it is a TIFF file with more channels than PIL reads; pip install tifffile"
         ) from error
     # A file's fault is reported once, as the exception; tifffile would log it as well.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)

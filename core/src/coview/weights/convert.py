@@ -179,7 +179,8 @@ def _onnx(exported: ExportedBackbone, path: Path, images: Tensor) -> Tensor:
         import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise RequestError("--format onnx needs: pip install coview[onnx]") from error
+        needed = "pip install onnx onnxruntime onnxscript"
+        raise RequestError(f"--format onnx needs: {needed}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -133,9 +133,7 @@ class TensorboardObserver(Logger):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise RequestError(
-                "--observe tensorboard needs: pip install coview[tensorboard]"
-            ) from error
+            raise RequestError("--observe tensorboard needs: pip install tensorboard") from error
         self._make: Any = SummaryWriter
         self._writer: Any = None
 
@@ -184,7 +182,7 @@ class WandbObserver(Logger):
         try:
             import wandb  # type: ignore[import-not-found, unused-ignore]
         except ImportError as error:
-            raise RequestError("--observe wandb needs: pip install coview[wandb]") from error
+            raise RequestError("--observe wandb needs: pip install wandb") from error
         self.settings = settings
         self._wandb: Any = wandb
         self._sent: Any = None
