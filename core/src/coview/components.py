@@ -221,9 +221,9 @@ class DataSource:
     example_method: ClassVar[str | None] = None
     """A method that takes such data, for the message that refuses other methods."""
 
-    fields: ClassVar[Sequence[str]] = ()
+    fields: ClassVar[Sequence[str]] = ("labels",)
     """What its splits may have beside images (:attr:`coview.data.base.Split.fields`), for the
-    message about a field that is missing. ``labels`` where images may be labelled."""
+    message about a field that is missing."""
 
     @staticmethod
     def count() -> int | None:

@@ -132,7 +132,7 @@ def _targets(targets: Targets, encoded: Encoded, passing: bool) -> Iterator[str]
             yield f"{name} carries gradient, which a target must declare (passes_gradient = True)"
     for slot in dict.fromkeys(key for _, key in encoded.pairs):
         if slot not in targets.keys:
-            yield f"a pair names key slot {slot}, but there are keys only for {sorted(targets.keys)}"
+            yield f"a pair names key slot {slot}, of {sorted(targets.keys)}"
 
 
 def _negatives(part: Negatives, targets: Targets) -> Iterator[str]:

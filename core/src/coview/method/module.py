@@ -166,8 +166,8 @@ class Method(nn.Module):
             raise PluginError(f"{label} does not fit its hooks: {first_line(error)}") from error
 
     def _border(self) -> Border:
-        layout = declared(self.components["views"], ViewsComponent, "layout")
-        return Border(self.parts, layout)
+        views = next(part.module for part in self.parts.values() if "views" in part.roles)
+        return Border(self.parts, declared(views, ViewsComponent, "layout"))
 
     def _keep(self, step: Step, records: tuple[Batch, Views, Encoded, Targets]) -> None:
         if not self.training:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -50,6 +49,18 @@ class BuiltComponent:
         return f"{self.roles[0]} {self.name!r} of package {self.package}"
 
 
+class Relay:
+    """What is registered for a component; pluggy tells plugins apart by their identity."""
+
+
+def relay_of(*hooks: Callable[..., Any]) -> Relay:
+    """Return a plugin with these hooks."""
+    relay = Relay()
+    for hook in hooks:
+        setattr(relay, hook.__name__, hook)
+    return relay
+
+
 def register(
     manager: pluggy.PluginManager, component: BuiltComponent, without: Collection[str] = ()
 ) -> None:
@@ -65,7 +76,7 @@ def register(
     """
     refuse_misspelt(component.module, component.label)
     refuse_undeclared(component.module, component.label, component.roles)
-    relay = SimpleNamespace()
+    relay = Relay()
     own = {ROLE_HOOKS[role]: role for role in component.roles if role != _WRAP}
     wrapped = ROLE_HOOKS.values() if _WRAP in component.roles else own
     for name in (*wrapped, *OPEN_HOOKS, *LIFE_HOOKS):
@@ -175,6 +186,7 @@ def _wraps(implementation: Callable[..., Any], component: BuiltComponent) -> boo
 def check_roles(manager: pluggy.PluginManager) -> None:
     """Check that one component fills each role (negatives: at least one)."""
     for role, hook in ROLE_HOOKS.items():
-        answering = len(getattr(manager.hook, hook).get_hookimpls())
+        implementations = getattr(manager.hook, hook).get_hookimpls()
+        answering = sum(not (one.wrapper or one.hookwrapper) for one in implementations)
         if answering == 0 or (answering > 1 and role != "negatives"):
             raise CoviewError(f"Role {role!r} needs exactly one component; {answering} fill it.")

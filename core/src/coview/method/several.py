@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
 
 from coview.hookspecs import ROLE_HOOKS, WEIGHED, hookimpl
-from coview.method.relay import BuiltComponent, answer
+from coview.method.relay import BuiltComponent, answer, relay_of
 from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
 from coview.schedules import Schedule
 
@@ -57,7 +56,7 @@ def _summed(answers: Sequence[tuple[BuiltComponent, Answer]]) -> object:
         summed: Tensor = total
         return summed
 
-    return SimpleNamespace(compute_loss=compute_loss)
+    return relay_of(compute_loss)
 
 
 def _mixed(answers: Sequence[tuple[BuiltComponent, Answer]]) -> object:
@@ -70,7 +69,7 @@ def _mixed(answers: Sequence[tuple[BuiltComponent, Answer]]) -> object:
         views: Views = make({"batch": batch, "step": step})
         return views
 
-    return SimpleNamespace(generate_views=generate_views)
+    return relay_of(generate_views)
 
 
 def _now(weight: float | Schedule, step: Step) -> float:
