@@ -126,7 +126,7 @@ HOOKS = {
     "encode": ("views", "batch", "step"),
     "encode_targets": ("encoder", "views", "encoded", "batch", "step"),
     "draw_negatives": ("views", "encoded", "targets", "batch", "step"),
-    "compute_loss": ("encoder", "views", "encoded", "targets", "negatives", "step"),
+    "compute_loss": ("encoder", "views", "encoded", "targets", "negatives", "batch", "step"),
     "gradients_ready": ("step",),
     "update_target": ("encoder", "views", "encoded", "targets", "batch", "step"),
     "evaluation_started": ("run", "what"),

@@ -251,8 +251,8 @@ def test_broken_components_are_refused_when_built(broken: nn.Module, said: str) 
 
 
 def test_every_role_is_filled_once() -> None:
-    with pytest.raises(CoviewError, match="Role 'loss' needs exactly one component; 2 fill it"):
-        a_method(component("loss", Distance()), component("loss", Distance(), name="second"))
+    with pytest.raises(CoviewError, match="Role 'encoder' needs exactly one component; 2 fill it"):
+        a_method(component("encoder", Flat()), component("encoder", Flat(), name="second"))
     with pytest.raises(CoviewError, match="Role 'views' needs exactly one component; 0 fill it"):
         Method([component("loss", Distance())])
 

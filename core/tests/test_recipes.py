@@ -115,13 +115,13 @@ def test_wrong_places_are_problems_with_the_nearest_name() -> None:
     layers = Layers(a_recipe())
     layers.set("los.temperature", 1, "x")
     layers.use("encodr", ["linear"], "x")
-    layers.use("loss", ["a", "b"], "x")
+    layers.use("encoder", ["a", "b"], "x")
     layers.change({"ephocs": 1}, "x")
     assert [p.split(".")[0] for p in layers.problems][:2] == [
         "There is no setting called 'los",
         "There is no role called 'encodr'",
     ]
-    assert "loss takes one component, not 2." in layers.problems
+    assert "encoder takes one component, not 2." in layers.problems
     assert "Did you mean 'epochs'" in layers.problems[-1]
 
 

@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from coview.errors import PluginError
-from coview.hookspecs import ROLES
+from coview.hookspecs import ROLES, VERSION
 from coview.introspect import written
+from coview.records import Targets
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from coview.plan import Layout
-    from coview.records import Views
+    from coview.records import Batch, Encoded, Step, Views
 
 IMAGES = "images"
 """The kind of data that sets give and views take, unless they declare another."""
@@ -82,6 +83,12 @@ class Component:
     ignores: ClassVar[Sequence[str]] = ()
     """Roles that this component does not use; a run that fills one gets a notice."""
 
+    needs_fields: ClassVar[Sequence[str]] = ()
+    """Fields of the data that it reads from ``batch.fields`` (``labels``, ``captions``, ...)."""
+
+    contract: ClassVar[int] = VERSION
+    """The version of the hooks that it was written for (:data:`coview.hookspecs.VERSION`)."""
+
     own_buffers: Sequence[str] = ()
     """Names of buffers that differ between processes and must not be synchronised at the start."""
 
@@ -128,6 +135,10 @@ class EncoderComponent(Component):
     by_view: ClassVar[bool] = True
     """Whether each slot is a view."""
 
+    slots: Mapping[int, str] = MappingProxyType({})
+    """What the rows of each key slot are (``image``, ``patch``, ``token``, ``offset``, ``text``);
+    empty: every key slot is a view, and its rows are images."""
+
     def backbone(self) -> nn.Module:
         """Return the network that is exported and evaluated: (B, C, H, W) -> (B, D)."""
         raise NotImplementedError
@@ -144,12 +155,25 @@ class EncoderComponent(Component):
         """Return a copy, weights included, that projects but does not predict."""
         raise NotImplementedError
 
+    def encode_keys(self, views: Views, encoded: Encoded, batch: Batch, step: Step) -> Targets:
+        """Return the keys by slot, as a target's copy of this encoder makes them.
+
+        The default is the projection of every key view. An encoder whose slots are not
+        views (places, tokens, texts) has its own, so that momentum targets work with it.
+        """
+        _, keys = self.project(views, views.keys)
+        return Targets(keys, dict.fromkeys(views.keys, batch.indices))
+
 
 class TargetComponent(Component):
     """Role ``target``."""
 
     by_view: ClassVar[bool] = False
-    """Whether its keys are by view; an encoder whose slots are not views is then refused."""
+    """Whether its keys are by view; an encoder whose slots are not views is then refused,
+    unless it has its own ``encode_keys`` and the target uses that."""
+
+    uses_encode_keys: ClassVar[bool] = False
+    """Whether its keys are what a copy of the encoder returns from ``encode_keys``."""
 
     passes_gradient: ClassVar[bool] = False
     """Whether keys pass gradient back to the encoder."""
@@ -173,12 +197,17 @@ class LossComponent(Component):
     """Whether this loss treats keys as constants, whatever the target gives."""
 
 
+class WrapperComponent(Component):
+    """A wrapper of hooks (a recipe's ``wrap``, group ``coview.wrappers``)."""
+
+
 ROLE_CLASSES: Mapping[str, type[Component]] = {
     "views": ViewsComponent,
     "encoder": EncoderComponent,
     "target": TargetComponent,
     "negatives": NegativesComponent,
     "loss": LossComponent,
+    "wrap": WrapperComponent,
 }
 _ALL = tuple(ROLE_CLASSES.values())
 
@@ -191,6 +220,10 @@ class DataSource:
 
     example_method: ClassVar[str | None] = None
     """A method that takes such data, for the message that refuses other methods."""
+
+    fields: ClassVar[Sequence[str]] = ("labels",)
+    """What its splits may have beside images (:attr:`coview.data.base.Split.fields`), for the
+    message about a field that is missing."""
 
     @staticmethod
     def count() -> int | None:
@@ -295,6 +328,12 @@ def _said(thing: object, name: str) -> bool:
 
 
 def _refuse_wrong_values(thing: object, label: str) -> None:
+    version = declared(thing, Component, "contract")
+    if version not in range(1, VERSION + 1):
+        raise PluginError(
+            f"{label} was written for version {version} of coview's hooks; this coview has "
+            f"{VERSION}: install a newer coview."
+        )
     for name in ("needs", "ignores"):
         for other in declared(thing, Component, name):
             if other not in ROLES:

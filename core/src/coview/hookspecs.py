@@ -2,8 +2,14 @@
 
 Every run has its own plugin manager. Five roles answer the first five hooks.
 A component is registered for the hooks of the roles that the recipe gives it,
-and for the two open hooks (``gradients_ready``, ``update_target``), which any
-component may implement. An implementation names only the arguments it needs.
+and for the two open hooks (``gradients_ready``, ``update_target``) and the hooks of a
+run's life, which any component may implement. An implementation names only the
+arguments it needs.
+
+A role may be filled several times where that has a meaning: negatives (the loss gets a
+part from each source), losses (their weighted sum) and views (each step draws one by
+weight). Wrappers (a recipe's ``wrap``) implement hooks with ``hookimpl(wrapper=True)`` and
+see what goes into a role and what comes out of it, without replacing the component.
 
 Order is part of the contract. A queue or bank is read (``draw_negatives``)
 before it is written (``update_target``), and written once per optimiser step,
@@ -35,6 +41,12 @@ PROJECT = "coview"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
+VERSION = 1
+"""The version of this contract. A component may say what it was written for (``contract``)."""
+
+RENAMED: dict[str, str] = {}
+"""Hooks and arguments of earlier versions, with their names in this one."""
+
 ROLES = ("views", "encoder", "target", "negatives", "loss")
 """The five roles, in the order in which components are built."""
 
@@ -46,6 +58,10 @@ ROLE_HOOKS = {
     "loss": "compute_loss",
 }
 OPEN_HOOKS = ("gradients_ready", "update_target")
+SEVERAL = ("views", "negatives", "loss")
+"""Roles that several components may fill."""
+WEIGHED = ("views", "loss")
+"""Those of them whose components have a weight each."""
 
 
 class StepHooks:
@@ -150,6 +166,7 @@ class StepHooks:
         encoded: Encoded,
         targets: Targets,
         negatives: tuple[Negatives, ...],
+        batch: Batch,
         step: Step,
     ) -> Tensor:
         """Role ``loss``: compare queries with keys and negatives.
@@ -162,6 +179,7 @@ class StepHooks:
                 predictor or prototypes (``encoder.predict``) to what it is
                 given. Do not store it: it would be saved twice.
             negatives: one part for each source that gave any.
+            batch: for a loss that asked for a field of it (``needs_fields``).
 
         Returns:
             Tensor: a scalar, the mean over this process's rows; gradient flows.
@@ -251,3 +269,6 @@ HOOK_NAMES = frozenset(
     if hasattr(member, f"{PROJECT}_spec")
 )
 """All hooks; an implementation with any other name is refused."""
+
+LIFE_HOOKS = tuple(name for name in vars(LifeHooks) if name in HOOK_NAMES)
+"""The hooks of a run's life, which observers and components may implement."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -87,6 +87,8 @@ class Plan:
         backbone: what an encoder builds its trunk from.
         layout: the layout of the views, once they are built.
         dim: the width of what is compared, once the encoder is built.
+        slots: what the rows of each key slot are, once the encoder is built; empty:
+            every key slot is a view, and its rows are images.
         encoder: the encoder, once it is built, for a target that copies it.
         notice: called with a sentence when a component adjusts something.
     """
@@ -104,6 +106,7 @@ class Plan:
     backbone: BackboneSpec | None = None
     layout: Layout | None = None
     dim: int = 0
+    slots: Mapping[int, str] = attrs.field(factory=dict)
     encoder: nn.Module | None = None
     notice: Notice = _silent
 

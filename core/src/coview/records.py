@@ -12,7 +12,7 @@ methods that compare whole images), d the width compared, D the backbone's width
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -29,17 +29,21 @@ Pairs = tuple[tuple[int, int], ...]
 
 @attrs.frozen(eq=False)
 class Batch:
-    """The images of one step; labels never enter training.
+    """The images of one step, and what else their data set gives that a component asked for.
 
     Attributes:
         images: (B, C, H, W) uint8 on the run's device, in the size that the loader delivers.
         indices: (B,) int64, each image's position in the training set; none
             occurs twice in a global batch, except in batches made with
             ``same_class``.
+        fields: by name, what a component's ``needs_fields`` lists and nothing else, so
+            labels enter training only where a method asks for them: (B, ...) tensors on
+            the device, or lists of B values that are no numbers (captions).
     """
 
     images: Tensor
     indices: Tensor
+    fields: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)
@@ -51,12 +55,15 @@ class Views:
         queries: numbers of the views that the online network encodes.
         keys: numbers of the views that the target encodes.
         pairs: the positives among them.
+        about: by name, then by view, what else is known of the views, for encoders
+            that use it: masks (B, h, w) bool, boxes (B, 4), and the like.
     """
 
     crops: tuple[Tensor, ...]
     queries: tuple[int, ...]
     keys: tuple[int, ...]
     pairs: Pairs
+    about: Mapping[str, Mapping[int, Tensor]] = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)
@@ -71,6 +78,7 @@ class Encoded:
             the same thing.
         pairs: positives as (query slot, key slot).
         features: by view, (B, D): the backbone's output, with gradient.
+        maps: by view, (B, D, h, w): its feature map, of encoders that compare places.
     """
 
     queries: Mapping[int, Tensor]
@@ -78,6 +86,7 @@ class Encoded:
     identities: Mapping[int, Tensor]
     pairs: Pairs
     features: Mapping[int, Tensor]
+    maps: Mapping[int, Tensor] = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)
@@ -87,10 +96,13 @@ class Targets:
     Attributes:
         keys: by slot, (N, d); with gradient only where the target says so.
         identities: by slot, (N,) int64, global.
+        remembered: by slot, (M, d): what a queue keeps where it is not the keys
+            themselves (the mean of an image's places, say).
     """
 
     keys: Mapping[int, Tensor]
     identities: Mapping[int, Tensor]
+    remembered: Mapping[int, Tensor] = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)

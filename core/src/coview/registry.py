@@ -22,6 +22,7 @@ _SINGULAR = {
     "targets": "target",
     "negatives": "negatives component",
     "losses": "loss",
+    "wrappers": "wrapper",
     "datasets": "data set",
     "backbones": "backbone",
     "observers": "observer",
@@ -37,6 +38,7 @@ KINDS = tuple(_SINGULAR)
 """The kinds of things that plugins provide; their entry-point groups are ``coview.KIND``."""
 
 _ROLE_KINDS = dict(zip(ROLES, ("views", "encoders", "targets", "negatives", "losses"), strict=True))
+_ROLE_KINDS["wrap"] = "wrappers"
 _ALIASES = {
     **{word: kind for kind, word in _SINGULAR.items()},
     **{word: kind for kind in KINDS for word in (kind, kind.replace("_", "-"))},

@@ -108,7 +108,7 @@ def test_a_momentum_target_does_not_predict() -> None:
     made = encoder().double()
     plan = Plan(batch_size=8, dim=4, encoder=made)
     target: Any = coview.component("targets", "momentum", plan=plan)
-    keys = target.encode_targets(views(), batch(), coview.Step()).keys
+    keys = target.encode_targets(views(), None, batch(), coview.Step()).keys
     _, projections = made.project(views(), (0, 1))
     for view in (0, 1):
         assert torch.allclose(keys[view], projections[view].detach(), atol=1e-12)

@@ -141,6 +141,7 @@ def test_only_the_student_drops_branches_and_the_step_decides_which() -> None:
         built.components["target"]
         .encode_targets(
             built.components["views"].generate_views(batch(), Step(component="views")),
+            None,
             batch(),
             Step(),
         )

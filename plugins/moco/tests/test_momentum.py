@@ -55,7 +55,7 @@ def batch(rows: int = 16) -> Batch:
 
 
 def keys(target: Any, step: Step | None = None) -> Tensor:
-    found: Tensor = target.encode_targets(views(), batch(), step or Step()).keys[1]
+    found: Tensor = target.encode_targets(views(), None, batch(), step or Step()).keys[1]
     return found
 
 
@@ -80,7 +80,7 @@ def test_starts_equal_and_apart() -> None:
 
 def test_keys_are_of_the_key_views_and_take_no_gradient() -> None:
     online, target = pair()
-    found = target.encode_targets(views(), batch(), Step())
+    found = target.encode_targets(views(), None, batch(), Step())
     assert list(found.keys) == [1] and torch.equal(found.identities[1], batch().indices)
     assert not found.keys[1].requires_grad and found.keys[1].grad_fn is None
     query = online.encode(views(), batch()).queries[0]

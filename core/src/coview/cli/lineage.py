@@ -9,7 +9,7 @@ import click
 from coview.commands.options import json_option, print_json, print_table
 from coview.errors import CoviewError
 from coview.hookspecs import ROLES
-from coview.recipes.recipe import Recipe, find_recipe
+from coview.recipes.recipe import COMPONENTS, Recipe, find_recipe
 from coview.registry import Entry, entries, find, kind_of_role
 
 
@@ -30,7 +30,7 @@ def command(method: str | None, as_json: bool) -> None:
         click.echo(f"{branch['method']}  [{branch['package']}]  {branch['summary']}")
         rows = [
             (role, use["name"], _origin(use, branch["package"]))
-            for role in ROLES
+            for role in COMPONENTS
             for use in branch["roles"].get(role, ())
         ]
         print_table(rows, indent="  ")
@@ -57,7 +57,8 @@ def _roles(recipe: Recipe) -> dict[str, list[dict[str, str]]]:
             for use in recipe.uses(role)
             if use.name != "none"
         ]
-        for role in ROLES
+        for role in COMPONENTS
+        if role in ROLES or recipe.uses(role)
     }
 
 

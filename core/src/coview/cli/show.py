@@ -61,10 +61,13 @@ def as_document(resolved: Resolved) -> dict[str, Any]:
 
 
 def _part_document(part: Part) -> dict[str, Any]:
+    from coview.settings import plain
+
     return {
         "use": part.name,
         "package": part.package,
         "shared_with": part.shared_with,
+        "weight": plain(part.weight),
         "settings": _settings_document(part.settings, part.origins),
     }
 
@@ -101,6 +104,8 @@ def show(resolved: Resolved) -> None:
 
 def _part_lines(table: str, part: Part) -> list[str]:
     head = f"{table}: {part.name}  [{part.package}]"
+    if part.weight != 1.0:
+        head += f"  weight {part.weight}"
     if part.shared_with:
         return ["", f"{head}  the same component as the {part.shared_with}"]
     return ["", head, *_settings_lines(f"{table}.", part.settings, part.origins)]

@@ -8,6 +8,7 @@ and are used in evaluation only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -46,6 +47,8 @@ class Split:
         bad: images known to be unreadable, which other images stand in for. For
             data in memory all are known from the start, for others each is
             known once it has been read.
+        fields: what there is for each image beside its label, by name, for methods that
+            ask for it (``needs_fields``): a tensor (N, ...), or a list of N values.
     """
 
     images: Tensor | Dataset[Tensor]
@@ -53,6 +56,7 @@ class Split:
     names: tuple[str, ...] | None = None
     rows: Tensor | None = None
     bad: BadImages = attrs.field(factory=BadImages)
+    fields: Mapping[str, Tensor | Sequence[Any]] = attrs.field(factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
@@ -61,6 +65,11 @@ class Split:
     def resident(self) -> Tensor | None:
         """The images if they are in memory, else None."""
         return self.images if isinstance(self.images, Tensor) else None
+
+    def field(self, name: str) -> Tensor | Sequence[Any] | None:
+        """Return a field (N, ...); ``labels`` are one where there are any. None: it is missing."""
+        found = self.fields.get(name)
+        return self.labels if found is None and name == "labels" else found
 
     def kept(self, values: Tensor) -> Tensor:
         """Return ``values`` (N, ...) without the rows of images known to be unreadable."""

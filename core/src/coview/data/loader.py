@@ -146,6 +146,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         same_class: bool = False,
+        fields: Sequence[str] = (),
     ) -> None:
         """Move images that are in memory to the device.
 
@@ -159,6 +160,7 @@ class Batches:
             world_size: number of processes.
             same_class: for learning with labels: an unreadable image is replaced by
                 one of its class, and the batch gives that one's index.
+            fields: names of the split's fields that batches have.
 
         Raises:
             RequestError: a batch is larger than the split, or the processes cannot
@@ -181,6 +183,7 @@ class Batches:
         self._images = None if resident is None else resident.to(self._device)
         self._split = split
         self._labels = split.labels if same_class else None
+        self._fields = {name: _on(split.field(name), self._device) for name in fields}
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield this process's part of each global batch of an epoch, from batch ``start`` on.
@@ -190,13 +193,13 @@ class Batches:
         rows = self._rows(epoch)[start:]
         indices = rows.to(self._device)
         if self._images is not None:
-            for own in indices:
-                yield Batch(self._images.index_select(0, own), own)
+            for own, at in zip(indices, rows, strict=True):
+                yield Batch(self._images.index_select(0, own), own, self._of(at))
             return
         batches = read_batches(self._split, rows, self._device, self._workers, self._labels)
         with closing(batches):
-            for images, own in zip(batches, indices, strict=True):
-                yield Batch(images, own)
+            for images, own, at in zip(batches, indices, rows, strict=True):
+                yield Batch(images, own, self._of(at))
 
     def indices(self, epoch: int, position: int) -> Tensor:
         """Return (global batch,) int64: the images of one step, over all processes."""
@@ -216,11 +219,36 @@ class Batches:
         whole = order[: self.steps_per_epoch * self.batch_size]
         return whole.view(self.steps_per_epoch, self._world_size, -1)
 
+    def _of(self, rows: Tensor) -> dict[str, Any]:
+        """Return the fields of the images at ``rows``, or of those that stand in for them."""
+        if not self._fields:
+            return {}
+        shown = [self._shown(row) for row in rows.tolist()]
+        places = torch.tensor(shown).to(self._device, non_blocking=True)
+        return {
+            name: values.index_select(0, places)
+            if isinstance(values, Tensor)
+            else [values[row] for row in shown]
+            for name, values in self._fields.items()
+        }
+
+    def _shown(self, row: int) -> int:
+        """Return the image that is shown for image ``row``: itself, or the stand-in."""
+        known = self._split.bad.faults
+        if row not in known:
+            return row
+        others = islice(stand_ins(row, self._count, self._labels), TRIES)
+        return next((other for other in others if other not in known), row)
+
     def _same(self, row: int) -> int:
         """Return the image of the same class that replaces a bad one."""
         known = self._split.bad.faults
         others = islice(stand_ins(row, self._count, self._labels), len(known) + TRIES)
         return next((other for other in others if other not in known), row)
+
+
+def _on(values: Any, device: torch.device) -> Any:
+    return values.to(device) if isinstance(values, Tensor) else values
 
 
 def images_in_order(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import numpy as np
@@ -61,8 +63,13 @@ def part(split: Split, rows: Tensor) -> Split:
         labels=None if split.labels is None else split.labels[rows],
         names=None if split.names is None else tuple(split.names[row] for row in rows.tolist()),
         rows=rows,
+        fields={name: _at(values, rows) for name, values in split.fields.items()},
         bad=split.bad.part(rows.tolist(), len(split)),
     )
+
+
+def _at(values: Tensor | Sequence[Any], rows: Tensor) -> Tensor | Sequence[Any]:
+    return values[rows] if isinstance(values, Tensor) else [values[row] for row in rows.tolist()]
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

@@ -31,6 +31,8 @@ def _map(first: Any, function: Callable[[list[Any]], Any], records: Sequence[Any
         return function(list(records))
     if isinstance(first, Mapping):
         return {k: _map(v, function, [r[k] for r in records]) for k, v in first.items()}
+    if isinstance(first, list):  # rows that are no tensor: captions
+        return [row for rows in records for row in rows]
     if isinstance(first, tuple):
         return tuple(_map(v, function, [r[i] for r in records]) for i, v in enumerate(first))
     if attrs.has(type(first)):

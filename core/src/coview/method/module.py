@@ -1,4 +1,4 @@
-"""A built recipe: five components in one module, connected by the run's own hooks."""
+"""A built recipe: its components in one module, connected by the run's own hooks."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ import pluggy
 import torch
 from torch import Tensor, nn
 
-from coview.components import EncoderComponent, TargetComponent, declared
+from coview.components import EncoderComponent, TargetComponent, ViewsComponent, declared
 from coview.errors import CoviewError, PluginError, RequestError
-from coview.hookspecs import PROJECT, ROLES, LifeHooks, StepHooks
+from coview.hookspecs import PROJECT, LifeHooks, StepHooks
+from coview.method.border import Border
 from coview.method.joining import detached, joined
 from coview.method.relay import BuiltComponent, check_roles, first_line, refuse_misspelt, register
+from coview.method.several import shared_roles, together
 from coview.nn.drop_path import drawing
 from coview.nn.encoder import Encoder
 from coview.plan import BackboneSpec, Plan
+from coview.recipes.recipe import COMPONENTS
 from coview.recipes.resolve import Part, Resolved
 from coview.records import Batch, Encoded, Step, Targets, Views
 
 
 class Method(nn.Module):
-    """Five components, and the hooks that connect them.
+    """The components of five roles, wrappers if there are any, and the hooks that connect them.
 
     One step: ``loss = method(batch, step)``, backward, ``method.gradients_ready(step)``,
     the optimiser's step, ``method.update_target(step)``. In between, the step's records
     are kept, detached.
+
+    Attributes:
+        always_checked: check the components' records in every step, not only in the first.
     """
 
     def __init__(self, components: Sequence[BuiltComponent], evaluates: str = "online") -> None:
@@ -40,11 +46,18 @@ class Method(nn.Module):
         self.manager = pluggy.PluginManager(PROJECT)
         self.manager.add_hookspecs(StepHooks)
         self.manager.add_hookspecs(LifeHooks)
+        self.always_checked, self._checked = False, False
         self._records: list[tuple[Batch, Views, Encoded, Targets]] = []
         self._step_number = -1
-        # pluggy calls the last one registered first, so the recipe's order is reversed.
-        for component in reversed(components):
-            register(self.manager, component)
+        shared = shared_roles(components)
+        # pluggy calls the last one registered first, so the recipe's order is reversed,
+        # but for wrappers, of which the first is the innermost.
+        answering = [component for component in components if "wrap" not in component.roles]
+        wrapping = [component for component in components if "wrap" in component.roles]
+        for component in (*reversed(answering), *wrapping):
+            register(self.manager, component, shared)
+        for role, parts in shared.items():
+            self.manager.register(together(role, parts), name=f"several:{role}")
         check_roles(self.manager)
 
     @property
@@ -54,28 +67,44 @@ class Method(nn.Module):
         return encoder  # type: ignore[return-value]
 
     def forward(self, batch: Batch, step: Step) -> Tensor:
-        """Return the step's loss, a scalar with gradient."""
-        hook = self.manager.hook
+        """Return the step's loss, a scalar with gradient.
+
+        Raises:
+            PluginError: in the first step, a component's record is wrong.
+        """
+        hook, border = self.manager.hook, None if self._checked else self._border()
         with torch.no_grad():
             views = hook.generate_views(batch=batch, step=step)
+        if border:
+            border.views(views, batch)
         with self.autocast(), drawing(step):
             encoded = hook.encode(views=views, batch=batch, step=step)
+            if border:
+                border.encoded(encoded, views)
             targets = hook.encode_targets(
                 encoder=self.encoder, views=views, encoded=encoded, batch=batch, step=step
             )
+        if border:
+            border.targets(targets, encoded)
         negatives = tuple(
             hook.draw_negatives(
                 views=views, encoded=encoded, targets=targets, batch=batch, step=step
             )
         )
+        if border:
+            border.negatives(negatives, targets)
         loss: Tensor = hook.compute_loss(
             encoder=self.encoder,
             views=views,
             encoded=encoded,
             targets=targets,
             negatives=negatives,
+            batch=batch,
             step=step,
         )
+        if border:
+            border.loss(loss)
+            self._checked = not self.always_checked
         self._keep(step, (batch, views, encoded, targets))
         return loss
 
@@ -136,6 +165,10 @@ class Method(nn.Module):
         except pluggy.PluginValidationError as error:
             raise PluginError(f"{label} does not fit its hooks: {first_line(error)}") from error
 
+    def _border(self) -> Border:
+        views = next(part.module for part in self.parts.values() if "views" in part.roles)
+        return Border(self.parts, declared(views, ViewsComponent, "layout"))
+
     def _keep(self, step: Step, records: tuple[Batch, Views, Encoded, Targets]) -> None:
         if not self.training:
             return
@@ -164,17 +197,17 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
     spec = BackboneSpec(backbone.name, backbone.factory, backbone.settings)
     plan = attrs.evolve(plan, backbone=objects.get("backbone", spec))
     built: dict[str, BuiltComponent] = {}
-    for role in ROLES:
+    for role in COMPONENTS:
         for part in resolved.parts[role]:
             if part.shared_with:
                 owner = next(c for c in built.values() if part.shared_with in c.roles)
                 built[owner.key] = attrs.evolve(owner, roles=(*owner.roles, role))
                 continue
-            key = role if role not in built else f"{role}-{part.name}"
+            key = role if role not in built and role != "wrap" else f"{role}-{part.name}"
             module = objects.get(role) or _construct(part, plan)
-            built[key] = BuiltComponent(key, module, (role,), part.name, part.package)
+            built[key] = BuiltComponent(key, module, (role,), part.name, part.package, part.weight)
             _refuse_other_slots(built, key)
-            plan = _learned(plan, role, module)
+            plan = _learned(plan, built[key])
     method = Method(list(built.values()), resolved.training.evaluates)
     method.backbone()  # fail now, not after training, if there is nothing to evaluate
     return method
@@ -185,7 +218,10 @@ def _refuse_other_slots(built: dict[str, BuiltComponent], key: str) -> None:
     target, encoder = built[key], built.get("encoder")
     if encoder is None or not declared(target.module, TargetComponent, "by_view"):
         return
-    if not declared(encoder.module, EncoderComponent, "by_view"):
+    if declared(encoder.module, EncoderComponent, "by_view"):
+        return
+    by_encoder = declared(target.module, TargetComponent, "uses_encode_keys")
+    if not (by_encoder and declared(encoder.module, EncoderComponent, "slots")):
         raise RequestError(
             f"{target.roles[0]} {target.name!r} gives a key for each view, but encoder "
             f"{encoder.name!r} does not compare views. Use --use target=shared."
@@ -207,9 +243,16 @@ def _construct(part: Part, plan: Plan) -> nn.Module:
     return module
 
 
-def _learned(plan: Plan, role: str, module: Any) -> Plan:
-    if role == "views":
+def _learned(plan: Plan, component: BuiltComponent) -> Plan:
+    module: Any = component.module
+    if "views" in component.roles:
+        if plan.layout is not None and plan.layout != module.layout:
+            raise RequestError(
+                f"{component.label} makes other views than the first of the mixture: number, "
+                "sizes, channels and pairs must be the same."
+            )
         return attrs.evolve(plan, layout=module.layout)
-    if role == "encoder":
-        return attrs.evolve(plan, dim=module.dim, encoder=module)
+    if "encoder" in component.roles:
+        slots = declared(module, EncoderComponent, "slots")
+        return attrs.evolve(plan, dim=module.dim, slots=slots, encoder=module)
     return plan

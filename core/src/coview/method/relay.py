@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import attrs
@@ -14,21 +13,35 @@ from torch import nn
 
 from coview.components import refuse_undeclared
 from coview.errors import CoviewError, PluginError, nearest
-from coview.hookspecs import HOOK_NAMES, OPEN_HOOKS, PROJECT, ROLE_HOOKS, hookimpl
-from coview.records import Step
+from coview.hookspecs import (
+    HOOK_NAMES,
+    LIFE_HOOKS,
+    OPEN_HOOKS,
+    PROJECT,
+    RENAMED,
+    ROLE_HOOKS,
+    hookimpl,
+)
+from coview.schedules import Schedule
 
 _IMPL = f"{PROJECT}_impl"
+_WRAP = "wrap"
 
 
 @attrs.frozen(eq=False)
 class BuiltComponent:
-    """A built component: the module, the roles it fills, and its name in messages."""
+    """A built component: the module, the roles it fills, and its name in messages.
+
+    Attributes:
+        weight: of one loss in their sum, or of one views component in their mixture.
+    """
 
     key: str
     module: nn.Module
     roles: tuple[str, ...]
     name: str
     package: str
+    weight: float | Schedule = 1.0
 
     @property
     def label(self) -> str:
@@ -36,22 +49,47 @@ class BuiltComponent:
         return f"{self.roles[0]} {self.name!r} of package {self.package}"
 
 
-def register(manager: pluggy.PluginManager, component: BuiltComponent) -> None:
-    """Register a component for the hooks of its roles and the open ones.
+class Relay:
+    """What is registered for a component; pluggy tells plugins apart by their identity."""
+
+
+def relay_of(*hooks: Callable[..., Any]) -> Relay:
+    """Return a plugin with these hooks."""
+    relay = Relay()
+    for hook in hooks:
+        setattr(relay, hook.__name__, hook)
+    return relay
+
+
+def register(
+    manager: pluggy.PluginManager, component: BuiltComponent, without: Collection[str] = ()
+) -> None:
+    """Register a component for the hooks of its roles, the open ones and those of a run's life.
+
+    Args:
+        manager: the run's hooks.
+        component: what implements them.
+        without: roles whose hooks are left out, because several components share them.
 
     Raises:
         PluginError: it does not fit; the message names it and its package.
     """
     refuse_misspelt(component.module, component.label)
     refuse_undeclared(component.module, component.label, component.roles)
-    relay = SimpleNamespace()
-    for name in (*(ROLE_HOOKS[role] for role in component.roles), *OPEN_HOOKS):
+    relay = Relay()
+    own = {ROLE_HOOKS[role]: role for role in component.roles if role != _WRAP}
+    wrapped = ROLE_HOOKS.values() if _WRAP in component.roles else own
+    for name in (*wrapped, *OPEN_HOOKS, *LIFE_HOOKS):
         implementation = getattr(component.module, name, None)
         if implementation is not None and hasattr(implementation, _IMPL):
-            setattr(relay, name, _relay(implementation, component))
-        elif name not in OPEN_HOOKS:
-            role = next(role for role, hook in ROLE_HOOKS.items() if hook == name)
-            raise PluginError(f"{component.label} fills {role!r}, but has no @hookimpl {name}.")
+            if own.get(name) not in without:
+                setattr(relay, name, _relay(implementation, component))
+        elif name in own:
+            raise PluginError(
+                f"{component.label} fills {own[name]!r}, but has no @hookimpl {name}."
+            )
+    if _WRAP in component.roles and not vars(relay):
+        raise PluginError(f"{component.label} implements no hook, so it wraps nothing.")
     try:
         manager.register(relay, name=component.key)
     except pluggy.PluginValidationError as error:
@@ -63,6 +101,13 @@ def register(manager: pluggy.PluginManager, component: BuiltComponent) -> None:
         ) from error
 
 
+def answer(component: BuiltComponent, hook: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a component's implementation of a hook, called with all that the hook is given."""
+    call = _relay(getattr(component.module, hook), component)
+    names = list(inspect.signature(call).parameters)
+    return lambda given: call(*(given[name] for name in names))
+
+
 def first_line(error: BaseException) -> str:
     """Return the last line of pluggy's message, which says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -70,9 +115,19 @@ def first_line(error: BaseException) -> str:
 
 
 def refuse_misspelt(component: object, label: str) -> None:
-    """Refuse an implementation of a hook that does not exist; pluggy alone would ignore it."""
+    """Refuse an implementation of a hook that does not exist; pluggy alone would ignore it.
+
+    A hook or an argument of an earlier version is told with its new name.
+    """
     for name in dir(type(component)):
-        if hasattr(getattr(type(component), name, None), _IMPL) and name not in HOOK_NAMES:
+        member = getattr(type(component), name, None)
+        if not hasattr(member, _IMPL):
+            continue
+        for word in (name, *inspect.signature(member).parameters):  # type: ignore[arg-type]
+            if word in RENAMED:
+                what = "hook" if word == name else f"argument of {name}"
+                raise PluginError(f"{label}: the {what} {word!r} is called {RENAMED[word]!r} now.")
+        if name not in HOOK_NAMES:
             raise PluginError(
                 f"{label} implements a hook {name!r} that does not exist."
                 f"{nearest(name, HOOK_NAMES)}"
@@ -84,27 +139,54 @@ def _relay(implementation: Callable[..., Any], component: BuiltComponent) -> Cal
     signature = inspect.signature(implementation)
     names = list(signature.parameters)
     position = names.index("step") if "step" in names else None
+    wraps = _wraps(implementation, component)
 
-    @functools.wraps(implementation)
+    def own(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        if position is None:
+            return arguments
+        step = arguments[position].within(component.key)
+        return (*arguments[:position], step, *arguments[position + 1 :])
+
     def call(*arguments: Any) -> Any:
-        if position is not None:
-            step: Step = arguments[position]
-            given = list(arguments)
-            given[position] = step.within(component.key)
-            arguments = tuple(given)
         try:
-            return implementation(*arguments)
+            return implementation(*own(arguments))
         except Exception as error:
             error.add_note(f"in {component.label}")
             raise
 
-    call.__signature__ = signature  # type: ignore[attr-defined]
-    return hookimpl(call)
+    def wrap(*arguments: Any) -> Any:
+        try:
+            return (yield from implementation(*own(arguments)))
+        except Exception as error:
+            if not getattr(error, "__notes__", ()):  # else what it wraps has said its name
+                error.add_note(f"in {component.label}")
+            raise
+
+    relayed = functools.wraps(implementation)(wrap if wraps else call)
+    relayed.__signature__ = signature  # type: ignore[attr-defined]
+    return hookimpl(wrapper=True)(relayed) if wraps else hookimpl(relayed)
+
+
+def _wraps(implementation: Callable[..., Any], component: BuiltComponent) -> bool:
+    """Return whether a hook is wrapped, which a wrapper must do and a component may not."""
+    options: dict[str, Any] = getattr(implementation, _IMPL)
+    name, wraps = implementation.__name__, bool(options["wrapper"] or options["hookwrapper"])
+    if wraps and _WRAP not in component.roles:
+        raise PluginError(
+            f"{component.label} may not wrap {name}: a wrapper (group coview.wrappers) may."
+        )
+    if not wraps and _WRAP in component.roles and name in ROLE_HOOKS.values():
+        raise PluginError(
+            f"{component.label} may wrap {name} but not answer it: write "
+            "@hookimpl(wrapper=True) and yield once."
+        )
+    return wraps
 
 
 def check_roles(manager: pluggy.PluginManager) -> None:
     """Check that one component fills each role (negatives: at least one)."""
     for role, hook in ROLE_HOOKS.items():
-        answering = len(getattr(manager.hook, hook).get_hookimpls())
+        implementations = getattr(manager.hook, hook).get_hookimpls()
+        answering = sum(not (one.wrapper or one.hookwrapper) for one in implementations)
         if answering == 0 or (answering > 1 and role != "negatives"):
             raise CoviewError(f"Role {role!r} needs exactly one component; {answering} fill it.")

@@ -20,7 +20,7 @@ from coview.hookspecs import hookimpl
 from coview.nn.backbones import is_convolutional
 from coview.nn.drop_path import deal, share
 from coview.plan import Layout, Plan
-from coview.records import Batch, Encoded, Views
+from coview.records import Batch, Encoded, Step, Targets, Views
 from coview.settings import ge, one_of, setting
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -119,6 +119,15 @@ class Encoder(nn.Module):
         if self.norm_views != "each":
             groups = [list(projections)]
         return _full(self._run(self.predictor, projections, groups))
+
+    def encode_keys(self, views: Views, encoded: Encoded, batch: Batch, step: Step) -> Targets:
+        """Return the keys by slot, as a target's copy of this encoder makes them.
+
+        Here they are the projections (B, d) of the key views. An encoder whose slots are
+        others overrides this and declares them (``slots``).
+        """
+        _, keys = self.project(views, views.keys)
+        return Targets(keys, dict.fromkeys(views.keys, batch.indices))
 
     def backbone(self) -> nn.Module:
         """Return the network to export and evaluate: (B, C, H, W) -> (B, D)."""

@@ -12,7 +12,8 @@ from typing import Any
 import attrs
 
 from coview.errors import RequestError, unknown
-from coview.recipes.recipe import SCALARS, TABLES, Recipe, Use
+from coview.hookspecs import SEVERAL
+from coview.recipes.recipe import LISTS, SCALARS, TABLES, Recipe, Use
 from coview.registry import role_of
 
 
@@ -97,7 +98,9 @@ class Layers:
             except RequestError as error:
                 self.problems.extend(error.problems)
                 return
-        if len(names) > 1 and table != "negatives":
+        if table == "wrap" and list(names) == ["none"]:
+            names = []
+        if len(names) > 1 and table not in (*SEVERAL, *LISTS):
             self.problems.append(f"{table} takes one component, not {len(names)}.")
             return
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -107,7 +110,7 @@ class Layers:
         self.tables[table] = [before.get(name) or Draft(name, layer) for name in names]
 
     def set(self, path: str, value: Any, layer: str) -> None:
-        """Set ``ROLE.KEY`` (``negatives.NAME.KEY`` where there are several sources), or ``KEY``."""
+        """Set ``ROLE.KEY`` (``negatives.NAME.KEY`` where there are several), or ``KEY``."""
         if path in SCALARS:
             self.scalar(path, value, layer)
             return

@@ -16,15 +16,21 @@ import attrs
 import tomli_w
 
 from coview.errors import CoviewError, PluginError, RequestError, unknown
-from coview.hookspecs import ROLES
+from coview.hookspecs import ROLES, SEVERAL
 from coview.registry import entries, find
 from coview.settings import plain, read_toml
 
 AFTERWARDS = ("probe", "finetune")
 """Tables that say how the method's authors evaluated weights; training does not use them."""
 
-TABLES = (*ROLES, "backbone", "optimizer", "schedule", *AFTERWARDS)
+COMPONENTS = (*ROLES, "wrap")
+"""The parts of a recipe that make up the method."""
+
+TABLES = (*COMPONENTS, "backbone", "optimizer", "schedule", *AFTERWARDS)
 """The parts of a recipe that name something and give it settings."""
+
+LISTS = ("negatives", "wrap")
+"""Those that are always a tuple; the others of :data:`coview.hookspecs.SEVERAL` may be one."""
 
 TEXTS = ("name", "summary", "paper")
 
@@ -46,9 +52,17 @@ def _use(value: Use | str) -> Use:
     return Use(value) if isinstance(value, str) else value
 
 
+Several = Use | tuple[Use, ...]
+
+
 def _uses(value: Use | str | tuple[Use | str, ...] | list[Use | str]) -> tuple[Use, ...]:
     several = value if isinstance(value, (tuple, list)) else (value,)
     return tuple(_use(item) for item in several)
+
+
+def _one_or_more(value: Any) -> Several:
+    uses = _uses(value)
+    return uses[0] if len(uses) == 1 else uses
 
 
 @attrs.frozen(kw_only=True)
@@ -58,8 +72,12 @@ class Recipe:
     Attributes:
         summary: the method in one line.
         paper: where it is published, e.g. ``"arXiv:2003.04297"``.
-        views, encoder, target, loss: a component for each role.
+        views, encoder, target, loss: a component for each role. Several views are a mixture,
+            of which each step draws one; several losses are summed. Each of them may have a
+            ``weight`` beside its own settings.
         negatives: one source or several; the loss gets a part from each.
+        wrap: wrappers, which see what goes into the roles and what comes out; the first is
+            the innermost.
         backbone: a registered or timm name; settings choose its stem.
         optimizer, schedule: registered names with settings.
         epochs: passes over the training set.
@@ -79,11 +97,12 @@ class Recipe:
 
     summary: str
     paper: str = ""
-    views: Use = attrs.field(converter=_use)
+    views: Several = attrs.field(converter=_one_or_more)
     encoder: Use = attrs.field(converter=_use)
     target: Use = attrs.field(default=Use("shared"), converter=_use)
     negatives: tuple[Use, ...] = attrs.field(default=(Use("none"),), converter=_uses)
-    loss: Use = attrs.field(converter=_use)
+    loss: Several = attrs.field(converter=_one_or_more)
+    wrap: tuple[Use, ...] = attrs.field(default=(), converter=_uses)
     backbone: Use = attrs.field(default=Use("resnet50"), converter=_use)
     optimizer: Use = attrs.field(converter=_use)
     schedule: Use = attrs.field(converter=_use)
@@ -98,7 +117,7 @@ class Recipe:
     name: str = ""
 
     def uses(self, table: str) -> tuple[Use, ...]:
-        """Return what a table names: one component, or for negatives one or more."""
+        """Return what a table names: one component, or several where that is possible."""
         value = getattr(self, table)
         return value if isinstance(value, tuple) else (value,)
 
@@ -228,7 +247,9 @@ def _merge_table(table: str, start: Use | tuple[Use, ...] | None, value: Any) ->
             raise RequestError(f"{table} needs a name: use = NAME.")
         kept = under.settings if under and under.name == name else {}
         merged.append(Use(name, **{**kept, **{k: v for k, v in item.items() if k != "use"}}))
-    return tuple(merged) if table == "negatives" else merged[0]
+    if len(merged) > 1 and table not in (*SEVERAL, *LISTS):
+        raise RequestError(f"{table} takes one component, not {len(merged)}.")
+    return tuple(merged) if table in LISTS or len(merged) > 1 else merged[0]
 
 
 def to_document(recipe: Recipe) -> dict[str, Any]:
@@ -238,7 +259,8 @@ def to_document(recipe: Recipe) -> dict[str, Any]:
     document |= {key: getattr(recipe, key) for key in SCALARS}
     for table in TABLES:
         tables = [{"use": use.name, **plain(use.settings)} for use in recipe.uses(table)]
-        document[table] = tables[0] if len(tables) == 1 else tables
+        if tables:
+            document[table] = tables[0] if len(tables) == 1 else tables
     document["data"] = plain(recipe.data)
     if recipe.presets:
         document["presets"] = {name: _plain_preset(p) for name, p in recipe.presets.items()}

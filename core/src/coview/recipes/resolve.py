@@ -18,12 +18,19 @@ from coview.components import (
     refuse_undeclared,
 )
 from coview.errors import CoviewError, RequestError
-from coview.hookspecs import ROLES
+from coview.hookspecs import ROLES, WEIGHED
 from coview.recipes.bare import place
 from coview.recipes.override import Draft, Layers
-from coview.recipes.recipe import AFTERWARDS, TABLES, Recipe, Use
-from coview.recipes.tables import BackboneSettings, DataSettings, NoSettings, TrainingSettings
+from coview.recipes.recipe import AFTERWARDS, COMPONENTS, LISTS, TABLES, Recipe, Use
+from coview.recipes.tables import (
+    BackboneSettings,
+    DataSettings,
+    NoSettings,
+    TrainingSettings,
+    Weight,
+)
 from coview.registry import Entry, find, kind_of_role
+from coview.schedules import Schedule
 from coview.settings import fields_of, plain, structure
 
 CORE = "coview"
@@ -44,6 +51,7 @@ class Part:
         settings: an instance of its settings class.
         origins: the layer that set each setting.
         shared_with: the earlier role that the same component already fills.
+        weight: of one loss in their sum, or of one views component in their mixture.
     """
 
     table: str
@@ -54,6 +62,7 @@ class Part:
     settings: Any
     origins: Mapping[str, str]
     shared_with: str | None = None
+    weight: float | Schedule = 1.0
 
 
 @attrs.frozen(eq=False)
@@ -126,14 +135,26 @@ def _part(table: str, draft: Draft, problems: list[str]) -> Part | None:
         problems.extend(error.problems)
         return None
     owner = f"{table} {draft.name!r}" + (f" ({entry.package})" if entry else "")
-    settings, wrong = structure(settings_class, draft.settings, table, owner)
+    given = dict(draft.settings)
+    weight, wrong = structure(Weight, _weight(table, settings_class, given), table, owner)
+    problems += wrong
+    settings, wrong = structure(settings_class, given, table, owner)
     problems += wrong
     package = entry.package if entry else CORE
     version = entry.version if entry else ""
     origins = _origins(settings_class, draft.origins)
     # As its package spells it, unless the package is named too.
     name = entry.name if entry and ":" not in draft.name else draft.name
-    return Part(table, name, package, version, factory, settings, origins)
+    share = 1.0 if weight is None else weight.weight
+    return Part(table, name, package, version, factory, settings, origins, weight=share)
+
+
+def _weight(table: str, settings_class: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Take the weight out of the settings of a loss or views component that has none itself."""
+    own = any(field.name == "weight" for field in fields_of(settings_class))
+    if own or table not in WEIGHED or "weight" not in given:
+        return {}
+    return {"weight": given.pop("weight")}
 
 
 def _data(draft: Draft, problems: list[str]) -> Any:
@@ -147,7 +168,7 @@ def _origins(settings_class: type, set_by: Mapping[str, str]) -> dict[str, str]:
 
 
 _KINDS = {
-    **{role: kind_of_role(role) for role in ROLES},
+    **{role: kind_of_role(role) for role in COMPONENTS},
     "backbone": "backbones",
     "optimizer": "optimizers",
     "schedule": "schedules",
@@ -164,7 +185,7 @@ def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
         return None, NoSettings, None
     entry = find(_KINDS[table], name)
     factory = entry.load()
-    if table in ROLES:
+    if table in COMPONENTS:
         label = f"{table} {entry.name!r} of package {entry.package}"
         refuse_undeclared(factory, label, (table,))
     return factory, _settings_class(table, entry, factory), entry
@@ -234,7 +255,7 @@ def _unmet_needs(parts: Mapping[str, tuple[Part, ...]]) -> list[str]:
     """Return a sentence for each role that a component needs and nothing fills."""
     return [
         f"{role} {part.name!r} needs {needed}: {reason}. Add --use {needed}=NAME."
-        for role in ROLES
+        for role in COMPONENTS
         for part in parts[role]
         for needed, reason in declared(part.factory, Component, "needs").items()
         if not _fills(parts, needed)
@@ -246,7 +267,7 @@ def _unused(parts: Mapping[str, tuple[Part, ...]]) -> list[str]:
     return [
         f"{role} {part.name!r} ignores {ignored}: "
         f"{', '.join(p.name for p in parts[ignored])} has no effect."
-        for role in ROLES
+        for role in COMPONENTS
         for part in parts[role]
         for ignored in declared(part.factory, Component, "ignores")
         if _fills(parts, ignored)
@@ -258,10 +279,11 @@ def _written_out(
 ) -> Recipe:
     def use(part: Part) -> Use:
         shown = {} if part.shared_with else plain(attrs.asdict(part.settings, recurse=False))
-        return Use(part.name, **shown)
+        weight = {} if part.weight == 1.0 else plain({"weight": part.weight})
+        return Use(part.name, **shown, **weight)
 
-    tables: dict[str, Any] = {t: use(parts[t][0]) for t in TABLES if t != "negatives"}
-    tables["negatives"] = tuple(use(part) for part in parts["negatives"])
+    tables: dict[str, Any] = {t: tuple(use(part) for part in parts[t]) for t in TABLES}
+    tables |= {t: uses[0] for t, uses in tables.items() if len(uses) == 1 and t not in LISTS}
     numbers = attrs.asdict(training)
     settings = plain(attrs.asdict(data))
     return attrs.evolve(recipe, presets={}, data=settings, **tables, **numbers)

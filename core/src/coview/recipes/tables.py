@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from coview.schedules import Schedule
 from coview.settings import between, ge, gt, one_of, setting
 
 SMALL_IMAGE = 64
@@ -22,6 +23,15 @@ STEMS = ("7x7", "3x3")
 @attrs.frozen
 class NoSettings:
     """No settings."""
+
+
+@attrs.frozen
+class Weight:
+    """What a loss or views component may have beside its own settings."""
+
+    weight: float | Schedule = setting(
+        1.0, "share in the sum of losses, or in the mixture of views", ge(0)
+    )
 
 
 @attrs.frozen

@@ -29,6 +29,7 @@ from coview.recipes.resolve import GIVEN, Resolved
 from coview.training.device import autocasting
 from coview.training.directory import default_directory
 from coview.training.estimate import estimate, free_memory, is_small
+from coview.training.fields import fields_for
 from coview.training.fitting import cut, limit_of_data, limit_of_memory
 from coview.training.request import Prepared, Request
 from coview.training.run import Run
@@ -77,6 +78,7 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
         settings.workers,
         rank(),
         world_size(),
+        fields=fields_for(resolved, data),
     )
     _check_micro_batches(resolved)
     notices: list[str] = [*resolved.notices, *data.notes]

@@ -6,13 +6,13 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coview.components import Guard
+from coview.components import EncoderComponent, Guard, declared
 from coview.distributed import gather, rank
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.nn.encoder import Encoder
 from coview.plan import Plan
-from coview.records import Batch, Step, Targets, Views
+from coview.records import Batch, Encoded, Step, Targets, Views
 from coview.schedules import Schedule
 from coview.settings import between, one_of, setting
 
@@ -28,6 +28,7 @@ class Momentum(nn.Module):
     """
 
     by_view = True
+    uses_encode_keys = True
 
     @attrs.frozen
     class Settings:
@@ -50,6 +51,11 @@ class Momentum(nn.Module):
         if plan.encoder is None:
             raise RequestError("A momentum target needs a plan with the encoder to copy.")
         self.settings = settings
+        if settings.shuffle and plan.slots:
+            raise RequestError(
+                "target.shuffle shuffles whole images, but this encoder compares "
+                f"{', '.join(dict.fromkeys(plan.slots.values()))}: set target.shuffle = false."
+            )
         self.network = plan.encoder.without_predictor().requires_grad_(False)
         for parameter in self.network.parameters():
             parameter.grad = None
@@ -60,13 +66,14 @@ class Momentum(nn.Module):
 
     @hookimpl
     @torch.no_grad()
-    def encode_targets(self, views: Views, batch: Batch, step: Step) -> Targets:
-        """Return the key views' projections by the copy, (N, d), without gradient."""
+    def encode_targets(self, views: Views, encoded: Encoded, batch: Batch, step: Step) -> Targets:
+        """Return the copy's keys (N, d), without gradient: of the key views, if slots are views."""
         if self.settings.shuffle:
             keys = self._shuffled(views, step)
-        else:
-            _, keys = self.network.project(views, views.keys)
-        return Targets(keys, dict.fromkeys(views.keys, batch.indices))
+            return Targets(keys, dict.fromkeys(views.keys, batch.indices))
+        keys_of = declared(self.network, EncoderComponent, "encode_keys")
+        made: Targets = keys_of(views, encoded, batch, step)
+        return made
 
     @hookimpl
     def update_target(self, encoder: Encoder, step: Step) -> None:

@@ -30,11 +30,15 @@ class Queue(nn.Module):
     per view, which starts at a later epoch and is used in the loss only once every
     row is a real key (``once_full``).
 
+    Rows of different kinds (images and places, images and texts; the encoder's ``slots``) are
+    kept in a queue for each kind. Where a target gives rows to remember instead of its keys
+    (the mean of an image's places), those are queued.
+
     A queue is limited to the size of the data set minus one batch: a larger one
     would hold the query's own image again. If the size is reduced, the run says so.
 
     Attributes:
-        rows: (K, d) unit vectors; (views, K, d) with ``per_view``.
+        rows: (K, d) unit vectors; (queues, K, d) with ``per_view`` or several kinds.
         pointer: 0-dim int64, the row to write next.
     """
 
@@ -65,13 +69,14 @@ class Queue(nn.Module):
             raise RequestError("A queue needs a plan with dim (the width of a key).")
         if settings.per_view and plan.layout is None:
             raise RequestError("A queue for each view needs a plan with the views' layout.")
-        self.views = plan.layout.keys if settings.per_view and plan.layout else ()
-        size = _allowed(settings.size, plan)
-        shape = (len(self.views), size, dim) if settings.per_view else (size, dim)
+        self.places = _places(settings.per_view, plan)
+        size, queues = _allowed(settings.size, plan), len(set(self.places.values()))
+        shape = (queues, size, dim) if self.places else (size, dim)
         self.register_buffer("rows", unit(torch.randn(shape)))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
         self.first_step = math.ceil(settings.from_epoch * plan.steps_per_epoch)
-        keys = len(plan.layout.keys) if plan.layout and not settings.per_view else 1
+        slots = len(self.places) or (len(plan.layout.keys) if plan.layout else 1)
+        keys = slots // queues if queues else slots
         # Known from the step number alone, so no counter is read back from the device.
         filling = math.ceil(size / (plan.batch_size * keys))
         self.ready_step = self.first_step + (filling if settings.once_full else 0)
@@ -82,7 +87,7 @@ class Queue(nn.Module):
         if step.number < self.ready_step:
             return None
         vectors = dict.fromkeys(targets.keys, self.rows)
-        if self.views:
+        if self.places:
             vectors = {slot: self.rows[self._place(slot)] for slot in targets.keys}
         return Negatives(vectors, dict.fromkeys(targets.keys), normalized=True)
 
@@ -91,25 +96,44 @@ class Queue(nn.Module):
         """Overwrite the oldest keys with this step's keys of all processes."""
         if step.number < self.first_step:
             return
-        size = self.rows.shape[-2]
-        keys = {slot: gather(rows) for slot, rows in targets.keys.items()}
-        if not self.views:
-            keys = {0: torch.cat(list(keys.values()))}
+        size, queued = self.rows.shape[-2], self._queued(targets)
+        counts = {len(rows) for rows in queued.values()}
+        if len(counts) > 1:
+            raise RequestError(
+                f"negatives 'queue' takes as many rows for each kind, not {sorted(counts)}: let "
+                "the encoder give one row an image to remember (Targets.remembered)."
+            )
         # Each queue gets the same number of keys, so they go to the same rows in all.
-        count = min(len(next(iter(keys.values()))), size)
+        count = min(counts.pop(), size)
         places = (self.pointer + torch.arange(count, device=self.rows.device)) % size
-        for slot, rows in keys.items():
-            own = self.rows[self._place(slot)] if self.views else self.rows
+        for place, rows in queued.items():
+            own = self.rows[place] if self.places else self.rows
             own.index_copy_(0, places, unit(rows[-count:]).to(own.dtype))
         self.pointer.add_(count).remainder_(size)
 
+    def _queued(self, targets: Targets) -> dict[int, Tensor]:
+        """Return what each queue takes in, of all processes."""
+        found: dict[int, list[Tensor]] = {}
+        for slot, keys in {**targets.keys, **targets.remembered}.items():
+            place = self._place(slot) if self.places else 0
+            found.setdefault(place, []).append(gather(keys))
+        return {place: torch.cat(rows) for place, rows in found.items()}
+
     def _place(self, slot: int) -> int:
-        if slot not in self.views:
+        if slot not in self.places:
             raise RequestError(
-                f"negatives 'queue' keeps one queue for each of the key views {list(self.views)}, "
-                f"but the target gives key slot {slot}: set negatives.per_view = false."
+                f"negatives 'queue' keeps queues for the key slots {list(self.places)}, but the "
+                f"target gives key slot {slot}: set negatives.per_view = false."
             )
-        return self.views.index(slot)
+        return self.places[slot]
+
+
+def _places(per_view: bool, plan: Plan) -> dict[int, int]:
+    """Return the number of each key slot's queue; empty: all share one."""
+    if per_view and plan.layout:
+        return {view: place for place, view in enumerate(plan.slots or plan.layout.keys)}
+    kinds = list(dict.fromkeys(plan.slots.values()))
+    return {slot: kinds.index(kind) for slot, kind in plan.slots.items()} if len(kinds) > 1 else {}
 
 
 def _allowed(size: int, plan: Plan) -> int:

@@ -1,0 +1,621 @@
+"""What the contract lets a recipe say: several losses, a mixture of views, wrappers, fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor, nn
+
+import coview
+from coview import hookspecs
+from coview.components import refuse_undeclared
+from coview.data.base import ImageData, Split
+from coview.data.loader import Batches
+from coview.data.sources import open_source
+from coview.errors import PluginError, RequestError
+from coview.hookspecs import hookimpl
+from coview.method.joining import joined
+from coview.method.module import Method
+from coview.method.neutral import NoNegatives, Shared
+from coview.method.relay import BuiltComponent
+from coview.plan import Layout, Plan
+from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
+from coview.schedules import linear
+
+Run = Callable[..., Any]
+PAIRS = ((0, 1), (1, 0))
+
+
+class TwoViews(nn.Module):
+    """The images, and the images with noise of a size."""
+
+    layout = Layout(((4, 4),) * 2, (1, 1), (0, 1), (0, 1), PAIRS)
+
+    def __init__(self, noise: float = 1.0) -> None:
+        super().__init__()
+        self._noise = noise
+
+    @hookimpl
+    def generate_views(self, batch: Batch, step: Step) -> Views:
+        images = batch.images.float() / 255
+        return Views((images, images + self._noise), (0, 1), (0, 1), PAIRS)
+
+
+class Flat(nn.Module):
+    """One linear layer."""
+
+    dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+
+    @hookimpl
+    def encode(self, views: Views, batch: Batch) -> Encoded:
+        z = {v: self.layer(views.crops[v].flatten(1)) for v in views.queries}
+        return Encoded(z, z, dict.fromkeys(z, batch.indices), views.pairs, z)
+
+    def project(self) -> None:
+        """Encoders have one."""
+
+
+class Distance(nn.Module):
+    """Mean squared distance times a factor, which it logs."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self._factor = factor
+
+    @hookimpl
+    def compute_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
+        terms = [(encoded.queries[q] - targets.keys[k]).square().mean() for q, k in encoded.pairs]
+        return self._factor * torch.stack(terms).mean()
+
+
+def part(role: str, module: nn.Module, name: str = "", weight: Any = 1.0) -> BuiltComponent:
+    return BuiltComponent(name or role, module, (role,), name or f"my-{role}", "coview-a", weight)
+
+
+def a_method(*extra: BuiltComponent, **replaced: nn.Module) -> Method:
+    torch.manual_seed(0)
+    modules = {
+        "views": TwoViews(),
+        "encoder": Flat(),
+        "target": Shared(Shared.Settings(), Plan()),
+        "negatives": NoNegatives(NoNegatives.Settings(), Plan()),
+        "loss": Distance(),
+    }
+    taken = {role for component in extra for role in component.roles}
+    kept = {role: m for role, m in {**modules, **replaced}.items() if role not in taken}
+    return Method([*(part(role, module) for role, module in kept.items()), *extra])
+
+
+def a_batch() -> Batch:
+    images = torch.arange(4 * 16, dtype=torch.uint8).view(4, 1, 4, 4)
+    return Batch(images, torch.arange(4))
+
+
+# --- several losses -------------------------------------------------------------------------
+
+
+def test_losses_are_summed_by_weight_and_logged_by_name() -> None:
+    logged: dict[str, float] = {}
+    step = Step(number=5, total_steps=10, sink=lambda name, v: logged.update({name: v.item()}))
+    alone = a_method()(a_batch(), Step()).item()
+    both = a_method(
+        part("loss", Distance(), "near"),
+        part("loss", Distance(3.0), "far", linear(0.0, 1.0, per="step")),
+    )
+    weight = linear(0.0, 1.0, per="step").at(step)
+    assert 0 < weight < 1
+    assert both(a_batch(), step).item() == pytest.approx(alone * (1 + 3 * weight), rel=1e-6)
+    assert logged == pytest.approx({"loss_near": alone, "loss_far": 3 * alone}, rel=1e-6)
+
+
+def test_one_loss_may_have_a_weight() -> None:
+    alone = a_method()(a_batch(), Step()).item()
+    weighed = a_method(part("loss", Distance(), weight=0.25))
+    assert weighed(a_batch(), Step()).item() == pytest.approx(alone / 4, rel=1e-6)
+
+
+def test_an_observer_still_wraps_the_whole_loss() -> None:
+    class Doubling:
+        @hookimpl(wrapper=True)
+        def compute_loss(self) -> Any:
+            return (yield) * 2
+
+    method = a_method(part("loss", Distance(), "a"), part("loss", Distance(), "b"))
+    before = method(a_batch(), Step()).item()
+    method.observe(Doubling(), "doubling")
+    assert method(a_batch(), Step()).item() == pytest.approx(2 * before)
+
+
+def test_several_losses_on_the_command_line(run: Run, refused: Run, tiny: tuple[str, ...]) -> None:
+    use = ("--use", "loss=info-nce,regression", "--set", "loss.regression.weight=0.1")
+    options = ("--data", "digits", *tiny, "--no-evaluate", "--log-every", 1)
+    run("train", "simclr", *options, *use, "--max-steps", 2, "--out", "r")
+    lines = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    first = next(line for line in lines if "loss_regression" in line)
+    parts = first["loss_info-nce"] + 0.1 * first["loss_regression"]
+    assert first["loss"] == pytest.approx(parts, rel=1e-5)
+    # What was resolved is repeated and resumed with its weights.
+    shown = run("show", "r/recipe.toml", "--json").json["tables"]["loss"]
+    assert [(part["use"], part["weight"]) for part in shown] == [
+        ("info-nce", 1.0),
+        ("regression", 0.1),
+    ]
+    assert "loss: regression  [coview-byol]  weight 0.1" in run("show", "r/recipe.toml").stdout
+    run("train", "--resume", "r", "--max-steps", 3, "--no-evaluate", "--device", "cpu")
+    (problem,) = refused("train", "simclr", *options, "--set", "loss.weight=-1")
+    assert "loss.weight" in problem and "-1" in problem
+    (problem,) = refused("train", "simclr", *options, "--set", "encoder.weight=1")
+    assert "encoder" in problem and "weight" in problem
+
+
+def test_a_recipe_of_one_loss_is_written_as_before() -> None:
+    one = coview.recipe("simclr")
+    assert one.loss.name == "info-nce" and isinstance(one.loss.settings, dict)
+    two = attrs.evolve(one, loss=(coview.Use("info-nce"), coview.Use("regression", weight=0.5)))
+    assert [use.name for use in two.uses("loss")] == ["info-nce", "regression"]
+
+
+# --- a mixture of views ----------------------------------------------------------------------
+
+
+def test_each_step_draws_one_views_component_by_weight() -> None:
+    method = a_method(
+        part("views", TwoViews(0.0), "same"), part("views", TwoViews(1.0), "noisy", 3.0)
+    )
+    losses = [method(a_batch(), Step(number=n)).item() for n in range(200)]
+    noisy = sum(loss > 1e-12 for loss in losses)
+    assert 120 < noisy < 180  # three of four
+    again = [method(a_batch(), Step(number=n)).item() for n in range(200)]
+    assert losses == again
+    assert losses != [method(a_batch(), Step(number=n, seed=1)).item() for n in range(200)]
+
+
+def test_a_mixture_of_other_sizes_is_refused(refused: Run, tiny: tuple[str, ...]) -> None:
+    options = ("--data", "digits", *tiny, "--use", "views=simclr,multi-crop")
+    (problem,) = refused("train", "simclr", *options)
+    assert "views 'multi-crop' of package coview-swav makes other views" in problem
+
+
+# --- wrappers ---------------------------------------------------------------------------------
+
+
+class Halved(nn.Module):
+    """Halves queries, and counts what it saw of a step and a run."""
+
+    def __init__(self, factor: float = 0.5, added: float = 0.0) -> None:
+        super().__init__()
+        self._factor, self._added, self._seen = factor, added, []  # type: ignore[var-annotated]
+
+    @hookimpl(wrapper=True)
+    def encode(self, views: Views, step: Step) -> Any:
+        encoded = yield
+        rows = {s: self._factor * (q + self._added) for s, q in encoded.queries.items()}
+        return attrs.evolve(encoded, queries=rows)
+
+    @hookimpl
+    def update_target(self, encoded: Encoded, step: Step) -> None:
+        self._seen.append(("update", step.component))
+
+    @hookimpl
+    def run_started(self, run: Any) -> None:
+        self._seen.append(("run", run))
+
+
+def test_a_wrapper_changes_what_a_role_returns_without_replacing_it() -> None:
+    wrapper = Halved()
+    method = a_method(part("wrap", wrapper, "halved"))
+    loss = method(a_batch(), Step())
+    encoded = method.components["encoder"].encode(
+        TwoViews().generate_views(a_batch(), Step()), a_batch()
+    )
+    queries, keys = encoded.queries, encoded.projections
+    terms = [(0.5 * queries[q] - keys[k]).square().mean() for q, k in PAIRS]
+    assert loss.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-6)
+    method.update_target(Step())
+    method.manager.hook.run_started(run="a run")
+    assert wrapper._seen == [("update", "halved"), ("run", "a run")]
+
+
+def test_the_first_wrapper_is_the_innermost() -> None:
+    def loss(*wrappers: nn.Module) -> float:
+        parts = [part("wrap", wrapper, str(n)) for n, wrapper in enumerate(wrappers)]
+        method = a_method(*parts)
+        value: float = method(a_batch(), Step()).item()
+        return value
+
+    # Half of q + 1, against half of q, plus 1: what a wrapper sees is what those before it made.
+    adding, halving = Halved(1.0, 1.0), Halved(0.5)
+    assert loss(adding, halving) == pytest.approx(loss(Halved(0.5, 1.0)), rel=1e-6)
+    assert loss(halving, adding) == pytest.approx(loss(Halved(0.5, 2.0)), rel=1e-6)
+    assert loss(adding, halving) != pytest.approx(loss(halving, adding), rel=1e-3)
+
+
+class Answers(nn.Module):
+    """A wrapper that answers instead of wrapping."""
+
+    @hookimpl
+    def encode(self, views: Views) -> None:
+        """Return nothing."""
+
+
+class Nothing(nn.Module):
+    """A wrapper without hooks."""
+
+
+class Wrapping(Distance):
+    """A loss that wraps."""
+
+    @hookimpl(wrapper=True)
+    def compute_loss(self) -> Any:
+        """Return what it wraps."""
+        return (yield)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (part("wrap", Answers(), "a"), "may wrap encode but not answer it: write @hookimpl"),
+        (part("wrap", Nothing(), "a"), "implements no hook, so it wraps nothing"),
+        (part("loss", Wrapping(), "a"), "may not wrap compute_loss: a wrapper"),
+    ],
+)
+def test_wrong_wrappers_are_refused(wrong: BuiltComponent, said: str) -> None:
+    with pytest.raises(PluginError, match=said.replace("(", r"\(")):
+        a_method(wrong)
+
+
+class Failing(nn.Module):
+    """A wrapper that fails after what it wraps."""
+
+    @hookimpl(wrapper=True)
+    def encode(self) -> Any:
+        yield
+        raise ValueError("no")
+
+
+class FailingLoss(Distance):
+    """A loss that fails."""
+
+    @hookimpl
+    def compute_loss(self) -> Tensor:
+        raise ValueError("no")
+
+
+class AroundLoss(nn.Module):
+    """A wrapper of the loss."""
+
+    @hookimpl(wrapper=True)
+    def compute_loss(self) -> Any:
+        return (yield)
+
+
+def test_an_error_names_the_component_that_made_it() -> None:
+    with pytest.raises(ValueError, match="no") as caught:
+        a_method(part("wrap", Failing(), "failing"))(a_batch(), Step())
+    assert caught.value.__notes__ == ["in wrap 'failing' of package coview-a"]
+    with pytest.raises(ValueError, match="no") as caught:
+        a_method(part("wrap", AroundLoss(), "around"), loss=FailingLoss())(a_batch(), Step())
+    assert caught.value.__notes__ == ["in loss 'my-loss' of package coview-a"]
+
+
+# --- records at the border --------------------------------------------------------------------
+
+
+def wrong(role: str, change: Callable[[Any], Any]) -> nn.Module:
+    """Return a component of a role whose record is changed."""
+    hook = hookspecs.ROLE_HOOKS[role]
+    bases = {"views": TwoViews, "encoder": Flat, "loss": Distance}
+    base = bases.get(role) or {"target": Detached, "negatives": Fixed}[role]
+    right = getattr(base, hook)
+
+    class Wrong(base):  # type: ignore[misc,valid-type]
+        """Made wrong on purpose."""
+
+    names = right.__code__.co_varnames[: right.__code__.co_argcount]
+    source = f"def {hook}({', '.join(names)}):\n    return change(right({', '.join(names)}))"
+    scope: dict[str, Any] = {"change": change, "right": right}
+    exec(source, scope)
+    setattr(Wrong, hook, hookimpl(scope[hook]))
+    return Wrong()
+
+
+class Detached(nn.Module):
+    """The projections, without gradient."""
+
+    @hookimpl
+    def encode_targets(self, encoded: Encoded) -> Targets:
+        return Targets({s: z.detach() for s, z in encoded.projections.items()}, encoded.identities)
+
+
+class Fixed(nn.Module):
+    """Two negatives."""
+
+    @hookimpl
+    def draw_negatives(self, targets: Targets) -> Negatives:
+        return Negatives(
+            dict.fromkeys(targets.keys, torch.zeros(2, 3)), dict.fromkeys(targets.keys)
+        )
+
+
+def change(**changes: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda record: attrs.evolve(
+        record, **{name: function(getattr(record, name)) for name, function in changes.items()}
+    )
+
+
+def each(function: Callable[[Tensor], Any]) -> Callable[[Any], Any]:
+    return lambda rows: {slot: function(value) for slot, value in rows.items()}
+
+
+WRONG = {
+    "views: nothing": ("views", lambda v: None, "a Views is wanted, not None"),
+    "views: a tuple": ("views", lambda v: v.crops, "a Views is wanted, not a tuple"),
+    "views: integers": (
+        "views",
+        change(crops=lambda c: (c[0].long(), c[1])),
+        "crop 0 must be float",
+    ),
+    "views: rows": ("views", change(crops=lambda c: (c[0][:2], c[1])), "crop 0 must have 4 rows"),
+    "views: size": ("views", change(crops=lambda c: (c[0][..., :2], c[1])), "the layout says"),
+    "views: too few": ("views", change(crops=lambda c: c[:1]), "the layout has 2 views"),
+    "views: pairs": ("views", change(pairs=lambda p: ((0, 5),)), r"\(0, 5\) is not of a query"),
+    "views: queries": ("views", change(queries=lambda q: (0, 7)), r"queries name views \[7\]"),
+    "views: no tensor": ("views", change(crops=lambda c: (c[0], 3)), "crop 1 must be a tensor"),
+    "encoded: nothing": ("encoder", lambda e: None, "a Encoded is wanted"),
+    "encoded: 3-D": (
+        "encoder",
+        change(queries=each(lambda q: q[None])),
+        r"queries\[0\] must be \(N",
+    ),
+    "encoded: detached": ("encoder", change(queries=each(Tensor.detach)), "must carry gradient"),
+    "encoded: identities": ("encoder", change(identities=lambda i: {}), "is missing"),
+    "encoded: half rows": (
+        "encoder",
+        change(identities=each(lambda i: i[:1])),
+        r"identities\[0\] must be \(4,\), not \(1,\)",
+    ),
+    "encoded: float": ("encoder", change(identities=each(Tensor.float)), "must be an int64 tensor"),
+    "encoded: pairs": ("encoder", change(pairs=lambda p: ((9, 0),)), "a pair names query slot 9"),
+    "encoded: empty": ("encoder", change(queries=lambda q: {}), "there are no queries"),
+    "targets: nothing": ("target", lambda t: {}, "a Targets is wanted, not a dict"),
+    "targets: width": ("target", change(keys=each(lambda k: k[:, :2])), "has width 2, but queries"),
+    "targets: missing": ("target", change(keys=lambda k: {0: k[0]}), "a pair names key slot 1"),
+    "targets: int": ("target", change(keys=each(Tensor.long)), "floating point"),
+    "negatives: a list": ("negatives", lambda n: [n], "a Negatives is wanted, not a list"),
+    "negatives: 1-D": ("negatives", change(vectors=each(lambda v: v[0])), r"must be \(K, d\)"),
+    "negatives: width": ("negatives", change(vectors=each(lambda v: v[:, :1])), "has width 1"),
+    "negatives: identities": (
+        "negatives",
+        change(identities=each(lambda i: torch.zeros(5))),
+        r"identities\[0\] must be \(2,\), not \(5,\)",
+    ),
+    "loss: a number": ("loss", lambda x: 1.5, "a loss must be a tensor, not a float"),
+    "loss: a row": ("loss", lambda x: x[None], r"one number, \(\), not \(1,\)"),
+    "loss: detached": ("loss", Tensor.detach, "the loss must carry gradient"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_record_names_the_package_that_made_it(case: str) -> None:
+    role, changed, said = WRONG[case]
+    modules = {"target": Detached(), "negatives": Fixed(), role: wrong(role, changed)}
+    with pytest.raises(PluginError, match=said) as caught:
+        a_method(**modules)(a_batch(), Step())
+    assert str(caught.value).startswith(
+        f"{role} 'my-{role}' of package coview-a made a wrong record"
+    )
+
+
+def test_gradient_in_keys_must_be_declared() -> None:
+    class Passing(Detached):
+        """Keys with gradient."""
+
+        @hookimpl
+        def encode_targets(self, encoded: Encoded) -> Targets:
+            return Targets(encoded.projections, encoded.identities)
+
+    with pytest.raises(PluginError, match="a target must declare"):
+        a_method(target=Passing())(a_batch(), Step())
+
+    class Declared(Passing):
+        """The same, said."""
+
+        passes_gradient = True
+
+    assert a_method(target=Declared())(a_batch(), Step()).requires_grad
+
+
+def test_only_the_first_step_is_checked_unless_asked() -> None:
+    method = a_method(target=Detached())
+    method(a_batch(), Step())
+    later = wrong("loss", lambda loss: loss.detach())
+    method.manager.unregister(name="loss")
+    method.manager.register(later, name="loss")
+    method(a_batch(), Step(number=1))
+    method.always_checked, method._checked = True, False
+    with pytest.raises(PluginError, match="must carry gradient"):
+        method(a_batch(), Step(number=2))
+
+
+# --- fields -----------------------------------------------------------------------------------
+
+
+def some_data(**fields: Any) -> ImageData:
+    images = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 1, 4, 4).contiguous()
+    split = Split(images, torch.arange(20) % 5, fields=fields)
+    return ImageData("mine", split, None, split, ("a",), 1, 4, (0.5,), (0.5,), "print")
+
+
+def test_batches_have_the_fields_that_were_asked_for_and_no_others() -> None:
+    captions = [f"number {n}" for n in range(20)]
+    data = some_data(captions=captions, place=torch.arange(40.0).view(20, 2))
+    assert all(b.fields == {} for b in Batches(data.train, 4, 0, "cpu").epoch(0))
+    asked = ("labels", "captions", "place")
+    for batch in Batches(data.train, 4, 0, "cpu", fields=asked).epoch(0):
+        rows = batch.indices.tolist()
+        assert list(batch.fields) == list(asked)
+        assert batch.fields["labels"].tolist() == [row % 5 for row in rows]
+        assert batch.fields["captions"] == [captions[row] for row in rows]
+        assert batch.fields["place"].tolist() == [[2.0 * row, 2.0 * row + 1] for row in rows]
+        assert batch.images[:, 0, 0, 0].tolist() == rows
+    # Micro-batches of a step are joined by rows, whatever the field is.
+    first, second, *_ = Batches(data.train, 4, 0, "cpu", fields=asked).epoch(0)
+    whole = joined([first, second])
+    assert whole.fields["captions"] == first.fields["captions"] + second.fields["captions"]
+    assert len(whole.fields["place"]) == 8
+
+
+def test_a_field_is_that_of_the_image_that_is_shown() -> None:
+    data = some_data(number=torch.arange(20))
+    batches = Batches(data.train, 4, 0, "cpu", fields=("number",))
+    from coview.data.bad_images import stand_ins
+
+    data.train.bad.add([(7, "7.png is broken")], 1000)
+    shown = next(stand_ins(7, 20))
+    seen = {
+        row: number
+        for batch in batches.epoch(0)
+        for row, number in zip(batch.indices.tolist(), batch.fields["number"].tolist(), strict=True)
+    }
+    assert seen.pop(7) == shown != 7
+    assert all(row == number for row, number in seen.items())
+
+
+LABELLED = '''
+import attrs, torch
+from torch import nn
+from coview import hookimpl
+
+
+class ByLabel(nn.Module):
+    """Keep what it is given."""
+
+    needs_fields = ("labels",)
+
+    @attrs.frozen
+    class Settings:
+        """No settings."""
+
+    def __init__(self, settings, plan):
+        super().__init__()
+
+    @hookimpl
+    def compute_loss(self, encoded, batch):
+        labels = batch.fields["labels"]
+        assert labels.shape == batch.indices.shape and list(batch.fields) == ["labels"]
+        return sum(rows.square().mean() for rows in encoded.queries.values())
+'''
+
+
+def test_labels_enter_training_only_where_a_method_asks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+
+    class Watching:
+        @hookimpl
+        def update_target(self, batch: Batch) -> None:
+            seen.append(dict(batch.fields))
+
+    options: dict[str, Any] = {
+        "preset": "tiny", "batch_size": 16, "max_steps": 1, "evaluate": False, "progress": False,
+    }  # fmt: skip
+    for number, method in enumerate(entry_names()):
+        run = coview.train(
+            method, "digits", out=tmp_path / str(number), observe=[Watching()], **options
+        )
+        assert run.data.labelled
+    assert len(seen) == 12 and not any(seen)
+
+
+def entry_names() -> list[str]:
+    return [
+        *("instdisc", "cpc", "cmc", "moco", "simclr", "moco-v2", "simclr-v2", "swav", "byol"),
+        *("simsiam", "moco-v3", "dino"),
+    ]
+
+
+def test_a_missing_field_is_refused_with_who_has_it() -> None:
+    from coview.recipes.configure import Changes, configure
+    from coview.training.fields import fields_for
+
+    resolved = configure("simclr", 32, Changes(), "test")
+    scope: dict[str, Any] = {}
+    exec(LABELLED, scope)
+    loss = attrs.evolve(resolved.part("loss"), factory=scope["ByLabel"], name="by-label")
+    asking = attrs.evolve(resolved, parts={**resolved.parts, "loss": (loss,)})
+    data = some_data(captions=[""] * 20)
+    assert fields_for(resolved, data) == ()
+    assert fields_for(asking, data) == ("labels",)
+    unlabelled = attrs.evolve(data, train=attrs.evolve(data.train, labels=None))
+    with pytest.raises(RequestError) as caught:
+        fields_for(asking, unlabelled)
+    (problem,) = caught.value.problems
+    assert problem.startswith(
+        "loss 'by-label' of package coview-cpc needs the field 'labels' of every image, which mine "
+        "does not have (it has: captions). Data sets that may have it: "
+    )
+    assert "digits" in problem
+
+
+def test_a_split_of_a_split_keeps_its_fields() -> None:
+    from coview.data.splits import part as part_of
+
+    data = some_data(captions=[str(n) for n in range(20)], place=torch.arange(20))
+    some = part_of(data.train, torch.tensor([3, 1]))
+    assert some.fields["captions"] == ["3", "1"] and some.fields["place"].tolist() == [3, 1]
+    assert open_source("digits").load(coview_settings()).train.fields == {}
+
+
+def coview_settings() -> Any:
+    from coview.recipes.tables import DataSettings
+
+    return DataSettings()
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+def test_a_component_of_a_later_contract_is_refused() -> None:
+    class Later(Distance):
+        """Written for what does not exist yet."""
+
+        contract = hookspecs.VERSION + 1
+
+    with pytest.raises(PluginError, match="for version 2 of coview's hooks; this coview has 1"):
+        refuse_undeclared(Later(), "loss 'later'", ("loss",))
+
+
+def test_a_renamed_hook_or_argument_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hookspecs.RENAMED, "augment", "generate_views")
+    monkeypatch.setitem(hookspecs.RENAMED, "image_batch", "batch")
+
+    class Old(Distance):
+        """Of an earlier version."""
+
+        @hookimpl
+        def augment(self) -> None:
+            """Long ago."""
+
+    with pytest.raises(PluginError, match="the hook 'augment' is called 'generate_views' now"):
+        a_method(part("loss", Old()))
+
+    class OldArgument(Distance):
+        """Of an earlier version."""
+
+        @hookimpl
+        def update_target(self, image_batch: Any) -> None:
+            """Long ago."""
+
+    with pytest.raises(PluginError, match="of update_target 'image_batch' is called 'batch'"):
+        a_method(part("loss", OldArgument()))
