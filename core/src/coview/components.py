@@ -86,6 +86,14 @@ class Component:
     needs_fields: ClassVar[Sequence[str]] = ()
     """Fields of the data that it reads from ``batch.fields`` (``labels``, ``captions``, ...)."""
 
+    @staticmethod
+    def example_fields(indices: Tensor) -> Mapping[str, Any]:
+        """Return made-up values of the fields it needs for images ``indices`` (B,), for tests.
+
+        Labels need none: the conformance kit makes them up.
+        """
+        return {}
+
     contract: ClassVar[int] = VERSION
     """The version of the hooks that it was written for (:data:`coview.hookspecs.VERSION`)."""
 

@@ -9,22 +9,23 @@ import attrs
 import torch
 from torch.optim import Optimizer
 
-from coview.components import ViewsComponent, declared
+from coview.components import Component, ViewsComponent, declared
 from coview.hookspecs import ROLES, hookimpl
 from coview.method.module import Method, build_method
 from coview.nn.sync_norm import synchronise
 from coview.optim.groups import make_optimizer, set_rate
 from coview.plan import Plan
 from coview.recipes.configure import Changes, configure
-from coview.recipes.recipe import Recipe, find_recipe
+from coview.recipes.recipe import COMPONENTS, Recipe, find_recipe
 from coview.recipes.resolve import Part, Resolved
 from coview.records import Batch, Step, Views
 from coview.registry import find
 from coview.settings import fields_of
+from coview.testing.errors import ConformanceError
 from coview.weights.card import WeightCard, card_of
 
 SIZE, DATASET, STEPS_PER_EPOCH, TOTAL_STEPS = 32, 64, 4, 40
-BACKBONE = "resnet10-quarter"
+BACKBONE, CLASSES = "resnet10-quarter", 4
 WIDE, NARROW = 64, 32
 """Widths, sizes and counts above WIDE become NARROW, as no promise depends on them."""
 
@@ -160,6 +161,7 @@ class Subject:
         optimizer = make_optimizer(part.factory, part.settings, method, plan, torch.device("cpu"))
         set_rate(optimizer, min(part.settings.peak(self.images), 0.05))
         method.train()
+        method.always_checked = True
         return Built(method, optimizer)
 
     def step(self, number: int, seed: int = 3) -> Step:
@@ -176,7 +178,24 @@ class Subject:
             images = torch.randn(shape[:3], generator=generator)
         else:
             images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-        return Batch(images, torch.randperm(DATASET, generator=generator)[: self.images])
+        indices = torch.randperm(DATASET, generator=generator)[: self.images]
+        return Batch(images, indices, self._fields(indices))
+
+    def _fields(self, indices: torch.Tensor) -> dict[str, Any]:
+        """Return what the components ask for: labels of a few classes, or their own examples."""
+        found: dict[str, Any] = {}
+        for role in COMPONENTS:
+            for part in self.resolved.parts[role]:
+                asked = declared(part.factory, Component, "needs_fields")
+                made = {"labels": indices % CLASSES}
+                made |= declared(part.factory, Component, "example_fields")(indices)
+                if missing := [name for name in asked if name not in made]:
+                    raise ConformanceError(
+                        f"{role} {part.name!r} needs the fields {missing}: its static method "
+                        "example_fields(indices) must make some up for this check."
+                    )
+                found |= {name: made[name] for name in asked}
+        return found
 
     def train(self, built: Built, first: int, count: int) -> Built:
         """Train ``count`` steps from step ``first`` on, and record their losses."""
