@@ -169,6 +169,13 @@ def test_all_warm_up_is_told_before_training(run: Run, photos: Path) -> None:
     assert "warm-up" not in run("train", "simclr", "--data", photos, "--dry-run").stdout
 
 
+def test_a_run_too_short_to_be_compiled_says_so(run: Run, photos: Path) -> None:
+    start = ("train", "simclr", "--data", photos, "--dry-run")
+    assert "120 steps hardly win back" in run(*start, "--compile").stdout
+    assert "win back" not in run(*start, "--compile", "--epochs", 1000).stdout
+    assert "win back" not in run(*start, "--max-steps", 30).stdout
+
+
 def test_verbose_is_refused_without_a_dry_run(refused: Callable[..., list[str]]) -> None:
     (problem,) = refused("train", "simclr", "-v")
     assert problem.startswith("--verbose prints the settings of a --dry-run")

@@ -35,6 +35,8 @@ _ON: ContextVar[bool] = ContextVar("compiling", default=False)
 _VIEWS: ContextVar[bool | None] = ContextVar("compiling views", default=None)
 LONG_RUN = 20_000
 """Steps from which a run repays a minute of compilation."""
+SHORT_RUN = 1_000
+"""Steps below which compilation, of a minute or two, is hardly won back."""
 _MADE: dict[Callable[..., Any], Callable[..., Any]] = {}
 """Compiled functions, by the function they were compiled from."""
 

@@ -19,7 +19,7 @@ from coview.distributed import active, from_first, is_first, rank, wait, world_s
 from coview.errors import RequestError
 from coview.method.module import Method, build_method
 from coview.nn.backbones import from_module
-from coview.nn.compile import decide
+from coview.nn.compile import SHORT_RUN, decide
 from coview.nn.encoder import Encoder
 from coview.nn.sync_norm import synchronise
 from coview.optim.groups import make_optimizer
@@ -86,6 +86,11 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
     settings = attrs.evolve(
         settings, data=data.name, compile=decide(settings.compile, _length(settings, plan))
     )
+    if settings.compile == "on" and _length(settings, plan) < SHORT_RUN:
+        notices.append(
+            f"compiling takes a minute or two, which {_length(settings, plan)} steps hardly win "
+            "back: --no-compile"
+        )
     torch.manual_seed(settings.seed)
     resolved, objects = _objects(request, resolved, plan)
     method = build_method(resolved, plan, objects)
