@@ -18,6 +18,8 @@ from torch import nn
 
 import coview
 from coview.own_code import is_code, load, placed
+from coview.weights.classifier import Classifier, student_of
+from coview.weights.open import open_weights
 
 Run = Callable[..., Any]
 
@@ -111,6 +113,8 @@ def test_a_network_is_found_again_to_go_on_and_told_when_it_changed(
     run("train", "simclr", *small(idx), "--backbone", name, "--no-evaluate", "--out", "run")
     run("train", "--resume", "run", "--max-steps", 3)
     run("train", "run/recipe.toml", "--max-steps", 1, "--no-evaluate", "--out", "again")
+    options = ("--no-evaluate", "--backbone", name, "--init", "run")
+    run("train", "simclr", *small(idx), *options, "--out", "from-it")
     with (mine / "net.py").open("a") as file:
         file.write("\n# another line\n")
     assert "The file has changed since the run began." in run("evaluate", "knn", "run").stderr
@@ -266,6 +270,13 @@ def test_wrong_functions(refused: Run, mine: Path, idx: Path, function: str, sai
     (problem,) = refused(*arguments, "--backbone", f"mine/net.py:{function}")
     assert said in problem
     assert not Path("run/run.json").exists()
+
+
+def test_no_student_is_saved_that_could_not_be_loaded(mine: Path) -> None:
+    network = open_weights("timm:test_resnet").network
+    teacher = Classifier(network, nn.Identity(), nn.Linear(network.width, 3))
+    with pytest.raises(coview.RequestError, match="A student must be a registered or timm netw"):
+        student_of(teacher, "mine/net.py:with_classifier")
 
 
 def test_what_is_the_name_of_code(tmp_path: Path) -> None:

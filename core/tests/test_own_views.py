@@ -112,6 +112,16 @@ def test_views_differ_and_depend_on_the_step_alone(make: Callable[[], Any]) -> N
     assert not torch.equal(first, views.generate_views(batch(), Step(4)).crops[0])
 
 
+@pytest.mark.parametrize("make", [usual, lambda: TwoCrops(usual())])
+def test_two_processes_see_what_one_would(make: Callable[[], Any]) -> None:
+    chain: Any = views_of(make())[0].rendering.chains[0]
+    images = batch().images
+    whole = chain.all_views(images, seed=7)
+    halves = [chain.all_views(images[2 * r : 2 * r + 2], 7, r, 2) for r in range(2)]
+    for view, parts in zip(whole, zip(*halves, strict=True), strict=True):
+        assert torch.equal(view, torch.cat(parts))
+
+
 def test_a_view_for_each_transform_of_a_list() -> None:
     views, _ = views_of([plain(), v1.Compose([v1.Resize(16), v1.ToTensor(), NORMALIZE]), plain()])
     assert views.layout.sizes == ((24, 24), (16, 16), (24, 24))
