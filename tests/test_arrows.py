@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "core/src/coview"
 FLOORS = (
-    ("errors", "files", "introspect", "seeds", "distributed", "moved"),
+    ("errors", "files", "introspect", "own_code", "seeds", "distributed", "moved"),
     ("hookspecs", "registry", "schedules", "settings", "records", "plan", "components"),
     ("recipes",),
     ("nn", "data"),
@@ -27,7 +27,7 @@ FLOORS = (
 """From the ground up. A room imports itself and the floors below it, nothing else."""
 KERNEL = (*FLOORS[1], *FLOORS[2])
 """The contract and what a recipe is: read first, and apart from the ground it stands alone."""
-GROUND_OF_THE_KERNEL = ("errors", "files", "introspect", "seeds")
+GROUND_OF_THE_KERNEL = ("errors", "files", "introspect", "own_code", "seeds")
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 

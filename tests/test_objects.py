@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
+import torchvision.transforms as v1
 import torchvision.transforms.v2 as tv
 from torch import Tensor, nn
 
@@ -74,3 +76,36 @@ def test_a_backbone_that_gives_no_vector_is_refused(tmp_path: Path) -> None:
     given = {**objects(), "backbone": nn.Conv2d(3, 4, 3)}
     with pytest.raises(coview.RequestError, match="must return one vector per image"):
         train(**given, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_classifier_at_the_end_is_noticed(tmp_path: Path, whole: bool) -> None:
+    network = torchvision.models.resnet18(num_classes=11)
+    if not whole:
+        network.fc = nn.Identity()
+    run = train(**{**objects(), "backbone": network}, out=tmp_path / "run", max_steps=1)
+    said = [note for note in run.resolved.notices if "end in a classifier (fc: 512 to 11)" in note]
+    assert len(said) == whole
+    assert run.method.encoder.features == (11 if whole else 512)
+
+
+def test_transforms_as_other_code_has_them_train_and_resume(tmp_path: Path) -> None:
+    usual = v1.Compose(
+        [
+            v1.RandomResizedCrop(12),
+            v1.RandomApply([v1.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+            v1.ToTensor(),
+            v1.Normalize((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)),
+        ]
+    )
+    given = {**objects(), "views": [usual, usual]}
+    whole = train(**given, out=tmp_path / "whole", log_every=1)
+    part = train(**given, out=tmp_path / "part", log_every=1, max_steps=5)
+    resumed = coview.train(resume=part.path, max_steps="none", progress=False, log_every=1, **given)
+    losses = [[m["loss"] for m in run.metrics if "loss" in m] for run in (whole, resumed)]
+    assert losses[0] == losses[1]
+    notes = " ".join(whole.resolved.notices)
+    assert "coview does not do it again" in notes
+    assert notes.count("image by image") == 1
+    loaded = coview.load_backbone(whole.path, backbone=Net())
+    assert loaded.card.mean == (0.4, 0.5, 0.6)

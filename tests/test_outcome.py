@@ -105,6 +105,10 @@ def test_a_notebook_gets_a_table(trained: Any) -> None:
 def test_what_it_says_to_type_next_works(trained: Any, tmp_path: Path) -> None:
     lines = next_steps(trained)
     assert Path(lines[0].removeprefix("weights: ")).is_file()
+    assert lines[1] == f"in Python: coview.load_backbone({str(trained.path)!r})"
+    assert lines[2].startswith("for timm or torchvision: coview export ")
+    small = "the first layer is the one for small images" in lines[2]
+    assert small == (trained.card.settings["stem"] == "3x3")
     commands = [line.removeprefix("next: coview ") for line in lines if line.startswith("next")]
     assert len(commands) == 2
     embed = shlex.split(commands[1])

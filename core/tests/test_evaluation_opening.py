@@ -29,7 +29,7 @@ from coview.optim.protocols import Protocol, SupportVectors
 from coview.testing import same
 from coview.weights import open as opening
 from coview.weights.classifier import Classifier, load_classifier, save_classifier
-from coview.weights.exported import ExportedBackbone, load_backbone
+from coview.weights.exported import ExportedBackbone, load_backbone, save_backbone
 from coview.weights.open import open_weights
 
 
@@ -70,6 +70,7 @@ def test_names_that_mean_nothing(tmp_path: Path) -> None:
         open_weights("runs/a", pretrained=True)
     with pytest.raises(RequestError, match="timm:test_resnet already names its network: leave out"):
         open_weights("timm:test_resnet", backbone="resnet18")
+    save_backbone(open_weights("timm:test_resnet").network, tmp_path / "backbone.safetensors")
     with pytest.raises(RequestError, match="--backbone is only for other programs' files"):
         open_weights(tmp_path, backbone="resnet18")
 

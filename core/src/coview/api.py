@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from coview.registry import find, kind_of
 from coview.settings import structure
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from coview.method.module import Method
     from coview.training.run import Run
@@ -75,15 +76,19 @@ def load_backbone(
     pretrained: bool = False,
     seed: int = 0,
 ) -> ExportedBackbone:
-    """Load a backbone: (B, C, H, W) float in [0, 1] -> (B, D).
+    """Load a backbone: (B, C, H, W) float in [0, 1] -> (B, D), or (C, H, W) -> (D,).
 
-    It is in evaluation mode and standardises images itself, as in training.
+    It is in evaluation mode and standardises images itself, as in training. A Python warning
+    says so if the first images leave [0, 1], and what is imported if a run's directory names
+    code of your own.
 
     Args:
         path: a run's directory, a file written by coview (a backbone or a
             classifier) or by another program, or ``timm:NAME``.
         backbone: for a run whose backbone was a Python object, a module to load
-            into; for another program's file, the name of its architecture.
+            into, or ``"file.py:function"`` or ``"module:function"``, which makes one (a run
+            that was trained with such a name finds it by itself); for another program's
+            file, the name of its architecture.
         pretrained: for ``timm:NAME``: load timm's published weights, not random ones.
         seed: seed for random weights.
 
@@ -91,12 +96,12 @@ def load_backbone(
         RequestError: there are no such weights, or they do not fit.
         CoviewError: a file is damaged, or weights cannot be downloaded.
     """
-    from coview.weights.exported import load_backbone as load
     from coview.weights.open import open_weights
 
-    if backbone is not None and not isinstance(backbone, str):
-        return load(path, backbone)
-    return open_weights(path, backbone=backbone, pretrained=pretrained, seed=seed).network
+    found = open_weights(path, backbone=backbone, pretrained=pretrained, seed=seed)
+    for sentence in found.imported:
+        warnings.warn(sentence, stacklevel=2)
+    return found.network
 
 
 def train(
@@ -116,7 +121,7 @@ def train(
     preset: str | None = None,
     use: Mapping[str, str | Sequence[str]] | None = None,
     set: Mapping[str, Any] | None = None,
-    views: Callable[[Tensor], Tensor] | None = None,
+    views: str | Callable[[Any], Any] | Sequence[Callable[[Any], Any]] | None = None,
     init: str | Path | None = None,
     resume: str | Path | None = None,
     allow_change: Sequence[str] = (),
@@ -152,14 +157,17 @@ def train(
         weight_decay: weight decay, or a schedule of it (``optimizer.weight_decay``).
         warmup: epochs in which the learning rate rises (``schedule.warmup_epochs``).
         temperature: of the loss, or a schedule of it (``loss.temperature``).
-        backbone: a registered or timm name, or a module (B, C, H, W) -> (B, D).
+        backbone: a registered or timm name, a module (B, C, H, W) -> (B, D), or
+            ``"file.py:function"`` or ``"module:function"``, which makes one from nothing or from
+            ``(channels, image_size)``. Unlike a module, a name is recorded with the run.
         image_size: pixels per side that the loader delivers.
         preset: a preset's name, or ``"none"``; chosen by image size if not given.
         use: components by role, e.g. ``{"negatives": "queue"}``.
         set: settings, e.g. ``{"negatives.size": 512}``; where only one component of the
             recipe has a setting of that name, the name alone will do.
-        views: a kornia or torchvision transform, called on images in [0, 1] to
-            make each of two views.
+        views: a transform that makes a view of an image, from kornia, torchvision or of your
+            own; a list of them, one for each view; one that returns a list of views; or
+            ``"file.py:name"`` or ``"module:name"`` of any of these. See ``docs/views.md``.
         init: weights to start the backbone from: a run or a file.
         resume: the directory of a run to continue; recipe, data and settings come from it
             (data, backbone and views that were Python objects must be passed again).
@@ -219,8 +227,9 @@ def train(
     asked = (observe,) if isinstance(observe, str) else tuple(observe)
     is_name = isinstance(backbone, str) or backbone is None
     short = {"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "temperature": temperature}
+    uses = {**(use or {}), **({"views": views} if isinstance(views, str) else {})}
     changes = Changes(
-        use=use or {},
+        use=uses,
         set={name: value for name, value in short.items() if value is not None} | dict(set or {}),
         epochs=epochs,
         batch_size=batch_size,
@@ -239,7 +248,7 @@ def train(
         resume=Path(resume) if resume else None,
         allow_change=(allow_change,) if isinstance(allow_change, str) else tuple(allow_change),
         backbone=None if is_name else backbone,  # type: ignore[arg-type]
-        views=views,
+        views=None if isinstance(views, str) else views,
         observe=(*(("progress",) if progress else ()), *asked),
         on_collapse=on_collapse,
         command=tuple(sys.argv),

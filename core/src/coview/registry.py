@@ -163,7 +163,8 @@ def _in_catalogues(kind: str, name: str, there: set[str]) -> Entry:
     """Search the catalogues of a kind: collections of things not registered one by one.
 
     An entry point in the group ``coview.catalogues`` has the kind's name and points to an
-    object with ``title``, ``find(name)`` (None if it has no such thing) and ``names()``.
+    object with ``title`` (empty: not mentioned where nothing is found), ``find(name)`` (None
+    if it has no such thing) and ``names()``.
     """
     titles, known = [], set(there)
     for entry in entries("catalogues"):
@@ -173,7 +174,7 @@ def _in_catalogues(kind: str, name: str, there: set[str]) -> Entry:
             if thing is not None:
                 value = f"{entry.value}, {name}"
                 return Entry(kind, name, entry.package, entry.version, value, _Found(thing))
-            titles.append(catalogue.title)
+            titles += [catalogue.title] if catalogue.title else []
             known |= set(catalogue.names())
     if not titles:
         raise RequestError(unknown(_SINGULAR[kind], name, there))

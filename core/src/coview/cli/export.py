@@ -11,14 +11,8 @@ from coview.commands.options import json_option, print_json
 from coview.commands.weights import found_weights, say, weights_argument
 from coview.errors import RequestError
 
-EXAMPLE = """\b
-To load the tensors:
-  net = timm.create_model("resnet50", num_classes=0)
-  net.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))
-"""
 
-
-@click.command("export", epilog=EXAMPLE)
+@click.command("export")
 @weights_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
 @click.option(
@@ -49,16 +43,21 @@ def command(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    """Write a backbone for other programs, then read it back and compare."""
+    """Write a backbone for other programs, then read it back and compare.
+
+    Prints the lines of Python that load the file in timm or torchvision.
+    """
     given = ctx.get_parameter_source("keys") is not click.core.ParameterSource.DEFAULT
     if format != "safetensors" and given:
         raise RequestError("--keys is only for --format safetensors: leave it out.")
     from coview.weights.convert import ship
+    from coview.weights.elsewhere import loading
 
     found = found_weights(weights, backbone, pretrained)
     say(found.notes)
     exported = found.network
     difference = ship(exported, out, format, keys)
+    how = loading(exported, out, format, keys)
     card = exported.card
     if as_json:
         facts = {key: exported.meta[key] for key in ("backbone", "channels", "size", "mean", "std")}
@@ -69,10 +68,16 @@ def command(
                 "keys": keys if format == "safetensors" else None,
                 "width": exported.width,
                 "difference": difference,
+                "note": how.note,
+                "load": list(how.lines),
                 **facts,
             }
         )
         return
+    if how.note:
+        click.echo(how.note)
+    for line in how.lines:
+        click.echo(f"  {line}")
     click.echo(f"{out}: {card.backbone}, {exported.width} features, as {format}")
     if format == "safetensors":
         click.echo(

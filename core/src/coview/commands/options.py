@@ -56,7 +56,11 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
             click.option("--batch-size", type=int, help="Batch size, over all processes."),
             click.option("--accumulate", type=int, help="Micro-batches per optimiser step."),
             *short,
-            click.option("--backbone", help="A registered or timm name."),
+            click.option(
+                "--backbone",
+                help="A registered or timm name, or a network of your own: FILE.py:FUNCTION or "
+                "MODULE:FUNCTION.",
+            ),
             click.option(
                 "--image-size", type=int, help="Pixels per side to which images are resized."
             ),
@@ -68,7 +72,8 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
                 "uses",
                 multiple=True,
                 metavar="ROLE=COMPONENT",
-                help="Use another component for a role. Repeatable.",
+                help="Use another component for a role; for views, also a transform of your own: "
+                "views=FILE.py:NAME. Repeatable.",
             ),
             click.option(
                 "--set",

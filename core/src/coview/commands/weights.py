@@ -37,7 +37,8 @@ def weights_argument(function: AnyCommand) -> AnyCommand:
         click.option(
             "--backbone",
             metavar="NAME",
-            help="Architecture of a checkpoint that coview did not write, for example resnet50.",
+            help="Architecture of a checkpoint that coview did not write, for example resnet50; or "
+            "what makes a network of your own, FILE.py:FUNCTION or MODULE:FUNCTION.",
         ),
         click.option(
             "--pretrained",

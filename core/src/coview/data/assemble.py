@@ -30,8 +30,8 @@ def delivered_size(settings: DataSettings, native: int) -> int:
 
 
 def fits(settings: DataSettings, count: int, channels: int, size: int) -> bool:
-    """Return whether ``count`` images are small enough to be kept in memory."""
-    return count * channels * size**2 <= settings.resident_mib << 20
+    """Return whether ``count`` images may be kept in memory, and are small enough."""
+    return settings.cache != "off" and count * channels * size**2 <= settings.resident_mib << 20
 
 
 def assemble(

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from coview.data.bad_images import TRIES, Fault, Readable, stacked, stand_ins
 from coview.data.base import Split
 from coview.data.gpu_jpeg import Contents, decoded, files_of, torchvisions
+from coview.data.items import begin_epoch
 from coview.data.transfer import gathered, on_device
 from coview.errors import CoviewError, RequestError
 from coview.records import Batch
@@ -196,6 +197,7 @@ class Batches:
             for own, at in zip(indices, rows, strict=True):
                 yield Batch(self._images.index_select(0, own), own, self._of(at))
             return
+        begin_epoch(self._split.images, derived_seed(self._seed, epoch, "items"))
         batches = read_batches(self._split, rows, self._device, self._workers, self._labels)
         with closing(batches):
             for images, own, at in zip(batches, indices, rows, strict=True):

@@ -1,7 +1,8 @@
 """Backbones, which map an image (B, C, H, W) to one feature vector (B, D).
 
 A name is either registered by an installed package (group ``coview.backbones``)
-or one of timm's. timm's ResNets use torchvision's parameter names.
+or one of timm's, or it names the user's own code (:mod:`coview.nn.own`). timm's ResNets use
+torchvision's parameter names.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import timm
-import torch
 from timm.models.resnet import BasicBlock, ResNet
-from torch import Tensor, nn
+from torch import nn
 
-from coview.errors import RequestError
+from coview.nn.own import from_module, own_network
+from coview.own_code import is_code
 from coview.plan import BackboneSpec, Factory
 from coview.recipes.tables import STEMS, BackboneSettings
 from coview.registry import Entry, find
@@ -34,13 +35,19 @@ __all__ = [
 
 
 class TimmCatalogue:
-    """timm's models, by their names: what a backbone is that no package registered."""
+    """timm's models, and networks of the user's own: backbones that no package registered."""
 
     title = "timm"
 
     @staticmethod
     def find(name: str) -> Factory | None:
-        """Return what builds a backbone; None: timm has no such model."""
+        """Return what builds a backbone; None: timm has no such model.
+
+        Raises:
+            RequestError: the name is that of the user's own code, which cannot be loaded.
+        """
+        if is_code(name):
+            return own_network(name)
         if not timm.is_model(name):
             return None
 
@@ -64,22 +71,6 @@ def find_backbone(name: str) -> tuple[Factory, Entry]:
     entry = find("backbones", name)
     factory: Factory = entry.load()
     return factory, entry
-
-
-def from_module(module: nn.Module, channels: int, image_size: int) -> BackboneSpec:
-    """Return a spec of an existing module (copied for every build, with its weights)."""
-    import copy
-
-    width = getattr(module, "num_features", None)
-    if width is None:
-        width = _probe(module, channels, image_size)
-
-    def build(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-        built = copy.deepcopy(module)
-        built.num_features = width  # type: ignore[assignment]
-        return built
-
-    return BackboneSpec(type(module).__name__, build)
 
 
 def resnet10_quarter(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
@@ -134,20 +125,6 @@ def first_layer(channels: int, width: int, kernel: int, stride: int = 1) -> nn.C
     layer = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
-
-
-@torch.no_grad()
-def _probe(module: nn.Module, channels: int, image_size: int) -> int:
-    was_training = module.training
-    features: Tensor = module.eval()(torch.zeros(1, channels, image_size, image_size))
-    module.train(was_training)
-    if features.ndim != 2:
-        raise RequestError(
-            f"The backbone {type(module).__name__} must return one vector per image, (B, D), but "
-            f"it returned {tuple(features.shape)} for one {channels}x{image_size}x{image_size} "
-            "image."
-        )
-    return features.shape[1]
 
 
 def is_convolutional(module: nn.Module) -> bool:

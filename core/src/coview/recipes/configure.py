@@ -9,11 +9,16 @@ from typing import Any
 import attrs
 
 from coview.errors import RequestError, unknown
+from coview.own_code import refuse_unsaid
 from coview.recipes.override import Layers
 from coview.recipes.recipe import TABLES, Recipe, find_recipe, read_layers
 from coview.recipes.resolve import Resolved, resolve
 from coview.recipes.tables import FEW_IMAGES, SMALL_IMAGE, SMALL_PRESETS, DataSettings
+from coview.registry import entries
 from coview.settings import structure
+
+OWN = (("backbone", "backbones", "--backbone "), ("views", "views", "--use views="))
+"""What may be code of the user's own: table, kind, and the option that names it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +85,21 @@ def configure(
     elif size is not None and native is not None:
         layers.set("data.size", size, "data")
     _lay(layers, changes, layer)
+    if not isinstance(method, Recipe):
+        _refuse_code(layers, Path(method), changes)
     return resolve(layers, preset, notices)
+
+
+def _refuse_code(layers: Layers, file: Path, changes: Changes) -> None:
+    said = [changes.backbone or ""]
+    for use in changes.use.values():
+        said += [use] if isinstance(use, str) else use
+    named = []
+    for table, kind, option in OWN:
+        installed = {f"{entry.package}:{entry.name}" for entry in entries(kind)}
+        names = [draft.name for draft in layers.tables[table]]
+        named += [(option, name) for name in names if name not in installed]
+    refuse_unsaid(file, named, said)
 
 
 def _image_size(native: int | None, given: Sequence[Any], recipe: Recipe) -> int | None:

@@ -19,6 +19,7 @@ from coview.components import (
 )
 from coview.errors import CoviewError, RequestError
 from coview.hookspecs import ROLES, WEIGHED
+from coview.own_code import placed
 from coview.recipes.bare import place
 from coview.recipes.override import Draft, Layers
 from coview.recipes.recipe import AFTERWARDS, COMPONENTS, LISTS, TABLES, Recipe, Use
@@ -26,6 +27,7 @@ from coview.recipes.tables import (
     BackboneSettings,
     DataSettings,
     NoSettings,
+    OwnViewSettings,
     TrainingSettings,
     Weight,
 )
@@ -100,6 +102,7 @@ def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = 
         RequestError: with every problem found.
         PluginError: a named component cannot be loaded.
     """
+    _keep_symmetry(layers)
     place(layers, _look_up)
     problems = layers.problems
     training, wrong = structure(TrainingSettings, layers.scalars, "", "the recipe")
@@ -123,12 +126,27 @@ def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = 
     )
 
 
+def _keep_symmetry(layers: Layers) -> None:
+    """Compare views of the user's own as the recipe compares the views that they replace."""
+    recipe = layers.recipe.uses("views")[0]
+    for draft in layers.tables["views"]:
+        try:
+            own = _look_up("views", draft.name)[1] is OwnViewSettings
+            replaced = _look_up("views", recipe.name)[1]
+        except RequestError:
+            return  # reported with everything else
+        if own and replaced is not OwnViewSettings and "symmetric" not in draft.settings:
+            default = getattr(replaced(), "symmetric", True)
+            draft.put({"symmetric": recipe.settings.get("symmetric", default)}, "recipe")
+
+
 def _parts(table: str, drafts: Iterable[Draft], problems: list[str]) -> tuple[Part, ...]:
     made = (_part(table, draft, problems) for draft in drafts)
     return tuple(part for part in made if part is not None)
 
 
 def _part(table: str, draft: Draft, problems: list[str]) -> Part | None:
+    draft.name = placed(draft.name)
     try:
         factory, settings_class, entry = _look_up(table, draft.name)
     except RequestError as error:
@@ -219,7 +237,7 @@ def _given(table: str, name: str) -> tuple[Any, type, None]:
             f"again: coview.train(..., {table}=...)."
         )
 
-    return refuse, NoSettings, None
+    return refuse, OwnViewSettings if table == "views" else NoSettings, None
 
 
 def _share(

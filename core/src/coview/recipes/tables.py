@@ -78,6 +78,13 @@ class DataSettings:
         one_of(*POLICIES),
     )
 
+    cache: str = setting(
+        "auto",
+        "keep images that fit into data.resident_mib: auto (unless they change from call to call), "
+        "on (as they are first read) or off (read anew every epoch)",
+        one_of("auto", "on", "off"),
+    )
+
     def delivered_size(self, native: int) -> int:
         """Return the size in pixels that the loader delivers for images of ``native`` pixels."""
         return min(native, DEFAULT_SIZE) if self.size is None else self.size
@@ -104,4 +111,13 @@ class BackboneSettings:
     )
     patch: int | None = setting(
         None, "patch size in pixels of a vision transformer; none: the backbone's own", gt(0)
+    )
+
+
+@attrs.frozen
+class OwnViewSettings:
+    """Settings of views that are a transform of the user's own."""
+
+    symmetric: bool = setting(
+        True, "whether every view is both query and key; else the first is compared with the others"
     )

@@ -212,7 +212,7 @@ class Subject:
 
     def card(self) -> WeightCard:
         """Return what an exported backbone's file says of it."""
-        return card_of(self.resolved, self.plan(), given=False)
+        return card_of(self.resolved, self.plan())
 
 
 def _narrowed(resolved: Resolved) -> dict[str, Any]:

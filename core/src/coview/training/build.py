@@ -18,9 +18,9 @@ from coview.data.loader import Batches
 from coview.distributed import active, from_first, is_first, rank, wait, world_size
 from coview.errors import RequestError
 from coview.method.module import Method, build_method
-from coview.nn.backbones import from_module
 from coview.nn.compile import SHORT_RUN, decide
 from coview.nn.encoder import Encoder
+from coview.nn.own import classifier_note, from_module
 from coview.nn.sync_norm import synchronise
 from coview.optim.groups import make_optimizer
 from coview.plan import Plan
@@ -36,8 +36,9 @@ from coview.training.run import Run
 from coview.training.run_settings import RunSettings
 from coview.views import TransformViews
 from coview.weights.card import card_of
-from coview.weights.exported import is_foreign, load_backbone, refuse_other_heads
+from coview.weights.exported import is_foreign, refuse_other_heads, stored
 from coview.weights.foreign import load_into, match, read_tensors
+from coview.weights.own import code_of, own_notes
 
 
 def assemble(request: Request, prepared: Prepared, path: Path | None) -> Run:
@@ -92,8 +93,12 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
             "back: --no-compile"
         )
     torch.manual_seed(settings.seed)
+    request = _with_views_of_data(request, prepared, notices.append)
     resolved, objects = _objects(request, resolved, plan)
+    notices += own_notes(resolved)
     method = build_method(resolved, plan, objects)
+    if note := classifier_note(method.backbone()):
+        notices.append(note)
     if request.resume is None and settings.init is not None:
         initialise(method, Path(settings.init), notices.append)
     method.to(device)
@@ -117,7 +122,7 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
         settings=settings,
         device=device,
         peak=optimizer.settings.peak(plan.batch_size),
-        card=card_of(resolved, plan, request.backbone is not None),
+        card=card_of(resolved, plan),
     )
 
 
@@ -191,17 +196,47 @@ def _check_micro_batches(resolved: Resolved) -> None:
         )
 
 
+def _with_views_of_data(
+    request: Request, prepared: Prepared, notice: Callable[[str], None]
+) -> Request:
+    """Let the transform of a data set that gives views make them, if nothing else shall."""
+    transform, views = getattr(prepared.source, "transform", None), prepared.resolved.part("views")
+    if transform is None:
+        return request
+    name, count = type(transform).__name__, getattr(prepared.source, "views", 2)
+    given = f"Each item of the data set holds {count} views, made by its transform ({name})."
+    if request.views is not None or code_of(views) is not None:
+        notice(f"{given} The images are read without it, since views= makes the views.")
+        return request
+    notice(f"{given} The images are read without it, and it makes the views in every step.")
+    return attrs.evolve(request, views=transform)
+
+
 def _objects(request: Request, resolved: Resolved, plan: Plan) -> tuple[Resolved, dict[str, Any]]:
     """Return the recipe with Python objects named in it, and modules made of these objects."""
     objects: dict[str, Any] = {}
-    changes: dict[str, Any] = {}
     if request.views is not None:
-        objects["views"] = TransformViews(request.views, plan)
-        changes["views"] = Use(f"{GIVEN}{type(request.views).__name__}")
+        # The method's own: MoCo compares the first view with the others, whoever makes them.
+        symmetric = getattr(resolved.part("views").settings, "symmetric", True)
+        objects["views"] = TransformViews(request.views, plan, symmetric)
+        settings = {} if symmetric else {"symmetric": False}
+        resolved = _naming(resolved, "views", request.views, settings)
     if request.backbone is not None:
         objects["backbone"] = from_module(request.backbone, plan.channels, plan.image_size)
-        changes["backbone"] = Use(f"{GIVEN}{type(request.backbone).__name__}")
-    return attrs.evolve(resolved, recipe=attrs.evolve(resolved.recipe, **changes)), objects
+        resolved = _naming(resolved, "backbone", request.backbone, {})
+    return resolved, objects
+
+
+def _naming(resolved: Resolved, table: str, thing: Any, settings: dict[str, Any]) -> Resolved:
+    """Return the recipe with a Python object's name in a table."""
+    name = f"{GIVEN}{type(thing).__name__}"
+    part = attrs.evolve(resolved.part(table), name=name)
+    changed: Any = {table: Use(name, **settings)}
+    return attrs.evolve(
+        resolved,
+        recipe=attrs.evolve(resolved.recipe, **changed),
+        parts={**resolved.parts, table: (part,)},
+    )
 
 
 def initialise(method: Method, weights: Path, notice: Callable[[str], None]) -> None:
@@ -217,9 +252,8 @@ def initialise(method: Method, weights: Path, notice: Callable[[str], None]) -> 
         _share(method, backbone.state_dict())
         notice(matched.report(weights))
         return
-    exported = load_backbone(weights)
-    refuse_other_heads(exported.card, method.encoder.trunk, weights)
-    loaded = exported.backbone.state_dict()
+    card, loaded = stored(weights)
+    refuse_other_heads(card, method.encoder.trunk, weights)
     try:
         method.encoder.backbone().load_state_dict(loaded)
     except RuntimeError as error:

@@ -17,6 +17,7 @@ from coview.files import write_json, write_text
 from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import CORE
 from coview.training.run import Run
+from coview.weights.own import own_facts
 
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy")
 
@@ -108,6 +109,7 @@ def _facts(run: Run, command: list[str]) -> dict[str, Any]:
             "notes": list(run.data.notes),
             "bad_images": run.data.bad_images,
         },
+        "own": own_facts(run.resolved),
         "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "cpu",
         "precision": run.settings.precision,
         "settings": run.settings.table(),

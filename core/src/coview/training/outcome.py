@@ -10,6 +10,7 @@ import shlex
 from typing import Any
 
 import torch
+from timm.models.resnet import ResNet
 
 from coview.training.introduction import LESS_WARMUP, all_warmup
 
@@ -104,7 +105,16 @@ def next_steps(run: Any) -> list[str]:
     weights = run.path / "backbone.safetensors"
     if not weights.exists():
         return []
-    lines = [f"weights: {weights}"]
+    lines = [
+        f"weights: {weights}",
+        f"in Python: coview.load_backbone({str(run.path)!r})",
+        f"for timm or torchvision: coview export {_quoted(run)} --out weights.safetensors",
+    ]
+    if run.card.settings.get("stem") == "3x3" and isinstance(run.method.backbone(), ResNet):
+        lines[-1] += (
+            "  (the first layer is the one for small images, so a stock network needs another: "
+            "export prints the lines)"
+        )
     if run.data.labelled:
         lines.append(f"next: coview evaluate linear {_quoted(run)}")
     else:

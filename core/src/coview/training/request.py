@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from coview.components import IMAGES, DataSource, ViewsComponent, declared
 from coview.data.base import Source
@@ -49,7 +49,7 @@ class Request:
     resume: Path | None = None
     allow_change: tuple[str, ...] = ()
     backbone: nn.Module | None = None
-    views: Callable[[Tensor], Tensor] | None = None
+    views: Any = None
     observe: tuple[Any, ...] = ()
     on_collapse: str | None = None
     command: tuple[str, ...] = ()

@@ -15,6 +15,8 @@ from coview.distributed import is_first, wait
 from coview.errors import CoviewError, RequestError, nearest
 from coview.files import sweep
 from coview.recipes.recipe import AFTERWARDS, find_recipe
+from coview.recipes.tables import DataSettings
+from coview.settings import plain
 from coview.training import checkpoints
 from coview.training.build import assemble
 from coview.training.directory import cut_metrics
@@ -218,6 +220,8 @@ def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the identity with the recipe's settings by name."""
     rest = {key: value for key, value in identity.items() if key != "recipe"}
     recipe = tomllib.loads(identity["recipe"])
+    # Older runs lack settings of the data: those that change nothing are then not compared.
+    recipe["data"] = {**plain(attrs.asdict(DataSettings())), **recipe.get("data", {})}
     # The run is the same however its weights are evaluated afterwards.
     return rest | dict(_settings("", {k: v for k, v in recipe.items() if k not in AFTERWARDS}))
 

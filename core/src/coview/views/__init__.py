@@ -3,7 +3,8 @@
 from coview.views.augmentation import Augmentation, Normalize
 from coview.views.backends.fused.fusing import fuse
 from coview.views.chain import Chain, unit_interval
-from coview.views.crops import CropViews, Rendering, TransformViews, positives
+from coview.views.crops import CropViews, Rendering, positives
+from coview.views.own import TransformViews
 
 __all__ = [
     "Augmentation",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coview.components import declared
 from coview.errors import RequestError
+from coview.seeds import generators_kept, seed_generators
 from coview.views.backends.fused.plan import Fused
 from coview.views.operations import Operation, OwnOperation
 
@@ -77,7 +78,7 @@ class Chain:
         """
         if self.whole is not None:
             return self._fused(self.whole, images, seed, rank, world_size)
-        with torch.random.fork_rng(devices=[]):
+        with generators_kept():
             torch.manual_seed(seed)
             for number, operation in enumerate(self.operations):
                 if isinstance(operation, Fused):
@@ -92,7 +93,7 @@ class Chain:
                 elif declared(operation, OwnOperation, "batched"):
                     images = operation(images)
                 else:
-                    images = _apply_to_each(operation, images, rank, world_size)
+                    images = torch.stack(applied_to_each(operation, images, rank, world_size))
         return unit_interval(images)
 
     def _fused(
@@ -126,24 +127,25 @@ def _own_rows(params: Mapping[str, Any], rows: int, rank: int, world_size: int) 
     return kept
 
 
-def _apply_to_each(operation: Operation, images: Tensor, rank: int, world_size: int) -> Tensor:
-    # Each image of the global batch has a seed, so that a process can skip other processes'
-    # images. The next operation has one too, so that these images' draws do not affect it.
+def applied_to_each(
+    operation: Callable[[Any], Any], images: Tensor | Sequence[Any], rank: int, world_size: int
+) -> list[Any]:
+    """Apply an operation image by image, each with its own seed.
+
+    Each image of the global batch has a seed, so that a process can skip other processes'
+    images. The next operation has one too, so that these images' draws do not affect it.
+    """
     *seeds, after = torch.randint(2**62, (len(images) * world_size + 1,)).tolist()
     done = []
     for image, seed in zip(images, seeds[rank * len(images) :], strict=False):
         _seed(seed, images)
         done.append(operation(image))
     _seed(after, images)
-    return torch.stack(done)
+    return done
 
 
-def _seed(seed: int, images: Tensor) -> None:
-    """Seed only the generators that images use: the host's and that of their device.
-
-    ``torch.manual_seed`` records a stack trace for each kind of device not in use,
-    which takes a third of the time of a small image.
-    """
-    torch.default_generator.manual_seed(seed)
-    if images.is_cuda:
+def _seed(seed: int, images: Tensor | Sequence[Any]) -> None:
+    """Seed the generators that operations on images draw from: the host's and their device's."""
+    seed_generators(seed)
+    if isinstance(images, Tensor) and images.is_cuda:
         torch.cuda.default_generators[images.get_device()].manual_seed(seed)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
@@ -13,11 +12,10 @@ from coview.hookspecs import hookimpl
 from coview.plan import Layout, Plan
 from coview.records import Batch, Pairs, Step, Views
 from coview.views.augmentation import Augmentation, Normalize
-from coview.views.backends.fused.fusing import fuse
 from coview.views.backends.fused.plan import Fused
 from coview.views.chain import Chain, unit_interval
 
-__all__ = ["CropViews", "Rendering", "TransformViews", "positives"]
+__all__ = ["CropViews", "Rendering", "positives"]
 
 
 def positives(queries: Sequence[int], keys: Sequence[int]) -> Pairs:
@@ -118,46 +116,4 @@ class CropViews(nn.Module):
         """Return the centre of images (B, C, H, W), normalised, as the only view."""
         size = max(self.layout.sizes)
         crop = self.normalize(center_crop(unit_interval(images), list(size)))
-        return Views((crop,), (0,), (0,), ((0, 0),))
-
-
-class TransformViews(nn.Module):
-    """Two views by a user's transform, from kornia or torchvision.
-
-    Args:
-        transform: makes a view of an image in [0, 1]. kornia augmentations are called
-            with the batch (standard ones run fused if images are RGB), anything else
-            image by image.
-        plan: its channels and image size are used.
-    """
-
-    def __init__(self, transform: Callable[[Tensor], Tensor], plan: Plan) -> None:
-        super().__init__()
-        chain = Chain(fuse([transform]) if plan.channels == 3 else [transform])
-        self.rendering = Rendering([chain, chain])
-        probe = torch.zeros(2, plan.channels, plan.image_size, plan.image_size)
-        channels, height, width = chain(probe, seed=0).shape[1:]
-        self.layout = Layout(
-            sizes=((height, width),) * 2,
-            channels=(channels,) * 2,
-            queries=(0, 1),
-            keys=(0, 1),
-            pairs=((0, 1), (1, 0)),
-        )
-
-    @property
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean 0 and standard deviation 1: normalisation is left to the transform."""
-        channels = self.layout.channels[0]
-        return (0.0,) * channels, (1.0,) * channels
-
-    @hookimpl
-    def generate_views(self, batch: Batch, step: Step) -> Views:
-        """Return two views of the batch."""
-        crops = self.rendering(batch.images, step)
-        return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)
-
-    def evaluation_views(self, images: Tensor) -> Views:
-        """Return the images in [0, 1], centre-cropped to the views' size."""
-        crop = center_crop(unit_interval(images), list(self.layout.sizes[0]))
         return Views((crop,), (0,), (0,), ((0, 0),))

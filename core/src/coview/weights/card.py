@@ -9,8 +9,9 @@ import attrs
 
 from coview.plan import Plan
 from coview.recipes.recipe import AFTERWARDS
-from coview.recipes.resolve import Resolved
+from coview.recipes.resolve import GIVEN, Resolved
 from coview.settings import plain
+from coview.weights.own import code_of, is_own
 
 PLAN = ("dataset_size", "channels", "image_size", "mean", "std", "batch_size")
 """The attributes of a plan that decide how views and encoder are built."""
@@ -31,7 +32,9 @@ class WeightCard:
     Attributes:
         method: the method that trained it; ``timm:NAME`` for timm's weights.
         backbone: a registered or timm name, or the class of a module that was passed in.
-        given: the backbone was a Python object, so no name can build it again.
+        given: the backbone is the user's own, so no installed name can build it again.
+        code: what made it, ``file.py:function`` or ``module:function``; None: it was a Python
+            object. Nothing is imported because a file of weights says so.
         settings: the backbone's settings, as plain values
             (:class:`coview.recipes.tables.BackboneSettings`).
         channels: channels of the images.
@@ -50,6 +53,7 @@ class WeightCard:
     method: str = ""
     backbone: str = ""
     given: bool = False
+    code: str | None = None
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     channels: int = 3
     image_size: int = 0
@@ -78,19 +82,20 @@ class WeightCard:
         }
 
 
-def card_of(resolved: Resolved, plan: Plan, given: bool) -> WeightCard:
+def card_of(resolved: Resolved, plan: Plan) -> WeightCard:
     """Return the card of the backbone that a run exports, as far as the recipe knows it.
 
     Args:
         resolved: the run's recipe.
         plan: the run's plan.
-        given: whether the backbone was a Python object.
     """
     part = resolved.part("backbone")
+    loaded = code_of(part)
     return WeightCard(
         method=resolved.recipe.name,
-        backbone=resolved.recipe.backbone.name,
-        given=given,
+        backbone=part.name.removeprefix(GIVEN),
+        given=is_own(part),
+        code=None if loaded is None else loaded.name,
         settings=attrs.asdict(part.settings),
         channels=plan.channels,
         image_size=plan.image_size,
@@ -106,7 +111,8 @@ def parts_of(resolved: Resolved, plan: Plan) -> dict[str, Any]:
         part = resolved.part(role)
         settings = plain(attrs.asdict(part.settings, recurse=False))
         name = part.name.rpartition(":")[2]
-        found[role] = {"use": f"{part.package}:{name}", "settings": settings}
+        use = part.name if is_own(part) else f"{part.package}:{name}"
+        found[role] = {"use": use, "settings": settings}
     return found
 
 

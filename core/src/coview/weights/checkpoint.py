@@ -16,8 +16,7 @@ from coview.nn.backbones import BackboneSpec
 from coview.nn.encoder import Encoder
 from coview.plan import Plan
 from coview.recipes.configure import Changes, configure
-from coview.weights.card import WeightCard, parts_of
-from coview.weights.exported import build_part
+from coview.weights.card import WeightCard
 
 FORMAT = 1
 PREFIX = "components.encoder."
@@ -65,7 +64,7 @@ def load_encoder(run: Path, card: WeightCard) -> Encoder:
         raise RequestError(
             f"{run} is not a run's directory; only a run's checkpoint has the projection head."
         )
-    if card.given:
+    if card.given and card.code is None:
         raise RequestError(f"The backbone of {run} was a Python object: use --from head.0.")
     resolved = configure(run / "recipe.toml", None, Changes(preset="none"), "run")
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
@@ -80,9 +79,9 @@ def load_encoder(run: Path, card: WeightCard) -> Encoder:
         batch_size=resolved.training.batch_size,
         backbone=BackboneSpec(part.name, part.factory, part.settings),
     )
-    parts = parts_of(resolved, plan)
-    views = build_part("views", parts["views"], plan)
-    encoder = build_part("encoder", parts["encoder"], attrs.evolve(plan, layout=views.layout))
+    of_views, of_encoder = resolved.part("views"), resolved.part("encoder")
+    views = of_views.factory(of_views.settings, plan)
+    encoder = of_encoder.factory(of_encoder.settings, attrs.evolve(plan, layout=views.layout))
     own = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     try:
         encoder.load_state_dict(own)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from coview.errors import RequestError
 from coview.files import replacing
+from coview.nn.backbones import find_backbone
+from coview.nn.own import OwnNetwork
 from coview.weights.card import WeightCard
 from coview.weights.exported import CLASSIFIER, ExportedBackbone, build_backbone, read
 
@@ -55,7 +57,7 @@ def refuse_unsavable(network: ExportedBackbone) -> None:
     """
     if network.views is not None or network.card.given:
         raise RequestError(
-            "This backbone cannot be saved with a classifier: it was a Python object, or needs its "
+            "This backbone cannot be saved with a classifier: it is one of your own, or needs its "
             "method's views."
         )
 
@@ -89,8 +91,16 @@ def student_of(teacher: Classifier, backbone: str | None) -> Classifier:
     Args:
         teacher: the student has its stem and preprocessing.
         backbone: a registered or timm name; None: the teacher's own.
+
+    Raises:
+        RequestError: there is no such name, or it is that of code of the user's own.
     """
     card = teacher.network.card
+    if backbone is not None and isinstance(find_backbone(backbone)[0], OwnNetwork):
+        raise RequestError(
+            f"A student must be a registered or timm network: a file of {backbone} could not be "
+            "loaded again."
+        )
     if backbone is not None:
         settings = {**card.settings, "patch": None, "drop_path": 0.0}
         card = attrs.evolve(card, backbone=backbone, heads=None, settings=settings)

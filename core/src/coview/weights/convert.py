@@ -131,22 +131,21 @@ def _torchvision_vit(backbone: nn.Module) -> nn.Module:
     assert isinstance(backbone, VisionTransformer)
     block: Any = backbone.blocks[0]
     patch: Any = backbone.patch_embed
-    return _headless(
-        torchvision.models.VisionTransformer(
-            image_size=patch.img_size[0],
-            patch_size=patch.patch_size[0],
-            num_layers=len(backbone.blocks),
-            num_heads=block.attn.num_heads,
-            hidden_dim=backbone.embed_dim,
-            mlp_dim=block.mlp.fc1.out_features,
-        )
+    network: Any = torchvision.models.VisionTransformer(
+        image_size=patch.img_size[0],
+        patch_size=patch.patch_size[0],
+        num_layers=len(backbone.blocks),
+        num_heads=block.attn.num_heads,
+        hidden_dim=backbone.embed_dim,
+        mlp_dim=block.mlp.fc1.out_features,
     )
-
-
-def _headless(network: Any) -> nn.Module:
     network.heads = nn.Identity()
-    module: nn.Module = network
-    return module
+    if patch.proj.in_channels != 3:
+        network.conv_proj = nn.Conv2d(
+            patch.proj.in_channels, backbone.embed_dim, patch.patch_size, patch.patch_size
+        )
+    made: nn.Module = network
+    return made
 
 
 def _without_gradient(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

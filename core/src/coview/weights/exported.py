@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
-from coview.components import ViewsComponent, declared
+from coview.components import IMAGES, ViewsComponent, declared
 from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 from coview.nn.backbones import (
@@ -24,10 +25,12 @@ from coview.nn.backbones import (
     from_module,
     is_convolutional,
 )
+from coview.own_code import importing_nothing
 from coview.plan import Plan
 from coview.registry import find, kind_of_role
 from coview.settings import structure
 from coview.weights.card import WeightCard
+from coview.weights.own import recorded
 
 if TYPE_CHECKING:
     from coview.method.module import Method
@@ -39,6 +42,8 @@ CLASSIFIER = "coview-classifier"
 """Key in the metadata of a file that holds a classifier on a backbone."""
 INSIDE = "network.backbone."
 """Prefix of the backbone's tensors in a classifier's file."""
+OVERSHOOT = 1e-3
+"""How far beyond [0, 1] values may lie before someone is told: rounding goes so far."""
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -128,11 +133,36 @@ class ExportedBackbone(nn.Module):
         self.register_buffer("mean", torch.tensor(card.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(-1, 1, 1), persistent=False)
         self.channels_last = is_convolutional(backbone)
+        takes = IMAGES if views is None else declared(views, ViewsComponent, "takes")
+        self._of_images = takes == IMAGES
+        self._checked = not self._of_images
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) float in [0, 1] -> (B, D); crops to the centre."""
+        """(B, C, H, W) float in [0, 1] -> (B, D); crops to the centre.
+
+        A single image (C, H, W) gives one vector (D,). The first images are checked: values
+        outside [0, 1] are said in a warning.
+        """
+        if self._of_images and images.ndim == 3:
+            return self.forward(images[None])[0]
+        if not self._checked and not torch.compiler.is_compiling():
+            self._check(images)
         features: Tensor = self.backbone(*(self._laid_out(crop) for crop in self._crops(images)))
         return features
+
+    def _check(self, images: Tensor) -> None:
+        """Warn once of images that were not divided by 255, or are normalised already.
+
+        Only the first batch is looked at: reading its values waits for the device.
+        """
+        self._checked = True
+        low, high = (float(value) for value in images.detach().aminmax())
+        if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+            warnings.warn(
+                f"These images run from {low:.3g} to {high:.3g}, but this network takes images in "
+                "[0, 1] and normalises them itself: leave out Normalize, and divide bytes by 255.",
+                stacklevel=5,  # through torch's two calls to the line that called the network
+            )
 
     def _crops(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.views is not None:
@@ -217,14 +247,22 @@ def save_backbone(exported: ExportedBackbone, path: Path) -> None:
         save_file(tensors, temporary, metadata={BACKBONE: json.dumps(exported.meta)})
 
 
-def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> ExportedBackbone:
+Given = nn.Module | str | None
+"""A network of the user's own: a module, or the name of what makes one."""
+
+
+def load_backbone(
+    path: str | Path, backbone: Given = None, notice: Callable[[str], None] = warnings.warn
+) -> ExportedBackbone:
     """Load an exported backbone, from a run or from a file.
 
     Args:
         path: a run's directory, or a ``.safetensors`` file written by coview: a
             backbone, or a classifier on one.
-        backbone: the module to load into, if the run's backbone was a Python
-            object.
+        backbone: for a run whose backbone was the user's own: a module to load into, or
+            ``file.py:function`` or ``module:function``, which makes one. A run's directory
+            may name it (:func:`coview.weights.own.recorded`); a file alone is never obeyed.
+        notice: called with a sentence when a run's directory says what to import.
 
     Returns:
         A module in evaluation mode: (B, C, H, W) float in [0, 1] -> (B, D).
@@ -232,30 +270,57 @@ def load_backbone(path: str | Path, backbone: nn.Module | None = None) -> Export
     Raises:
         RequestError: there is no such file, or coview did not write it.
     """
+    card, tensors = stored(path)
+    if isinstance(backbone, str) and not card.given:
+        raise RequestError(
+            "--backbone is only for other programs' files and for networks of one's own; "
+            f"{path} already names its network."
+        )
+    if backbone is None and card.given and (found := recorded(Path(path))) is not None:
+        notice(found.note())
+        backbone = found.code
+    given = _spec_of(backbone, card)
+    with importing_nothing(f"{path} names code to import, which a file of weights must not."):
+        module, views = _build(card, given)
+    refuse_other_heads(card, module, path)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CoviewError(f"{path} does not fit backbone {card.backbone!r}: {error}") from error
+    return ExportedBackbone(module, card, views).eval()
+
+
+def stored(path: str | Path) -> tuple[WeightCard, dict[str, Tensor]]:
+    """Return the card and the backbone's tensors in a run or a file.
+
+    Raises:
+        RequestError: there is no such file, or coview did not write it.
+        CoviewError: it is damaged.
+    """
     file = Path(path)
     file = file / "backbone.safetensors" if file.is_dir() else file
     if not file.is_file():
         raise RequestError(f"There is no exported backbone at {file}.")
     metadata, tensors = read(file)
     if CLASSIFIER in metadata:
-        card = WeightCard.of(json.loads(metadata[CLASSIFIER])["meta"])
-        tensors = {k.removeprefix(INSIDE): v for k, v in tensors.items() if k.startswith(INSIDE)}
-    elif BACKBONE in metadata:
-        card = WeightCard.of(json.loads(metadata[BACKBONE]))
-    else:
-        raise RequestError(f"{file} was not written by coview: it does not name its backbone.")
-    module, views = _build(card, backbone)
-    refuse_other_heads(card, module, file)
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CoviewError(f"{file} does not fit backbone {card.backbone!r}: {error}") from error
-    return ExportedBackbone(module, card, views).eval()
+        inside = {k.removeprefix(INSIDE): v for k, v in tensors.items() if k.startswith(INSIDE)}
+        return WeightCard.of(json.loads(metadata[CLASSIFIER])["meta"]), inside
+    if BACKBONE in metadata:
+        return WeightCard.of(json.loads(metadata[BACKBONE])), tensors
+    raise RequestError(f"{file} was not written by coview: it does not name its backbone.")
 
 
-def _build(card: WeightCard, given: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
+def _spec_of(backbone: Given, card: WeightCard) -> BackboneSpec | None:
+    """Return how to build a network of the user's own; None: there is none."""
+    if isinstance(backbone, str):
+        settings, _ = structure(BackboneSettings, {}, "backbone")
+        return BackboneSpec(backbone, find_backbone(backbone)[0], settings)
+    return None if backbone is None else from_module(backbone, card.channels, card.size)
+
+
+def _build(card: WeightCard, given: BackboneSpec | None) -> tuple[nn.Module, nn.Module | None]:
     """Return the backbone that a card names, and the views it needs, if any."""
-    spec = _spec(card, given)
+    spec = given or _spec(card)
     if card.parts is not None:
         return rebuilt(card.parts, spec)
     return spec.build(card.channels, card.size), None
@@ -263,20 +328,31 @@ def _build(card: WeightCard, given: nn.Module | None) -> tuple[nn.Module, nn.Mod
 
 def build_backbone(card: WeightCard) -> nn.Module:
     """Return a fresh backbone of the kind that a card names."""
-    return _spec(card, None).build(card.channels, card.size)
+    with importing_nothing("A file of weights names code to import, which it must not."):
+        return _spec(card).build(card.channels, card.size)
 
 
-def _spec(card: WeightCard, given: nn.Module | None) -> BackboneSpec:
-    if given is not None:
-        return from_module(given, card.channels, card.size)
+def _spec(card: WeightCard) -> BackboneSpec:
     if card.given:
-        raise RequestError(
-            f"This run's backbone was a Python object ({card.backbone}). Pass one like it: "
-            "load_backbone(path, backbone=...)."
-        )
+        raise RequestError(_whose(card))
     if not card.backbone:
         raise CoviewError("These weights do not name their network.")
     settings, problems = structure(BackboneSettings, card.settings, "backbone")
     if problems:
         raise CoviewError(" ".join(problems))
     return BackboneSpec(card.backbone, find_backbone(card.backbone)[0], settings)
+
+
+def _whose(card: WeightCard) -> str:
+    """Return what to add so that weights of a network of the user's own can be loaded."""
+    if card.code is not None:
+        return (
+            f"These weights are of a network of your own, made by {card.code}. A file of weights "
+            f"has nothing imported, so add: --backbone {card.code} (in Python: "
+            f"backbone={card.code!r})."
+        )
+    return (
+        f"This run's backbone was a Python object ({card.backbone}), which no command can make. "
+        f"Add: --backbone FILE.py:FUNCTION, a function that returns a {card.backbone} (in Python: "
+        f"backbone={card.backbone}(...))."
+    )

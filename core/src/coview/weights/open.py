@@ -16,7 +16,13 @@ from coview.data.base import IMAGENET_MEAN, IMAGENET_STD
 from coview.errors import CoviewError, RequestError, nearest
 from coview.nn.backbones import BackboneSettings, find_backbone
 from coview.weights.card import WeightCard
-from coview.weights.exported import ExportedBackbone, attention_heads, is_foreign, load_backbone
+from coview.weights.exported import (
+    ExportedBackbone,
+    Given,
+    attention_heads,
+    is_foreign,
+    load_backbone,
+)
 from coview.weights.foreign import load_into, match, read_tensors
 
 TIMM = "timm:"
@@ -32,15 +38,17 @@ class Weights:
         origin: for weights that coview did not train: ``"pretrained"``, ``"random,
             seed 0"`` or a file's layout; else None.
         notes: sentences that the user should read.
+        imported: those of the notes that say what a run's directory had imported.
     """
 
     network: ExportedBackbone
     origin: str | None = None
     notes: tuple[str, ...] = ()
+    imported: tuple[str, ...] = ()
 
 
 def open_weights(
-    weights: str | Path, *, backbone: str | None = None, pretrained: bool = False, seed: int = 0
+    weights: str | Path, *, backbone: Given = None, pretrained: bool = False, seed: int = 0
 ) -> Weights:
     """Load the backbone that ``weights`` names.
 
@@ -49,7 +57,8 @@ def open_weights(
             or ``timm:NAME``, which comes with the size, mean and standard deviation
             of timm's data configuration.
         backbone: for another program's file: its architecture, a registered or timm
-            name.
+            name; for a network of the user's own: a module, or what makes one
+            (:func:`coview.weights.exported.load_backbone`).
         pretrained: for ``timm:NAME``: load timm's published weights, downloading them
             if need be; otherwise weights are random.
         seed: seed for random weights.
@@ -67,13 +76,11 @@ def open_weights(
             raise RequestError(f"{name} already names its network: leave out --backbone.")
         return _of_timm(name.removeprefix(TIMM), pretrained, seed)
     path = Path(weights)
-    if is_foreign(path):
+    if is_foreign(path) and not isinstance(backbone, nn.Module):
         return _of_another(path, backbone)
-    if backbone is not None:
-        raise RequestError(
-            f"--backbone is only for other programs' files; {name} already names its network."
-        )
-    return Weights(load_backbone(path))
+    notes: list[str] = []
+    network = load_backbone(path, backbone, notes.append)
+    return Weights(network, notes=tuple(notes), imported=tuple(notes))
 
 
 def _of_timm(name: str, pretrained: bool, seed: int) -> Weights:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from coview.data.assemble import assemble, common_size, delivered_size, fits
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import CHUNK, fit, pixels
+from coview.data.items import Changing, Item, changes, without_transform
 from coview.data.loader import fetched
 from coview.data.splits import digest, evenly_spaced
 from coview.errors import RequestError
@@ -23,8 +24,8 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
 def one_image(item: Any) -> Tensor:
-    """Return the image in a data set's item as (1 or 3, H, W) uint8."""
-    image = item[0] if isinstance(item, (tuple, list)) and len(item) else item
+    """Return the image (the first view) in a data set's item as (1 or 3, H, W) uint8."""
+    image = Item.of(item).image
     if isinstance(image, Image.Image):
         try:
             return pixels(image, 1 if image.mode.startswith(GREY_MODES) else 3)
@@ -77,7 +78,10 @@ def _to_bytes(images: Tensor) -> Tensor:
     low, high = (images.min().item(), images.max().item()) if len(images) else (0, 0)
     # Written so that NaN is refused.
     if not 0 <= low <= high <= 1:
-        raise RequestError(f"Float images must be in [0, 1], but run from {low:g} to {high:g}.")
+        raise RequestError(
+            f"Float images must be in [0, 1], but run from {low:g} to {high:g}. (Leave out "
+            "Normalize: coview normalises images itself.)"
+        )
     return (images * 255).round().to(torch.uint8)
 
 
@@ -113,6 +117,22 @@ ACCEPTED = (
     "whose items are an image or (image, label)"
 )
 
+CHANGING = (
+    "The data set's items change from call to call (a random transform inside it?), so they are "
+    "read anew in every epoch, and accuracy is measured on the images as they come. Faster: give "
+    "the data set without the transform, and the transform as views=. To keep the images as they "
+    "are first read: --set data.cache=on."
+)
+FROZEN = (
+    "The data set's items change from call to call (a random transform inside it?), but are kept "
+    "as they were first read, as data.cache = on asks."
+)
+OF_VIEWS = (
+    "Each item of the data set holds {count} views. The first is used as the image, of which the "
+    "run makes its own views. To train on the data set's views, give it without the transform that "
+    "makes them, and that transform as views=."
+)
+
 OBJECT = "array"
 """Name of data that were passed in Python."""
 
@@ -138,10 +158,17 @@ def from_object(
 
 
 class Objects:
-    """Serves a Python object as a :class:`coview.data.base.Source`."""
+    """Serves a Python object as a :class:`coview.data.base.Source`.
+
+    Attributes:
+        views: number of views that an item of a data set holds; 1: items are images.
+        transform: what makes these views: the data set's transform, without which its
+            images are then read; None: it could not be taken out, or there are none.
+    """
 
     def __init__(self, data: Any, name: str = OBJECT) -> None:
         """Check the data; see :func:`from_object`."""
+        self.transform: Any = None
         self.name, self._data, self._labels = name, data, None
         if isinstance(data, tuple):
             if len(data) != 2:
@@ -155,6 +182,9 @@ class Objects:
             raise RequestError(f"{ACCEPTED}; {type(data).__name__} has no length.")
         if not len(self._data):
             raise RequestError("The data hold no images.")
+        self.views = 1 if isinstance(self._data, Tensor) else Item.of(self._data[0]).views
+        if self.views > 1 and (found := without_transform(self._data)) is not None:
+            self._data, self.transform = found
 
     def native_size(self) -> int:
         """Return the shorter of height and width; 256 if it varies among items."""
@@ -170,15 +200,25 @@ class Objects:
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data."""
         native, names = self.native_size(), getattr(self._data, "classes", None)
-        images, labels = self._data, self._labels
+        images, labels, notes = self._data, self._labels, []
         if not isinstance(images, Tensor):
             channels = settings.channels or len(one_image(images[0]))
             items = Items(images, delivered_size(settings, native), channels)
+            if self.views > 1 and self.transform is None:
+                notes.append(OF_VIEWS.format(count=self.views))
+            changing = changes(items, evenly_spaced(len(items), 8))
+            if changing and settings.cache == "auto":
+                settings = attrs.evolve(settings, cache="off")
             images, labels = _read(items, settings, workers)
+            if changing:
+                notes.append(FROZEN if isinstance(images, Tensor) else CHANGING)
+                images = images if isinstance(images, Tensor) else Changing(images)
         numbers, classes = (None, ()) if labels is None else numbered(labels, len(images), names)
         # A data set, whose items are read anew each time, is only sampled.
         rows = evenly_spaced(len(images), 16)
         seen = [images] if isinstance(images, Tensor) else [images[row] for row in rows]
+        if isinstance(images, Changing) and changes(images, rows):
+            seen = []  # their own generators draw: only number and labels stay the same
         return assemble(
             self.name,
             Split(images, numbers),
@@ -188,6 +228,7 @@ class Objects:
             channels=len(images[0]),
             classes=classes,
             fingerprint=digest(str(len(images)), numbers, *seen),
+            notes=tuple(notes),
         )
 
 
@@ -217,7 +258,7 @@ class _Pairs(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor | None, Any]:
         item = self.items.data[index]
-        label = item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else None
+        label = Item.of(item).label
         label = label.item() if isinstance(label, (Tensor, np.generic, np.ndarray)) else label
         return self.items.fitted(item) if self.keep else None, label
 
