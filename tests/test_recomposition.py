@@ -192,8 +192,8 @@ REFUSED = {
         "negatives 'memory-bank' is the same component as the target. Set target.draws instead.",
     ),
     "two components for one role": (
-        ("moco", "--use", "loss=info-nce,nce"),
-        "loss takes one component, not 2.",
+        ("moco", "--use", "target=momentum,shared"),
+        "target takes one component, not 2.",
     ),
     "a source twice": (
         ("moco", "--use", "negatives=queue,queue"),
