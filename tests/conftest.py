@@ -103,7 +103,8 @@ def refused(run: Run) -> Callable[..., list[str]]:
         assert "Traceback" not in answer.stderr
         lines = answer.stderr.splitlines()
         assert answer.errors, lines
-        known = ("Error: ", "Usage: ", "Try ", "reading ")
+        # An indented line says what would be right.
+        known = ("Error: ", "Usage: ", "Try ", "reading ", "  ")
         others = [line for line in lines if not line.startswith(known)]
         assert not [line for line in others if line], lines
         return answer.errors

@@ -65,7 +65,7 @@ class Metrics:
 
 
 def fit(run: Run) -> None:
-    """Train until the run's last step; save, export and evaluate.
+    """Train until the run's last step; save, export and evaluate. A finished run stays as it is.
 
     Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint, unless a step was cut off, and
     raise ``KeyboardInterrupt`` (:class:`~coview.training.interrupts.Interrupted`); a
@@ -77,7 +77,8 @@ def fit(run: Run) -> None:
     """
     try:
         with Interrupts(together=active()) as run.interrupts:
-            _fit(run)
+            if not run.finished:
+                _fit(run)
         settle()
     except RuntimeError as error:
         if is_loss_of_another(error):
