@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
 import shlex
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,39 +291,12 @@ def test_a_changed_setting_ends_with_the_command_that_would_do(
     assert checkpoint("my run")["step"] == 6
 
 
-@pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Type a command on a terminal of 80 columns; return all that it shows."""
-
-    def typed(*arguments: object) -> str:
-        code = "from coview.cli import main; main(prog_name='coview')"
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"},
-        )
-        os.close(theirs)
-        shown = b""
-        with contextlib.suppress(OSError):  # the end of a pseudo-terminal is an error
-            while chunk := os.read(ours, 4096):
-                shown += chunk
-        os.close(ours)
-        assert process.wait(60) == 0, shown.decode()
-        return shown.decode().replace("\r\n", "\n")
-
-    return typed
-
-
 def test_a_finished_run_says_so_and_how_to_go_on(
-    run: Run, idx: Path, tiny: tuple[str, ...], words: Callable[..., str]
+    run: Run, idx: Path, tiny: tuple[str, ...], terminal: Callable[..., str]
 ) -> None:
     common = ("train", "simclr", "--data", f"idx:{idx}", *tiny, "--epochs", 2, "--out", "r")
     first = run(*common, "--max-steps", 2, "--json")
-    shown = words("train", "--resume", "r")
+    shown = terminal("train", "--resume", "r")
     cut = "This run is finished: it was to end after step 2 of 6 (--max-steps). To go on to the end"
     assert cut in shown and "measuring" not in shown
     (command,) = re.findall("^  coview (train --resume r .*)$", shown, re.MULTILINE)
