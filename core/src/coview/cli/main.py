@@ -25,6 +25,7 @@ COMMANDS = {
     "embed": "coview.cli.embed",
     "export": "coview.cli.export",
     "views": "coview.cli.views",
+    "neighbours": "coview.cli.neighbours",
     "new": "coview.cli.new.command",
     "check": "coview.cli.check",
     "pack": "coview.cli.pack",
