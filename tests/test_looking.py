@@ -15,6 +15,7 @@ from PIL import Image
 import coview
 from coview.data.sources.arrays import OBJECT
 from coview.views import picture, sheet
+from coview_simclr.views import SimCLRViews
 
 Run = Callable[..., Any]
 Pixels = np.ndarray[Any, Any]
@@ -112,6 +113,36 @@ def test_small_crops_are_drawn_smaller(run: Run, photos: Path, titles: list[str]
         widths = [cell.shape[1] for cell in row]
         assert widths[:3] == [96, 84, 84], "56 of 64 pixels"
         assert widths[3:] == [27] * 6, "18 of 64"
+
+
+def test_every_component_of_a_mixture_is_drawn(
+    run: Run, refused: Run, idx: Path, titles: list[str]
+) -> None:
+    options = ("--data", f"idx:{idx}", "--images", 1, "--draws", 1, "--out", "v.png")
+    run("views", "simclr", *options, "--use", "views=simclr,multi-crop")
+    below = [title.split("\n")[2:] for title in titles]
+    assert below == [[], *[["simclr"]] * 2, *[["multi-crop"]] * 8]
+
+
+def test_views_that_ask_for_a_field_get_it(
+    run: Run, refused: Run, idx: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    making = SimCLRViews.generate_views
+
+    def generate_views(self: Any, batch: Any, step: Any) -> Any:
+        seen.append(dict(batch.fields))
+        return making(self, batch, step)
+
+    monkeypatch.setattr(SimCLRViews, "generate_views", generate_views)
+    options = ("--images", 3, "--out", "v.png")
+    run("views", "simclr", "--data", f"idx:{idx}", *options)
+    assert seen == [{}, {}]
+    monkeypatch.setattr(SimCLRViews, "needs_fields", ("labels",), raising=False)
+    run("views", "simclr", "--data", f"idx:{idx}", *options)
+    assert seen[-1]["labels"].tolist() == [0, 1, 2]
+    (problem,) = refused("views", "simclr", "--data", photos / "class0", *options)
+    assert problem.startswith("views 'simclr' need labels, which folder:")
 
 
 @pytest.fixture(scope="module")
