@@ -305,7 +305,7 @@ def test_a_finished_run_says_so_and_how_to_go_on(
     files = {path: path.read_bytes() for path in Path("r").rglob("*") if path.is_file()}
     again = run("train", "--resume", "r", "--log-every", 7)
     assert again.stdout == whole.stdout, "its accuracies are told again, and not measured"
-    said = "note: This run is finished: 6 steps, 2 epochs. To train it for longer:\n"
+    said = "\nThis run is finished: 6 steps, 2 epochs. To train it for longer:\n"
     command = "coview train --resume r --epochs 4 --allow-change epochs"
     assert f"{said}  {command}\n" in again.stderr
     assert {path: path.read_bytes() for path in Path("r").rglob("*") if path.is_file()} == files

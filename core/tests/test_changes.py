@@ -125,7 +125,7 @@ def state(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_changed_settings_hold_from_there_on(cut: Path) -> None:
+def test_changed_settings_hold_from_there_on(cut: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = {"epochs": 3, "set": {"optimizer.lr": 0.5, "optimizer.momentum": 0.5}}
     with pytest.raises(RequestError) as caught:
         coview.train(resume=cut, data=images(60), **given, **GO_ON)
@@ -143,9 +143,11 @@ def test_changed_settings_hold_from_there_on(cut: Path) -> None:
     assert change["step"] == 3 and change["changed"]["epochs"] == [2, 3]
     # What was changed is the run now: it is finished, and stays as it is.
     files = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}
-    again = coview.train(resume=cut, data=images(60), **GO_ON)
+    capsys.readouterr()
+    again = coview.train(resume=cut, data=images(60), **{**GO_ON, "progress": True})
     assert again.step == 9 and again.metrics == run.metrics
-    assert again.resolved.notices[-1] == (
+    assert capsys.readouterr().err == f"{again.finished}\n"
+    assert again.finished == (
         "This run is finished: 9 steps, 3 epochs. To train it for longer:\n"
         f"  coview.train(resume={str(cut)!r}, data=data, epochs=6, allow_change='epochs')"
     )

@@ -69,15 +69,15 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     run.changed = differences(before, now)
     refuse_others(run.changed, run.identity, request)
     run.step = run.saved_at = int(found.state["step"])
-    run.finished = facts.get("finished") is not None and _nothing_left(run)
+    if facts.get("finished") is not None and _nothing_left(run):
+        run.finished = way_on(run, request)
     notices = _restore(run, found, observers)
-    if run.finished:
-        notices = [way_on(run, request)]
-    run.resolved = attrs.evolve(run.resolved, notices=(*run.resolved.notices, *notices))
+    if not run.finished:  # else nothing that was asked for applies any more
+        run.resolved = attrs.evolve(run.resolved, notices=(*run.resolved.notices, *notices))
     if is_first():
         for folder in (path, path / checkpoints.FOLDER):
             sweep(folder)
-        run.metrics = cut_metrics(path, run.step, run.finished)
+        run.metrics = cut_metrics(path, run.step, bool(run.finished))
     return run
 
 
