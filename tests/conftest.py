@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib
 import json
 import os
+import pty
 import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -103,12 +107,41 @@ def refused(run: Run) -> Callable[..., list[str]]:
         assert "Traceback" not in answer.stderr
         lines = answer.stderr.splitlines()
         assert answer.errors, lines
-        known = ("Error: ", "Usage: ", "Try ", "reading ")
+        # An indented line says what would be right.
+        known = ("Error: ", "Usage: ", "Try ", "reading ", "  ")
         others = [line for line in lines if not line.startswith(known)]
         assert not [line for line in others if line], lines
         return answer.errors
 
     return invoke
+
+
+@pytest.fixture
+def terminal() -> Callable[..., str]:
+    """Type a command on a terminal of 80 columns; return all that it shows."""
+
+    def typed(*arguments: object) -> str:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+        variables.pop("COLUMNS", None)
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "coview", *map(str, arguments)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=variables,
+        )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a pseudo-terminal is an error
+            while chunk := os.read(ours, 4096):
+                shown += chunk
+        os.close(ours)
+        assert process.wait(60) == 0, shown.decode()
+        return shown.decode().replace("\r\n", "\n")
+
+    return typed
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_a_resumed_run_takes_them(tmp_path: Any) -> None:
     options: Any = {"evaluate": False, "progress": False}
     path = tmp_path / "run"
     coview.train("simclr", "digits", preset="tiny", max_steps=1, out=path, **options)
-    with pytest.raises(RequestError, match=r"add: --allow-change optimizer\.lr$"):
+    with pytest.raises(RequestError, match=r"allow_change=\['optimizer\.lr'\]$"):
         coview.train(resume=path, lr=0.02, max_steps=2, **options)
     run = coview.train(resume=path, lr=0.02, allow_change=["lr"], max_steps=2, **options)
     assert run.resolved.part("optimizer").settings.lr == 0.02

@@ -176,9 +176,36 @@ def test_the_table_of_runs(run: Run, refused: Run, trained: Path) -> None:
     )
     assert {"protocol", "command", "train_seed", "trained_epochs", "run"} <= set(found[-1])
     assert (found[-1]["seed"], found[-1]["epochs"]) == (9, 1)
-    text = run("evaluate", "table", trained).stdout.splitlines()
-    assert text[0].startswith("| run | method |") and len(text) >= 2 + len(found)
+    assert all(row["settings"] == {} for row in found), "one run differs from none"
+    text = run("evaluate", "table", trained, "--markdown").stdout.splitlines()
+    assert "| top-1 | top-5 | run |" not in text, "of three classes there is no top-5"
+    assert "| top-1 | run |" in text
+    both = ("--markdown", "--json")
+    assert refused("evaluate", "table", trained, *both) == ["Give --markdown or --json, not both."]
     assert refused("evaluate", "table") == ["Name at least one RUN."]
+
+
+def test_which_of_two_temperatures_is_better(
+    run: Run, idx: Path, tiny: tuple[str, ...], terminal: Callable[..., str]
+) -> None:
+    """On a terminal of 80 columns."""
+    outs = []
+    for warmth, seed in ((0.1, 0), (0.1, 1), (0.5, 0), (0.5, 1)):
+        out = Path("runs") / f"simclr-with-a-temperature-of-{warmth}-and-the-seed-{seed}"
+        options = ("--data", f"idx:{idx}", *tiny, "--max-steps", 1, "--temperature", warmth)
+        run("train", "simclr", *options, "--seed", seed, "--out", out)
+        outs.append(out)
+    lines = terminal("evaluate", "table", *outs, "--each").splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = " ".join(lines)
+    assert "method simclr" in shown and "Runs are in runs/" in shown
+    assert "One of 24 test images is 4.2 points" in shown
+    titles = next(line for line in lines if line.startswith("top-1")).split()
+    assert titles == ["top-1", "temperature", "seed", "run"]
+    shares = [float(line.split()[0]) for line in lines if " %  0." in line]
+    assert len(shares) == 4 and shares == sorted(shares, reverse=True)
+    grouped = run("evaluate", "table", *outs).stdout
+    assert grouped.count("  2 runs") == 2 and "differ by their seed alone" in grouped
 
 
 def test_export_and_start_from_it(run: Run, refused: Run, photos: Path, trained: Path) -> None:

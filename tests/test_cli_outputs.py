@@ -182,35 +182,6 @@ def test_parquet_holds_every_column(run: Run, trained: Trained) -> None:
         np.testing.assert_array_equal(np.array(table["embeddings"], "f4"), arrays["embeddings"])
 
 
-@pytest.mark.parametrize("method", ["simclr", "byol", "instdisc"])
-def test_views_draws_a_picture(run: Run, photos: Path, method: str) -> None:
-    options = ("--data", photos, "--images", 3, "--draws", 2, "--json")
-    said = run("views", method, *options, "--out", "deep/v.png").json
-    columns = 1 + 2 * (1 if method == "instdisc" else 2)
-    assert said == {"out": "deep/v.png", "images": 3, "columns": columns}
-    with Image.open("deep/v.png") as picture:
-        assert picture.format == "PNG" and picture.mode == "RGB"
-        # Cells of 96 pixels with two between them and around.
-        assert picture.size == (columns * 98 + 2, 3 * 98 + 2)
-        drawn = np.asarray(picture)
-    first, second = drawn[2:98, 2:98], drawn[2:98, 100:196]
-    assert first.std() > 10 and second.std() > 10 and (first != second).any()
-    run("views", method, *options, "--out", "again.png", "--seed", 0)
-    run("views", method, *options, "--out", "other.png", "--seed", 1)
-    assert (np.asarray(Image.open("again.png")) == drawn).all()
-    assert (np.asarray(Image.open("other.png")) != drawn).any()
-
-
-def test_views_obeys_the_recipe(run: Run, idx: Path) -> None:
-    # Without any change a view is the image.
-    off = [f"views.{key}=0.0" for key in ("flip_p", "jitter_p", "grey_p", "blur_p")]
-    options = [item for setting in off for item in ("--set", setting)]
-    whole = ("--set", "views.crop_scale=[1.0, 1.0]", "--set", "views.crop_ratio=[1.0, 1.0]")
-    run("views", "simclr", "--data", f"idx:{idx}", "--out", "v.png", *options, *whole)
-    drawn = np.asarray(Image.open("v.png")).astype(int)
-    assert abs(drawn[2:98, 2:98] - drawn[2:98, 100:196]).max() <= 2
-
-
 @pytest.mark.parametrize("evaluates", ["online", "target"])
 def test_load_backbone_gives_the_features_of_the_run_itself(idx: Path, evaluates: str) -> None:
     request = Request(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+import coview
 from coview import hookimpl
 from coview.recipes.configure import Changes
 from coview.testing import same
@@ -244,8 +247,7 @@ def test_what_cannot_be_resumed_is_refused(
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace("batch_size = 16", "batch_size = 8"), encoding="utf-8")
     assert refused("train", "--resume", "r", "--device", "cpu") == [
-        "batch_size differs from the saved run (16, now 8). To change it, add: "
-        "--allow-change batch_size"
+        "batch_size differs from the saved run (16, now 8)."
     ]
     file.write_text(text, encoding="utf-8")
     Path("r/checkpoints/last.pt").unlink()
@@ -269,3 +271,68 @@ def test_changed_data_are_noticed(
     next(copy.rglob("*.png")).unlink()
     (problem,) = refused("train", "--resume", "r", "--device", "cpu")
     assert problem.startswith("data differs from the saved run (")
+
+
+def test_a_changed_setting_ends_with_the_command_that_would_do(
+    run: Run, refused: Run, idx: Path, tiny: tuple[str, ...]
+) -> None:
+    options = ("--data", f"idx:{idx}", *tiny, "--no-evaluate", "--epochs", 1)
+    run("train", "simclr", *options, "--out", "my run")
+    asked = ("train", "--resume", "my run", "--epochs", 2, "--lr", 0.1, "--device", "cpu")
+    answer = run(*asked, status=2)
+    assert [problem.split()[0] for problem in answer.errors] == ["epochs", "optimizer.lr"]
+    *_, start, mend = answer.stderr.splitlines()
+    assert start == "  To change them:"
+    assert mend == (
+        "    coview train --resume 'my run' --epochs 2 --lr 0.1 --device cpu "
+        "--allow-change epochs --allow-change optimizer.lr"
+    )
+    run(*shlex.split(mend)[1:])
+    assert checkpoint("my run")["step"] == 6
+
+
+def test_a_finished_run_says_so_and_how_to_go_on(
+    run: Run, idx: Path, tiny: tuple[str, ...], terminal: Callable[..., str]
+) -> None:
+    common = ("train", "simclr", "--data", f"idx:{idx}", *tiny, "--epochs", 2, "--out", "r")
+    first = run(*common, "--max-steps", 2, "--json")
+    shown = terminal("train", "--resume", "r")
+    cut = "This run is finished: it was to end after step 2 of 6 (--max-steps). To go on to the end"
+    assert cut in shown and "measuring" not in shown
+    (command,) = re.findall("^  coview (train --resume r .*)$", shown, re.MULTILINE)
+    whole = run(*command.split())
+    assert checkpoint("r")["step"] == 6
+    files = {path: path.read_bytes() for path in Path("r").rglob("*") if path.is_file()}
+    again = run("train", "--resume", "r", "--log-every", 7)
+    assert again.stdout == whole.stdout, "its accuracies are told again, and not measured"
+    said = "\nThis run is finished: 6 steps, 2 epochs. To train it for longer:\n"
+    command = "coview train --resume r --epochs 4 --allow-change epochs"
+    assert f"{said}  {command}\n" in again.stderr
+    assert {path: path.read_bytes() for path in Path("r").rglob("*") if path.is_file()} == files
+    assert run("train", "--resume", "r", "--json").json.keys() == first.json.keys()
+    longer = run(*command.split()[1:])
+    assert "finished" not in longer.stderr and checkpoint("r")["step"] == 12
+
+
+def test_a_run_killed_while_it_was_measured_is_not_finished(
+    run: Run, idx: Path, tiny: tuple[str, ...]
+) -> None:
+    run("train", "simclr", "--data", f"idx:{idx}", *tiny, "--epochs", 1, "--out", "r")
+    facts = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
+    Path("r/run.json").write_text(json.dumps({**facts, "finished": None}), encoding="utf-8")
+    Path("r/backbone.safetensors").unlink()
+    answer = run("train", "--resume", "r")
+    assert "finished" not in answer.stderr and "kNN top-1" in answer.stdout
+    assert Path("r/backbone.safetensors").exists()
+
+
+def test_no_evaluate_is_kept(run: Run, idx: Path, tiny: tuple[str, ...]) -> None:
+    options = ("--data", f"idx:{idx}", *tiny, "--no-evaluate", "--epochs", 2, "--max-steps", 2)
+    run("train", "simclr", *options, "--out", "r")
+    answer = run("train", "--resume", "r", "--max-steps", "none")
+    assert "measuring" not in answer.stderr and "kNN" not in answer.stdout
+    assert not [entry for entry in metrics("r") if "knn" in entry]
+    assert "kNN top-1" not in run("train", "--resume", "r").stdout
+    # Asked for, it is measured after all.
+    again = coview.train(resume="r", evaluate=True, progress=False)
+    assert again.step == 6 and again.value("knn_top1") is not None

@@ -157,9 +157,8 @@ def test_what_computes_something_else_is_refused_and_the_rest_is_told(
 
     copy = Path(shutil.copytree(whole, tmp_path / "copy"))
     assert refused("train", "--resume", copy, "--seed", 8, "--precision", "fp32") == [
-        "precision differs from the saved run ('bf16', now 'fp32'). To change it, add: "
-        "--allow-change precision",
-        "seed differs from the saved run (7, now 8). To change it, add: --allow-change seed",
+        "precision differs from the saved run ('bf16', now 'fp32').",
+        "seed differs from the saved run (7, now 8).",
     ]
     said = run("train", "--resume", copy, "--max-steps", 3, "--log-every", 2).stderr
     assert "max_steps changes from 2 to 3 after step 2." in said

@@ -12,6 +12,7 @@ import torch
 import coview
 from coview.errors import RequestError
 from coview.testing import same
+from coview.training.request import Request
 from coview.training.resume import differences, refuse_others
 
 BEFORE = {
@@ -52,24 +53,41 @@ def test_differences_are_key_by_key() -> None:
 )
 def test_only_what_is_named_may_change(allowed: tuple[str, ...], refused: list[str]) -> None:
     found = differences(BEFORE, AFTER)
+    asked = Request(allow_change=allowed)
     if not refused:
-        refuse_others(found, allowed, AFTER)
+        refuse_others(found, AFTER, asked)
         return
     with pytest.raises(RequestError) as caught:
-        refuse_others(found, allowed, AFTER)
-    problems = caught.value.problems
-    assert len(problems) == len(refused)
-    for key, problem in zip(refused, problems, strict=True):
-        old, new = ALL[key]
-        assert f"{key} differs from the saved run ({old!r}, now {new!r})." in problem
-        assert problem.endswith(f"add: --allow-change {key}")
+        refuse_others(found, AFTER, asked)
+    assert list(caught.value.problems) == [
+        f"{key} differs from the saved run ({ALL[key][0]!r}, now {ALL[key][1]!r})."
+        for key in refused
+    ]
+    (note,) = caught.value.__notes__
+    assert note.splitlines()[1:] == [f"  allow_change={[*allowed, *refused]!r}"]
+    # What is said to be accepted is accepted.
+    refuse_others(found, AFTER, Request(allow_change=(*allowed, *refused)))
+
+
+def test_the_command_that_would_be_accepted_is_the_last_line() -> None:
+    words = ("/usr/bin/coview", "train", "--resume", "my run", "--allow-change", "word-size")
+    words += ("--allow-change=dta", "--set", "loss.temperature=0.2")
+    asked = Request(allow_change=("word-size", "dta"), command=words, layer="command line")
+    with pytest.raises(RequestError) as caught:
+        refuse_others(differences(BEFORE, AFTER), AFTER, asked)
+    assert len(caught.value.problems) == 2 + len(ALL)
+    assert caught.value.__notes__ == [
+        "To change them:\n"
+        "  coview train --resume 'my run' --set loss.temperature=0.2 --allow-change data "
+        "--allow-change epochs --allow-change loss.temperature --allow-change world_size"
+    ]
 
 
 def test_a_name_that_allows_nothing_is_refused_with_the_nearest() -> None:
     with pytest.raises(RequestError, match=r"Did you mean 'world_size'"):
-        refuse_others({}, ("word-size",), BEFORE)
+        refuse_others({}, BEFORE, Request(allow_change=("word-size",)))
     with pytest.raises(RequestError, match=r"Did you mean 'loss.temperature'"):
-        refuse_others({}, ("loss.temprature",), BEFORE)
+        refuse_others({}, BEFORE, Request(allow_change=("loss.temprature",)))
 
 
 OPTIONS: dict[str, Any] = {
@@ -107,7 +125,7 @@ def state(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_changed_settings_hold_from_there_on(cut: Path) -> None:
+def test_changed_settings_hold_from_there_on(cut: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = {"epochs": 3, "set": {"optimizer.lr": 0.5, "optimizer.momentum": 0.5}}
     with pytest.raises(RequestError) as caught:
         coview.train(resume=cut, data=images(60), **given, **GO_ON)
@@ -123,9 +141,17 @@ def test_changed_settings_hold_from_there_on(cut: Path) -> None:
     facts = json.loads((cut / "run.json").read_text())
     (change,) = facts["changes"]
     assert change["step"] == 3 and change["changed"]["epochs"] == [2, 3]
-    # What was changed is the run now: it is resumed without a word.
-    coview.train(resume=cut, data=images(60), **GO_ON)
-    assert len(json.loads((cut / "run.json").read_text())["changes"]) == 1
+    # What was changed is the run now: it is finished, and stays as it is.
+    files = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    again = coview.train(resume=cut, data=images(60), **{**GO_ON, "progress": True})
+    assert again.step == 9 and again.metrics == run.metrics
+    assert capsys.readouterr().err == f"{again.finished}\n"
+    assert again.finished == (
+        "This run is finished: 9 steps, 3 epochs. To train it for longer:\n"
+        f"  coview.train(resume={str(cut)!r}, data=data, epochs=6, allow_change='epochs')"
+    )
+    assert {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()} == files
 
 
 def test_a_change_that_changes_nothing_is_the_same_run(cut: Path, tmp_path: Path) -> None:
@@ -137,7 +163,10 @@ def test_a_change_that_changes_nothing_is_the_same_run(cut: Path, tmp_path: Path
 
 
 def test_changed_data_are_counted_by_the_new_epochs(cut: Path) -> None:
-    with pytest.raises(RequestError, match=r"data differs from .*, now .*--allow-change data"):
+    with pytest.raises(
+        RequestError,
+        match=r"data differs from .*, now [^)]*.\)[.]\nTo change it:\n  allow_change=\['data'\]",
+    ):
         coview.train(resume=cut, data=images(80), **GO_ON)
     run = coview.train(resume=cut, data=images(80), allow_change="data", **GO_ON)
     assert run.step == 8 and run.plan.steps_per_epoch == 4

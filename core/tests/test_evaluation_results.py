@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coview.errors import CoviewError, RequestError
-from coview.evaluation.results import markdown, remember, rows
+from coview.evaluation.results import remember, rows
 
 KNN = {"protocol": "weighted kNN, cosine", "top1": 0.5, "top5": 0.9, "k": 20}
 LINEAR = {
@@ -60,27 +60,6 @@ def test_results_are_added_one_a_line(run: Path) -> None:
     remember(run / "recipe.toml", LINEAR, ["coview"])
     remember(run.parent, LINEAR, ["coview"])
     assert not (run.parent / "evaluations.jsonl").exists(), "weights that are no run keep none"
-
-
-def test_markdown(run: Path) -> None:
-    remember(run, LINEAR, ["/usr/bin/coview", "evaluate", "linear", "a|b"])
-    found = rows([run])
-    head, rule, first, second = markdown(found).splitlines()
-    names = [cell.strip() for cell in head.strip("|").split("|")]
-    assert names[:5] == ["run", "method", "trained_on", "trained_epochs", "train_seed"]
-    assert names[5:] == [
-        "evaluation",
-        "protocol",
-        "data",
-        "epochs",
-        "seed",
-        "top1",
-        "top5",
-        "command",
-    ]
-    assert rule.count("---") == len(names)
-    assert "| 50.0 % | 90.0 % | `coview train simclr` |" in first
-    assert "linear\\|offline" in second and "`coview evaluate linear a\\|b`" in second
 
 
 def test_what_is_no_run_or_is_damaged(run: Path) -> None:

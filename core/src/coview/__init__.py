@@ -37,6 +37,7 @@ _HOME = {
     "component": "coview.api",
     "build": "coview.api",
     "load_backbone": "coview.api",
+    "neighbours": "coview.evaluation.looking",
 }
 
 __all__ = sorted(_HOME)

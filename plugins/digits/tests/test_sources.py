@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from coview.data.base import DataSettings
 from coview.errors import RequestError
 from coview.registry import find
+from coview.views.sheet import RIGHT, WRONG
 from coview_digits.demo import command
 from coview_digits.drawing import CONTRAST, coloured, moved
 
@@ -77,8 +78,10 @@ def test_the_demo_ends_with_its_table_and_its_picture(tmp_path) -> None:
     assert set(values) == set(words) and values["chance"] == 10.0
     assert 60 < values["raw pixels"] < 75 and values["untrained network"] < 60
     with Image.open(tmp_path / "run" / "neighbours.png") as picture:
-        size = picture.size
-    assert size == ((1 + 12) * 48 + 48, 8 * 48)
+        drawn = np.asarray(picture)
+    # Eight digits with six neighbours each, before and after: all in a frame, 3 pixels wide.
+    framed = (drawn == RIGHT).all(2).sum(), (drawn == WRONG).all(2).sum()
+    assert min(framed) > 0 and sum(framed) == 8 * 12 * 4 * 3 * (48 - 3)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import traceback
 from importlib import import_module
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from coview.cli.describe import description
+from coview.commands.options import keep_typed
 from coview.errors import CoviewError, RequestError, unknown
 from coview.registry import entries, find
 
@@ -23,6 +25,7 @@ COMMANDS = {
     "embed": "coview.cli.embed",
     "export": "coview.cli.export",
     "views": "coview.cli.views",
+    "neighbours": "coview.cli.neighbours",
     "new": "coview.cli.new.command",
     "check": "coview.cli.check",
     "pack": "coview.cli.pack",
@@ -71,6 +74,11 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep what was typed, for messages that repeat it."""
+        keep_typed(ctx, args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with 2 for a wrong request, 1 for failed work."""
         try:
@@ -90,14 +98,19 @@ def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     if isinstance(error, RequestError):
         for problem in error.problems:
             click.echo(f"Error: {problem}", err=True)
+        _echo_notes(error)
         ctx.exit(2)
     known = isinstance(error, (CoviewError, OSError))
     click.echo(f"Error: {_sentence(error)}", err=True)
-    for note in getattr(error, "__notes__", ()):
-        click.echo(f"  {note}", err=True)
+    _echo_notes(error)
     if not known:
         click.echo("  (to see where: coview --traceback COMMAND ...)", err=True)
     ctx.exit(1)
+
+
+def _echo_notes(error: Exception) -> None:
+    for note in getattr(error, "__notes__", ()):
+        click.echo(textwrap.indent(note, "  "), err=True)
 
 
 def _sentence(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from coview.commands.options import (
     print_table,
     recipe_options,
     run_options,
+    typed,
 )
 from coview.errors import RequestError
 
@@ -92,6 +94,7 @@ def command(
     # Before what takes seconds: the import of torch, and the data.
     click.echo(f"reading {resume or asked.get('data', 'digits')}", err=True)
     from coview.training.request import Request
+    from coview.training.resume import COMMAND_LINE
 
     request = Request(
         method=method or "",
@@ -104,8 +107,8 @@ def command(
         allow_change=allow_change,
         observe=("progress", *observe),
         on_collapse=on_collapse,
-        command=tuple(sys.argv),
-        layer="command line",
+        command=(sys.argv[0], *typed(ctx)),
+        layer=COMMAND_LINE,
     )
     if verbose and not dry_run:
         raise RequestError(
@@ -198,7 +201,7 @@ def _interrupted(run: Run) -> str:
         return f"Stopped before a checkpoint was saved. You can delete {run.path}."
     return (
         f"Stopped after step {run.saved_at}, checkpoint saved. "
-        f"To continue: coview train --resume {run.path}"
+        f"To continue: coview train --resume {shlex.quote(str(run.path))}"
     )
 
 

@@ -1,4 +1,4 @@
-"""``coview views``: a picture of a recipe's views."""
+"""``coview views``: a picture of a recipe's or a run's views."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from coview.commands.options import changes_from, data_help, json_option, print_
 
 
 @click.command("views")
-@click.argument("method", metavar="METHOD_OR_FILE")
-@click.option("--data", default="digits", show_default=True, help=data_help)
+@click.argument("method", metavar="METHOD_OR_FILE_OR_RUN")
+@click.option("--data", help=f"{data_help}  [default: the run's own, else digits]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
 @click.option(
     "--images",
@@ -28,30 +28,36 @@ from coview.commands.options import changes_from, data_help, json_option, print_
     type=click.IntRange(1, 16),
     help="Times that the views of each image are drawn.",
 )
-@click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
+@click.option("--seed", type=int, help="Random seed.  [default: the run's own, else 0]")
 @recipe_options
 @json_option
 def command(
     method: str,
-    data: str,
+    data: str | None,
     out: Path,
     images: int,
     draws: int,
-    seed: int,
+    seed: int | None,
     uses: tuple[str, ...],
     settings: tuple[str, ...],
     as_json: bool,
     **shortcuts: Any,
 ) -> None:
-    """Draw a few images (first column) and the views that a recipe makes of them."""
+    """Draw a few images and the views that a recipe, or a run's own, makes of them.
+
+    The images are of as many classes as there are. Views are drawn at their own sizes.
+    """
     from coview.data.sources import open_source
     from coview.recipes.configure import configure
+    from coview.training.repeated import repeated
     from coview.views.picture import draw_views
 
-    source = open_source(data)
+    asked = repeated(method, data, seed)
+    source = open_source(asked.data)
     changes = changes_from(uses, settings, **shortcuts)
-    resolved = configure(method, source.native_size(), changes, "command line")
-    images, columns = draw_views(resolved, source.load(resolved.data), out, images, draws, seed)
+    resolved = configure(asked.method, source.native_size(), changes, "command line")
+    loaded = source.load(resolved.data)
+    images, columns = draw_views(resolved, loaded, out, images, draws, asked.seed)
     if as_json:
         print_json({"out": str(out), "images": images, "columns": columns})
     else:

@@ -39,6 +39,20 @@ def on_bad_image() -> str:
     return (ctx.meta.get(_ON_BAD_IMAGE) if ctx else None) or "skip"
 
 
+_TYPED = "coview.typed"
+
+
+def keep_typed(ctx: click.Context, words: Sequence[str]) -> None:
+    """Remember the words of a command line, which may have been given in Python too."""
+    ctx.meta[_TYPED] = tuple(words)
+
+
+def typed(ctx: click.Context) -> tuple[str, ...]:
+    """Return the words that followed ``coview`` on the command line."""
+    words: tuple[str, ...] = ctx.meta[_TYPED]
+    return words
+
+
 data_help = "SOURCE[:PATH]: digits, idx:DIR, cifar10, ..., or the path of a folder of images."
 
 

@@ -105,7 +105,8 @@ class Opened:
         document = {"weights": str(self.weights), **origin, "data": self.data.name, **result}
         for data in dict.fromkeys((self.data, also or self.data)):
             document |= tell_bad_images(data)
-        remember(self.weights, {"evaluation": evaluation, **document}, sys.argv)
+        told = {"evaluation": evaluation, **document, "data_fingerprint": self.data.fingerprint}
+        remember(self.weights, told, sys.argv)
         if as_json:
             print_json(document)
         else:

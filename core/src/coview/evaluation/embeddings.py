@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,19 @@ def embed(
     columns = set.intersection(*(set(part) for part in parts))
     order = ("embeddings", "labels", "names", "split")
     table = {c: np.concatenate([part[c] for part in parts]) for c in order if c in columns}
-    places = [split.rows for _, split in chosen if split.rows is not None]
-    if len(places) == len(chosen):
-        own_order = np.argsort(np.concatenate([rows.numpy() for rows in places]))
-    elif "names" in table:
-        own_order = np.argsort(table["names"], kind="stable")
-    else:
-        return table
+    own_order = data_order([split for _, split in chosen])
     return {column: values[own_order] for column, values in table.items()}
+
+
+def data_order(splits: Sequence[Split]) -> np.ndarray[Any, Any]:
+    """Return the places (N,) of the images of splits, one after another, in the data's order."""
+    rows = [split.rows.numpy() for split in splits if split.rows is not None]
+    if len(rows) == len(splits):
+        return np.argsort(np.concatenate(rows))
+    names = [np.array(split.names) for split in splits if split.names is not None]
+    if len(names) == len(splits):
+        return np.argsort(np.concatenate(names), kind="stable")
+    return np.arange(sum(map(len, splits)))
 
 
 def missing(table: Table) -> list[int]:

@@ -1,4 +1,4 @@
-"""A run's evaluation results, kept in its directory, and a table over several runs."""
+"""A run's evaluation results, kept in its directory, and those of several runs in rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,8 @@ from coview.errors import CoviewError, RequestError
 from coview.files import write_text
 
 FILE = "evaluations.jsonl"
-COLUMNS = (
-    *("run", "method", "trained_on", "trained_epochs", "train_seed"),
-    *("evaluation", "protocol", "data", "epochs", "seed"),
-    *("top1", "top5", "mean_per_class", "recall_at_1", "mean_average_precision", "command"),
-)
-SHARES = ("top1", "top5", "mean_per_class", "recall_at_1", "mean_average_precision")
+Row = dict[str, Any]
+"""An evaluation of a run: what was trained, what was measured and how."""
 
 
 def remember(weights: Path, result: dict[str, Any], command: Sequence[str]) -> None:
@@ -35,7 +31,7 @@ def remember(weights: Path, result: dict[str, Any], command: Sequence[str]) -> N
     write_text(file, f"{before}{line}\n")
 
 
-def rows(runs: Iterable[Path]) -> list[dict[str, Any]]:
+def rows(runs: Iterable[Path]) -> list[Row]:
     """Return one row per evaluation: what was trained, how it was evaluated, by which command.
 
     Raises:
@@ -45,10 +41,20 @@ def rows(runs: Iterable[Path]) -> list[dict[str, Any]]:
     return [row for run in runs for row in _of_run(run)]
 
 
-def _of_run(run: Path) -> list[dict[str, Any]]:
+def facts_of(run: Path) -> dict[str, Any]:
+    """Return a run's ``run.json``.
+
+    Raises:
+        RequestError: there is no run.
+    """
     if not (run / "run.json").is_file():
         raise RequestError(f"There is no run at {run}.")
-    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    facts: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return facts
+
+
+def _of_run(run: Path) -> list[Row]:
+    facts = facts_of(run)
     recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
     trained = {
         "run": str(run),
@@ -67,7 +73,12 @@ def _of_run(run: Path) -> list[dict[str, Any]]:
         for line in _lines(run / "metrics.jsonl")
         if "knn" in line
     ]
-    return [{**trained, **row} for row in (*found, *_lines(run / FILE))]
+    # Of the run's own data, unless the evaluation says otherwise.
+    name, known = facts["data"]["name"], facts["data"].get("fingerprint")
+    return [
+        {**trained, **({"data_fingerprint": known} if known and row["data"] == name else {}), **row}
+        for row in (*found, *_lines(run / FILE))
+    ]
 
 
 def _epochs(run: Path, recipe: dict[str, Any]) -> Any:
@@ -84,21 +95,3 @@ def _lines(file: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except json.JSONDecodeError as error:
         raise CoviewError(f"{file} is damaged: {error}.") from error
-
-
-def markdown(found: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table, with the columns that some row has."""
-    columns = [c for c in COLUMNS if any(row.get(c) is not None for row in found)]
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[_cell(column, row.get(column)) for column in columns] for row in found]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(column: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if column in SHARES:
-        return f"{100 * value:.1f} %"
-    if column == "command":
-        return f"`{' '.join(['coview', *value[1:]])}`".replace("|", "\\|")
-    return str(value).replace("|", "\\|")

@@ -133,10 +133,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
+def cut_metrics(path: Path, step: int, finished: bool = False) -> list[dict[str, Any]]:
     """Cut ``metrics.jsonl`` back to what was logged up to ``step``; return what is left.
 
-    A run that resumes before its first step measures its baselines again.
+    A run that resumes before its first step measures its baselines again, and one that is
+    not finished will measure its trained network again.
     """
     file = path / "metrics.jsonl"
     kept = []
@@ -145,7 +146,7 @@ def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except json.JSONDecodeError:
             break  # the line that was being written when the run died
-        if entry["step"] <= step and step > 0 and "knn" not in entry:
+        if finished or (entry["step"] <= step and step > 0 and "knn" not in entry):
             kept.append(entry)
     write_text(file, "".join(json.dumps(entry) + "\n" for entry in kept))
     return kept

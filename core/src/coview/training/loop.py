@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ from coview.training.directory import write_end
 from coview.training.health import diverged, gradient_norm, refuse_diverged
 from coview.training.interrupts import Agreement, Clock, Interrupted, Interrupts
 from coview.training.measure import finish, measure_baselines, measure_online
-from coview.training.observers.base import close, states
+from coview.training.observers.base import OF_THE_TERMINAL, close, states
 from coview.training.run import Run
 
 
@@ -65,7 +66,7 @@ class Metrics:
 
 
 def fit(run: Run) -> None:
-    """Train until the run's last step; save, export and evaluate.
+    """Train until the run's last step; save, export and evaluate. A finished run stays as it is.
 
     Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint, unless a step was cut off, and
     raise ``KeyboardInterrupt`` (:class:`~coview.training.interrupts.Interrupted`); a
@@ -77,7 +78,10 @@ def fit(run: Run) -> None:
     """
     try:
         with Interrupts(together=active()) as run.interrupts:
-            _fit(run)
+            if not run.finished:
+                _fit(run)
+            elif OF_THE_TERMINAL in run.observers:
+                sys.stderr.write(f"{run.finished}\n")
         settle()
     except RuntimeError as error:
         if is_loss_of_another(error):

@@ -5,13 +5,13 @@ Every ``run`` is a :class:`coview.training.run.Run`, which tells itself with the
 
 from __future__ import annotations
 
-import math
 import shlex
 from typing import Any
 
 import torch
 from timm.models.resnet import ResNet
 
+from coview.evaluation.chance import margin
 from coview.training.introduction import LESS_WARMUP, all_warmup
 
 LABELS = {
@@ -20,8 +20,6 @@ LABELS = {
     "knn_top1": "trained network",
 }
 """The accuracies that a run logs, in the order in which they are told."""
-CONFIDENCE = 1.96
-"""Standard errors in a 95 % interval."""
 
 
 def accuracies(run: Any) -> list[tuple[str, float]]:
@@ -33,16 +31,6 @@ def accuracies(run: Any) -> list[tuple[str, float]]:
 def figures(run: Any) -> str:
     """Return what was measured as text: ``raw pixels 68.9 %, untrained network 47.0 %``."""
     return ", ".join(f"{label} {100 * share:.1f} %" for label, share in accuracies(run))
-
-
-def margin(first: float, second: float, images: int) -> float:
-    """Return by how much two shares of as many images may differ by chance (95 %).
-
-    The interval of the difference of two independent shares. On the same images the shares
-    go together, so the true one is narrower: what is beyond this one is no chance.
-    """
-    variance = sum(share * (1 - share) for share in (first, second)) / images
-    return CONFIDENCE * math.sqrt(variance)
 
 
 def verdict(run: Any) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ Differences = dict[str, tuple[Any, Any]]
 
 FREE = tuple(name for name in names(computes=False, repeats=True) if name != "data")
 """Settings that a resumed run takes without being allowed to: no number depends on them."""
+COMMAND_LINE = "command line"
+"""The layer of a request that was typed (:attr:`Request.layer`)."""
 RECIPE = "recipe"
 """The name that allows changes to every key of the recipe."""
 
@@ -66,15 +69,52 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     # Runs of older versions lack some of these, which are then not compared.
     now = {key: value for key, value in run.identity.items() if key in before}
     run.changed = differences(before, now)
-    refuse_others(run.changed, (*request.allow_change, *FREE), run.identity)
+    refuse_others(run.changed, run.identity, request)
     run.step = run.saved_at = int(found.state["step"])
+    if facts.get("finished") is not None and _nothing_left(run):
+        run.finished = way_on(run, request)
     notices = _restore(run, found, observers)
-    run.resolved = attrs.evolve(run.resolved, notices=(*run.resolved.notices, *notices))
+    if not run.finished:  # else nothing that was asked for applies any more
+        run.resolved = attrs.evolve(run.resolved, notices=(*run.resolved.notices, *notices))
     if is_first():
         for folder in (path, path / checkpoints.FOLDER):
             sweep(folder)
-        run.metrics = cut_metrics(path, run.step)
+        run.metrics = cut_metrics(path, run.step, bool(run.finished))
     return run
+
+
+def _nothing_left(run: Run) -> bool:
+    """Whether a run that has ended once has nothing more to do."""
+    now_measured = run.settings.evaluate and "evaluate" in run.changed
+    others = [key for key in run.changed if key not in FREE]
+    return run.step >= run.last_step and not now_measured and not others
+
+
+def way_on(run: Run, request: Request) -> str:
+    """Return a sentence that says that a run is finished, and on a line of its own how to go on."""
+    total, epochs = run.plan.total_steps, run.resolved.training.epochs
+    changes: dict[str, Any] = {}
+    if run.step < total:
+        done = (
+            f"This run is finished: it was to end after step {run.step} of {total} (--max-steps). "
+            "To go on to the end of its schedule:"
+        )
+    else:
+        done = f"This run is finished: {total} steps, {epochs} epochs. To train it for longer:"
+        changes = {"epochs": 2 * epochs, "allow_change": "epochs"}
+    if run.settings.max_steps is not None:
+        changes["max_steps"] = "none"
+    return f"{done}\n  {_call(run, request, changes)}"
+
+
+def _call(run: Run, request: Request, changes: Mapping[str, Any]) -> str:
+    """Return a command, or in Python a call, that resumes a run with these changes."""
+    if request.layer == COMMAND_LINE:
+        words = [f"--{name.replace('_', '-')} {value}" for name, value in changes.items()]
+        return " ".join(["coview train --resume", shlex.quote(str(run.path)), *words])
+    given = ["data=data"] if run.data.name == OBJECT else []
+    given += [f"{name}={value!r}" for name, value in changes.items()]
+    return f"coview.train({', '.join([f'resume={str(run.path)!r}', *given])})"
 
 
 def settings_before(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,11 +142,6 @@ def _restore(run: Run, found: checkpoints.Found, observers: list[Watcher]) -> li
     """Restore the saved state; return sentences that the user should read."""
     changed = [key for key in run.changed if key not in FREE]
     notices = sentences(run.changed, run.step)
-    if run.step >= run.last_step and run.last_step < run.plan.total_steps:
-        notices.append(
-            f"This run has already reached step {run.last_step} (--max-steps). To continue to the "
-            "end of its schedule, add: --max-steps none"
-        )
     notices += checkpoints.restore(found.state, run.method, run.optimizer, run.scaler, changed)
     restore({watcher.name: watcher for watcher in observers}, found.state.get("observers", {}))
     # All processes must have read the checkpoint before the first one renames damaged files.
@@ -161,35 +196,61 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Difference
     }
 
 
-def refuse_others(found: Differences, allowed: Iterable[str], identity: Mapping[str, Any]) -> None:
-    """Refuse differences that are not allowed.
+def refuse_others(found: Differences, identity: Mapping[str, Any], request: Request) -> None:
+    """Refuse differences that the request does not allow.
 
     Args:
         found: all differences.
-        allowed: keys (``optimizer.lr``, or ``lr``), tables (``optimizer``) or ``recipe``.
         identity: an identity, which has all keys.
+        request: what is asked for. Its ``allow_change`` has keys (``optimizer.lr``, or
+            ``lr``), tables (``optimizer``) or ``recipe``.
 
     Raises:
         RequestError: the message lists each difference that is not allowed, and each
-            unknown name.
+            unknown name; a note has the request that would be accepted.
     """
     keys = {*_flat(identity), *found}
     tables = {key.rpartition(".")[0] for key in keys if "." in key}
-    given = [meant for name in allowed for meant in _meant(_plain(name), keys)]
-    problems = [
-        f"--allow-change {name}: unknown setting.{nearest(name, {*keys, *tables, RECIPE})}"
-        for name in given
-        if name not in {RECIPE, *map(_plain, keys), *map(_plain, tables)}
-    ]
+    valid = {RECIPE, *map(_plain, keys), *map(_plain, tables)}
+    meant = {name: _meant(_plain(name), keys) for name in request.allow_change}
+    wrong = [name for name, those in meant.items() if not valid.issuperset(those)]
+    allowed = [*FREE, *(name for those in meant.values() for name in those)]
     in_recipe = set(dict(_settings("", tomllib.loads(identity["recipe"]))))
-    for key, (old, new) in found.items():
-        if not any(_covers(name, key, key in in_recipe) for name in given):
-            problems.append(
-                f"{key} differs from the saved run ({old!r}, now {new!r}). To change it, add: "
-                f"--allow-change {key}"
-            )
-    if problems:
-        raise RequestError(*problems)
+    refused = {
+        key: values
+        for key, values in found.items()
+        if not any(_covers(name, key, key in in_recipe) for name in allowed)
+    }
+    if not wrong and not refused:
+        return
+    choices = {*keys, *tables, RECIPE}
+    error = RequestError(
+        *(f"--allow-change {name}: unknown setting.{nearest(name, choices)}" for name in wrong),
+        *(
+            f"{key} differs from the saved run ({old!r}, now {new!r})."
+            for key, (old, new) in refused.items()
+        ),
+    )
+    if refused:
+        error.add_note(_mended(request, list(refused), wrong))
+    raise error
+
+
+def _mended(request: Request, keys: Sequence[str], wrong: Sequence[str]) -> str:
+    """Return how to allow these changes: the whole command, or in Python an argument."""
+    start = f"To change {'it' if len(keys) == 1 else 'them'}:"
+    if request.layer != COMMAND_LINE:
+        kept = [name for name in request.allow_change if name not in wrong]
+        return f"{start}\n  allow_change={[*kept, *keys]!r}"
+    words = list(request.command[1:])
+    for name in wrong:
+        for written in (["--allow-change", name], [f"--allow-change={name}"]):
+            places = range(len(words) - len(written) + 1)
+            for place in (p for p in places if words[p : p + len(written)] == written):
+                del words[place : place + len(written)]
+                break
+    words += [word for key in keys for word in ("--allow-change", key)]
+    return f"{start}\n  {shlex.join(['coview', *words])}"
 
 
 def sentences(found: Differences, step: int) -> list[str]:

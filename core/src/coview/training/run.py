@@ -46,6 +46,8 @@ class Run:
         whole: whether no step is half done, so that the state may be saved.
         observers: the run's observers, by name.
         changed: what a resume changed, see :mod:`coview.training.resume`.
+        finished: of a run that was resumed after its end, the sentence that says so and how
+            to go on; it stays as it is. Else an empty text.
         saved_at: the step of the last checkpoint; None if there is none.
         interrupts: handles the signals that ask this run to end.
         estimate: the time and memory that a long step will take; None: not measured.
@@ -70,6 +72,7 @@ class Run:
     metrics: list[dict[str, Any]] = attrs.field(factory=list)
     observers: dict[str, Watcher] = attrs.field(factory=dict)
     changed: dict[str, tuple[Any, Any]] = attrs.field(factory=dict)
+    finished: str = ""
     saved_at: int | None = None
     interrupts: Interrupts = attrs.field(factory=Interrupts)
     estimate: Estimate | None = None

@@ -65,7 +65,7 @@ def _started(request: Request, before: dict[str, Any]) -> Run:
     if request.resume is None and is_first():
         # Only now, so that a run that cannot start leaves no directory.
         write_start(run, list(request.command))
-    if run.changed:
+    if run.changed and not run.finished:
         # First the checkpoint, with which the next resume compares the recipe.
         save(run)
         if is_first():

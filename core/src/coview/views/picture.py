@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
-from torchvision.utils import make_grid, save_image
 
-from coview.components import ViewsComponent, declared
+from coview.components import Component, ViewsComponent, declared
 from coview.data.base import ImageData
 from coview.data.loader import read_batches
-from coview.errors import CoviewError, RequestError
-from coview.files import replacing
+from coview.data.picking import evenly
+from coview.data.splits import part as few
+from coview.errors import RequestError
 from coview.plan import Plan
-from coview.recipes.resolve import Resolved
+from coview.recipes.resolve import Part, Resolved
 from coview.records import Batch, Step
-
-CELL = 96
-"""Pixels per side of a cell of the picture."""
+from coview.views.sheet import Cell, draw_sheet, save_sheet
 
 
 def draw_views(
     resolved: Resolved, data: ImageData, path: Path, images: int = 8, draws: int = 2, seed: int = 0
 ) -> tuple[int, int]:
-    """Write a PNG with one row per image: the image first, then its views.
+    """Write a PNG with one row per image: the image first, then its views at their own sizes.
 
     Args:
-        resolved: the recipe, whose views component is built.
-        data: the data set, whose first ``images`` training images are drawn.
+        resolved: the recipe, whose views component is built; of a mixture, each one.
+        data: the data set, of whose training images some are drawn, of as many classes
+            as there are.
         path: path of the PNG.
         images: number of images.
         draws: number of times that the views are drawn.
@@ -47,28 +45,50 @@ def draw_views(
         mean=data.mean,
         std=data.std,
     )
-    part = resolved.part("views")
-    views = part.factory(part.settings, plan)
-    count = min(images, len(data.train))
-    chosen = next(read_batches(data.train, [torch.arange(count)]))
+    rows = evenly(data.train, images)
+    chosen = next(read_batches(data.train, [rows]))
     if chosen.ndim != 4:
         raise RequestError("Only views of images can be drawn, not views of signals.")
-    batch = Batch(chosen, torch.arange(count))
-    columns = [chosen.float() / 255]
-    for number in range(draws):
-        step = Step(number=number, total_steps=draws, seed=seed, component="views")
-        crops = views.generate_views(batch=batch, step=step).crops
-        columns += [_pictured(views, view, crop) for view, crop in enumerate(crops)]
-    cells = torch.stack([_cell(column) for column in columns], dim=1).flatten(0, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(path) as temporary:
-            save_image(
-                make_grid(cells, nrow=len(columns), padding=2, pad_value=1), temporary, "png"
-            )
-    except ValueError as error:
-        raise CoviewError(f"{path} could not be written: {error}") from error
-    return count, len(columns)
+    parts = resolved.parts["views"]
+    columns, titles = [chosen.float() / 255], ["original"]
+    for part in parts:
+        views = part.factory(part.settings, plan)
+        batch = Batch(chosen, rows, _fields(part, data, rows))
+        for number in range(draws):
+            step = Step(number=number, total_steps=draws, seed=seed, component="views")
+            crops = views.generate_views(batch=batch, step=step).crops
+            columns += [_pictured(views, view, crop) for view, crop in enumerate(crops)]
+            below = [part.name] * (len(parts) > 1) + [f"draw {number + 1}"] * (draws > 1)
+            titles += _titles(crops, below)
+    titles = [_sized(title, column) for title, column in zip(titles, columns, strict=True)]
+    cells = [[Cell(picture) for picture in pictures] for pictures in zip(*columns, strict=True)]
+    save_sheet(draw_sheet(titles, cells), path)
+    return len(rows), len(columns)
+
+
+def _fields(part: Part, data: ImageData, rows: Tensor) -> dict[str, Any]:
+    """Return what else of the images a views component asks for."""
+    split = few(data.train, rows)
+    names = declared(part.factory, Component, "needs_fields")
+    fields = {name: split.field(name) for name in names}
+    if missing := [name for name, values in fields.items() if values is None]:
+        raise RequestError(
+            f"views {part.name!r} need {', '.join(missing)}, which {data.name} does not have."
+        )
+    return fields
+
+
+def _titles(crops: Sequence[Tensor], below: Sequence[str]) -> list[str]:
+    """Return a title for each view, with lines below; one smaller than others is a small crop."""
+    largest = max(crop.shape[-1] for crop in crops)
+    kinds = ("view" if crop.shape[-1] == largest else "small crop" for crop in crops)
+    return ["\n".join([f"{kind} {view}", *below]) for view, kind in enumerate(kinds, 1)]
+
+
+def _sized(title: str, pictures: Tensor) -> str:
+    first, *below = title.splitlines()
+    height, width = pictures.shape[-2:]
+    return "\n".join([first, f"{height} x {width}", *below])
 
 
 def _pictured(views: Any, view: int, crop: Tensor) -> Tensor:
@@ -84,12 +104,3 @@ def _pictured(views: Any, view: int, crop: Tensor) -> Tensor:
     normalization = declared(views, ViewsComponent, "normalization")
     mean, std = normalization or ((0.0,) * channels, (1.0,) * channels)
     return crop * crop.new_tensor(std).view(-1, 1, 1) + crop.new_tensor(mean).view(-1, 1, 1)
-
-
-def _cell(images: Tensor) -> Tensor:
-    """Convert images to cells of the picture: three channels, one size, in [0, 1]."""
-    grey = (
-        images if images.shape[1] == 3 else images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    )
-    cells: Tensor = resize(grey, [CELL, CELL], antialias=True)
-    return cells.clamp(0, 1)

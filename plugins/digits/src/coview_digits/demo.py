@@ -70,7 +70,7 @@ def command(out: Path | None, epochs: int, seed: int, threads: int | None, devic
     )
     after = coview.load_backbone(run.path).to(run.device)
     picture = run.path / "neighbours.png"
-    draw(run, [before.network, after], picture)
+    draw(run, {"before": before.network, "after": after}, picture)
     click.echo(f"\nWho is like whom, before and after: {picture}")
     click.echo(f"\n{table(run)}\n\n{time.perf_counter() - started:.0f} s in all")
 
@@ -88,37 +88,27 @@ def table(run: Any) -> str:
     return "\n".join([f"digit recognised by its nearest neighbours, {count} test images:", *lines])
 
 
-QUERIES, NEIGHBOURS, CELL = 8, 6, 48
-RIGHT, WRONG = (43, 138, 62), (201, 42, 42)
+QUERIES, NEIGHBOURS, SIDE = 8, 6, 48
 
 
-def draw(run: Any, networks: list[ExportedBackbone], path: Path) -> None:
+def draw(run: Any, networks: dict[str, ExportedBackbone], path: Path) -> None:
     """Draw a row for each query: the image, then its nearest by each network.
 
     A green frame is the right digit, a red one another.
     """
-    from PIL import Image, ImageDraw
+    from coview.views.sheet import RIGHT, WRONG, Cell, draw_sheet, save_sheet
 
-    data = run.data
-    rows = [int((data.test.labels == label).nonzero()[0]) for label in range(QUERIES)]
-    found = [nearest_rows(run, network, rows) for network in networks]
-    blocks = 1 + len(networks) * NEIGHBOURS
-    sheet = Image.new("RGB", (blocks * CELL + len(networks) * CELL // 2, QUERIES * CELL), "white")
-    pen = ImageDraw.Draw(sheet)
-    for line, row in enumerate(rows):
-        _paste(sheet, data.test.images[row], 0, line)
-        for block, neighbours in enumerate(found):
-            for place, other in enumerate(neighbours[line].tolist()):
-                left = (1 + block * NEIGHBOURS + place) * CELL + (block + 1) * CELL // 2
-                _paste(sheet, data.train.images[other], left, line)
-                right = data.train.labels[other] == data.test.labels[row]
-                corner = (left + CELL - 3, (line + 1) * CELL - 3)
-                pen.rectangle(
-                    ((left + 1, line * CELL + 1), corner),
-                    outline=RIGHT if right else WRONG,
-                    width=2,
-                )
-    sheet.save(path)
+    train, test = run.data.train, run.data.test
+    rows = [int((test.labels == label).nonzero()[0]) for label in range(QUERIES)]
+    lines = [[Cell(test.images[row] / 255)] for row in rows]
+    titles = ["query"]
+    for title, network in networks.items():
+        titles += [f"{title}\nnearest {place}" for place in range(1, NEIGHBOURS + 1)]
+        for row, line, places in zip(rows, lines, nearest_rows(run, network, rows), strict=True):
+            right = train.labels[places] == test.labels[row]
+            for place, same in zip(places.tolist(), right.tolist(), strict=True):
+                line.append(Cell(train.images[place] / 255, frame=RIGHT if same else WRONG))
+    save_sheet(draw_sheet(titles, lines, SIDE), path)
 
 
 def nearest_rows(run: Any, network: ExportedBackbone, rows: list[int]) -> Tensor:
@@ -133,10 +123,3 @@ def nearest_rows(run: Any, network: ExportedBackbone, rows: list[int]) -> Tensor
     splits = (part(run.data.test, torch.tensor(rows)), run.data.train)
     queries, gallery = (features(network, split, device=run.device) for split in splits)
     return torch.cat([places for _, places in nearest(InMemory(gallery), queries, NEIGHBOURS)])
-
-
-def _paste(sheet: Any, image: Tensor, left: int, line: int) -> None:
-    from PIL import Image
-
-    grey = Image.fromarray(image[0].numpy())
-    sheet.paste(grey.resize((CELL, CELL)).convert("RGB"), (left, line * CELL))

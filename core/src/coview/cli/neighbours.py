@@ -1,0 +1,93 @@
+"""``coview neighbours``: the images nearest to others, as a list and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from coview.commands.options import on_bad_image, print_json
+from coview.commands.weights import data_option, measuring, weights_argument
+
+
+@click.command("neighbours")
+@weights_argument
+@click.option(
+    "--query",
+    "queries",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE_OR_FOLDER",
+    help="A photograph to look for, or a folder of them. Repeatable.  [default: some of the "
+    "data's test images]",
+)
+@data_option
+@click.option(
+    "-k", default=5, show_default=True, type=click.IntRange(min=1), help="Neighbours of each."
+)
+@click.option(
+    "--images",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Number of test images, without --query.",
+)
+@click.option(
+    "--mistakes",
+    is_flag=True,
+    help="Look at test images whose neighbours vote for another class, the surest first.",
+)
+@click.option(
+    "--out",
+    default="neighbours.png",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="PNG file to write.",
+)
+@measuring
+def command(
+    weights: Path,
+    queries: tuple[Path, ...],
+    data: str | None,
+    k: int,
+    images: int,
+    mistakes: bool,
+    out: Path,
+    batch_size: int,
+    workers: int,
+    device: str,
+    as_json: bool,
+    backbone: str | None,
+    pretrained: bool,
+) -> None:
+    """Find the images that weights take for the most similar, and draw them.
+
+    In the picture a row is a query, then the images nearest to it, each with its similarity
+    (the cosine of the features) and its class. A green frame is the query's own class, a red
+    one another.
+    """
+    from coview.evaluation.looking import neighbours
+    from coview.training.device import pick_device
+
+    found = neighbours(
+        weights,
+        queries or None,
+        data,
+        k,
+        images=images,
+        mistakes=mistakes,
+        out=out,
+        backbone=backbone,
+        pretrained=pretrained,
+        device=pick_device(device),
+        batch_size=batch_size,
+        workers=workers,
+        on_bad_image=on_bad_image(),
+    )
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        print_json({"out": str(out), **found.as_dict()})
+        return
+    click.echo(repr(found))
+    click.echo(f"picture: {out}", err=True)
