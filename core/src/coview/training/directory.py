@@ -14,6 +14,7 @@ import torch
 
 from coview.errors import RequestError
 from coview.files import write_json, write_text
+from coview.locks import Hold
 from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import CORE
 from coview.training.run import Run
@@ -47,6 +48,20 @@ def new_directory(path: Path) -> None:
         raise RequestError(f"{path} cannot be made for the run: {error.strerror}.") from error
 
 
+def hold(path: Path) -> Hold:
+    """Keep other processes from writing into a run's directory.
+
+    Raises:
+        RequestError: another process is training there.
+        CoviewError: the directory cannot be written to.
+    """
+    return Hold(
+        path / ".lock",
+        f"Another process is training into {path}. Wait until it has ended, or choose another "
+        "--out.",
+    )
+
+
 def default_directory(recipe: str, data: str) -> Path:
     """Return ``runs/METHOD-DATA-TIME``, with a number added if that exists."""
     plain = "".join(c if c.isalnum() else "-" for c in data).strip("-")[-40:]
@@ -57,6 +72,25 @@ def default_directory(recipe: str, data: str) -> Path:
         number += 1
         path = base.with_name(f"{base.name}-{number}")
     return path
+
+
+def made(path: Path) -> Path:
+    """Make a directory, with a number added if another process has made it in the meantime.
+
+    Raises:
+        RequestError: it cannot be made.
+    """
+    base, number = path, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = base.with_name(f"{base.name}-{number}")
+        except OSError as error:
+            raise RequestError(f"{path} cannot be made for the run: {error.strerror}.") from error
+        else:
+            return path
 
 
 def write_start(run: Run, command: list[str]) -> None:

@@ -85,6 +85,7 @@ def fit(run: Run) -> None:
         raise
     finally:
         close(run.observers)
+        run.hold.close()
 
 
 def _fit(run: Run) -> None:

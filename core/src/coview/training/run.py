@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Run:
         observers: the run's observers, by name.
         changed: what a resume changed, see :mod:`coview.training.resume`.
         saved_at: the step of the last checkpoint; None if there is none.
+        hold: the lock on the directory, until training ends.
         interrupts: handles the signals that ask this run to end.
         estimate: the time and memory that a long step will take; None: not measured.
     """
@@ -71,6 +72,7 @@ class Run:
     observers: dict[str, Watcher] = attrs.field(factory=dict)
     changed: dict[str, tuple[Any, Any]] = attrs.field(factory=dict)
     saved_at: int | None = None
+    hold: ExitStack = attrs.field(factory=ExitStack)
     interrupts: Interrupts = attrs.field(factory=Interrupts)
     estimate: Estimate | None = None
 
