@@ -32,6 +32,7 @@ def save(
     step: int,
     identity: dict[str, Any],
     observers: dict[str, Any] | None = None,
+    owed: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint after ``step`` optimiser steps.
 
@@ -50,6 +51,7 @@ def save(
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "observers": observers or {},
+        "owed": owed,
         "random": torch.get_rng_state(),
     }
     keep = path.with_name(PREVIOUS) if path.name == LAST else None

@@ -165,10 +165,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
+def cut_metrics(path: Path, step: int, most: int | None = None) -> list[dict[str, Any]]:
     """Cut ``metrics.jsonl`` back to what was logged up to ``step``; return what is left.
 
-    A run that resumes before its first step measures its baselines again.
+    A run that resumes before its first step measures its baselines again, and one that resumes
+    before an epoch's end was done has ``most`` entries from before it.
     """
     file = path / "metrics.jsonl"
     kept = []
@@ -179,5 +180,6 @@ def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
             break  # the line that was being written when the run died
         if entry["step"] <= step and step > 0 and "knn" not in entry:
             kept.append(entry)
+    kept = kept[:most]
     write_text(file, "".join(json.dumps(entry) + "\n" for entry in kept))
     return kept

@@ -67,11 +67,14 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     refuse_others(run.changed, (*request.allow_change, *FREE), run.identity)
     run.step = run.saved_at = int(found.state["step"])
     notices = _restore(run, found, observers)
+    owed = found.state.get("owed")
+    if run.step % run.plan.steps_per_epoch == 0 or run.step == run.last_step:
+        run.owed = owed
     run.resolved = attrs.evolve(run.resolved, notices=(*run.resolved.notices, *notices))
     if is_first():
         for folder in (path, path / checkpoints.FOLDER):
             sweep(folder)
-        run.metrics = cut_metrics(path, run.step)
+        run.metrics = cut_metrics(path, run.step, owed and owed["entries"])
     return run
 
 

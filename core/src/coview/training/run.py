@@ -47,6 +47,8 @@ class Run:
         observers: the run's observers, by name.
         changed: what a resume changed, see :mod:`coview.training.resume`.
         saved_at: the step of the last checkpoint; None if there is none.
+        owed: what is needed to do an epoch's end, until that is done: ``entries``, the number
+            of metrics before it, and ``means``, those of the epoch.
         hold: the lock on the directory, until training ends.
         interrupts: handles the signals that ask this run to end.
         estimate: the time and memory that a long step will take; None: not measured.
@@ -72,6 +74,7 @@ class Run:
     observers: dict[str, Watcher] = attrs.field(factory=dict)
     changed: dict[str, tuple[Any, Any]] = attrs.field(factory=dict)
     saved_at: int | None = None
+    owed: dict[str, Any] | None = None
     hold: ExitStack = attrs.field(factory=ExitStack)
     interrupts: Interrupts = attrs.field(factory=Interrupts)
     estimate: Estimate | None = None
