@@ -12,6 +12,7 @@ from typing import Any
 from coview.errors import CoviewError, RequestError
 from coview.files import write_text
 from coview.locks import Hold
+from coview.terminal import shown
 
 FILE = "evaluations.jsonl"
 PATIENCE = 60.0
@@ -109,5 +110,5 @@ def _cell(column: str, value: Any) -> str:
     if column in SHARES:
         return f"{100 * value:.1f} %"
     if column == "command":
-        return f"`{' '.join(['coview', *value[1:]])}`".replace("|", "\\|")
-    return str(value).replace("|", "\\|")
+        return f"`{shown(' '.join(['coview', *value[1:]]))}`".replace("|", "\\|")
+    return shown(value).replace("|", "\\|")

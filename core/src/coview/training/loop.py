@@ -27,6 +27,7 @@ from coview.distributed import (
 from coview.errors import CoviewError
 from coview.optim.groups import set_rate, set_weight_decay
 from coview.records import Batch, Step
+from coview.terminal import lasting
 from coview.training import checkpoints
 from coview.training.directory import write_end
 from coview.training.health import diverged, gradient_norm, refuse_diverged
@@ -76,7 +77,7 @@ def fit(run: Run) -> None:
             this run is gone or stuck.
     """
     try:
-        with Interrupts(together=active()) as run.interrupts:
+        with Interrupts(together=active()) as run.interrupts, lasting():
             _fit(run)
         settle()
     except RuntimeError as error:
