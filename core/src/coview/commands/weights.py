@@ -20,7 +20,7 @@ from coview.commands.options import (
     on_bad_image_option,
     print_json,
 )
-from coview.errors import RequestError
+from coview.errors import CoviewError, RequestError
 
 if TYPE_CHECKING:
     import torch
@@ -104,11 +104,16 @@ class Opened:
         document = {"weights": str(self.weights), **origin, "data": self.data.name, **result}
         for data in dict.fromkeys((self.data, also or self.data)):
             document |= tell_bad_images(data)
-        remember(self.weights, {"evaluation": evaluation, **document}, sys.argv)
+        kept = ""
+        try:
+            remember(self.weights, {"evaluation": evaluation, **document}, sys.argv)
+        except CoviewError as error:
+            kept = f"The result was not kept with the run: {error}"
         if as_json:
             print_json(document)
         else:
             click.echo(text())
+        say([kept] if kept else [])
 
 
 def opened(
