@@ -17,9 +17,8 @@ from coview.files import write_json, write_text
 from coview.locks import Hold
 from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import CORE
+from coview.training.agreement import LIBRARIES
 from coview.training.run import Run
-
-LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy")
 
 
 def refuse_taken(path: Path) -> None:
