@@ -15,7 +15,7 @@ from coview.distributed import is_first, wait
 from coview.errors import CoviewError, RequestError, nearest
 from coview.files import sweep
 from coview.recipes.recipe import AFTERWARDS, find_recipe
-from coview.training import checkpoints
+from coview.training import checkpoints, crafted
 from coview.training.build import assemble
 from coview.training.directory import cut_metrics
 from coview.training.observers.base import Watcher, restore
@@ -65,6 +65,8 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     now = {key: value for key, value in run.identity.items() if key in before}
     run.changed = differences(before, now)
     refuse_others(run.changed, (*request.allow_change, *FREE), run.identity)
+    if set(run.changed) <= set(FREE):
+        checkpoints.refuse(found.path, crafted.problems(found.state, run.plan.total_steps))
     run.step = run.saved_at = int(found.state["step"])
     notices = _restore(run, found, observers)
     owed = found.state.get("owed")
@@ -108,7 +110,8 @@ def _restore(run: Run, found: checkpoints.Found, observers: list[Watcher]) -> li
             f"This run has already reached step {run.last_step} (--max-steps). To continue to the "
             "end of its schedule, add: --max-steps none"
         )
-    notices += checkpoints.restore(found.state, run.method, run.optimizer, run.scaler, changed)
+    parts = (run.method, run.optimizer, run.scaler)
+    notices += checkpoints.restore(found.state, *parts, changed, found.path)
     restore({watcher.name: watcher for watcher in observers}, found.state.get("observers", {}))
     # All processes must have read the checkpoint before the first one renames damaged files.
     wait()
