@@ -10,7 +10,10 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "core/src/coview"
 FLOORS = (
-    ("errors", "files", "introspect", "own_code", "seeds", "distributed", "moved"),
+    (
+        *("errors", "files", "locks", "terminal", "caches", "own_code"),
+        *("introspect", "seeds", "distributed", "moved"),
+    ),
     ("hookspecs", "registry", "schedules", "settings", "records", "plan", "components"),
     ("recipes",),
     ("nn", "data"),

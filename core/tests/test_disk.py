@@ -44,7 +44,7 @@ class Parts:
         self.step = step
 
     def save(self, path: Path) -> None:
-        identity = {"seed": self.step}
+        identity = {"seed": self.step, "recipe": ""}
         checkpoints.save(
             path,
             self.method,

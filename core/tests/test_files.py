@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,3 +63,29 @@ def test_missing_damaged_and_foreign_checkpoints(tmp_path: Path) -> None:
     torch.save({"format": 0}, tmp_path / "old.pt")
     with pytest.raises(CoviewError, match="this version"):
         read(tmp_path / "old.pt")
+
+
+def test_a_file_is_flushed_before_it_has_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut would leave an empty file under the name of a whole one."""
+    path, done = tmp_path / "a.json", []
+    write_json(path, 1)
+
+    def noted(name: str, about: Callable[..., object]) -> None:
+        real = getattr(os, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            done.append((name, about(*given)))
+            return real(*given, **named)
+
+        monkeypatch.setattr(os, name, call)
+
+    def inode(number: int) -> int:
+        return os.fstat(number).st_ino
+
+    noted("fsync", inode)
+    noted("replace", lambda source, target: Path(source).stat().st_ino)
+    write_json(path, 2)
+    new, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert done == [("fsync", new), ("replace", new), ("fsync", folder)]

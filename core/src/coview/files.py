@@ -29,7 +29,11 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        usual = temporary.stat().st_mode
         yield temporary
+        if temporary.stat().st_mode != usual:
+            temporary.chmod(usual)  # some libraries let nobody else read what they write
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         if keep is not None and path.exists():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,22 @@ def test_an_index_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     write(tmp_path, each=7)
     monkeypatch.setenv("COVIEW_DATA", str(tmp_path / "cache"))
     assert len(index_of(shard).names) == 7 and len(open_source(pattern).train) == 21
+
+
+def test_a_shard_of_the_same_size_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    """As after a new shuffle: only the time of the change tells that it is another one."""
+    shards = []
+    for names in (("a", "b"), ("c", "d")):
+        with tarfile.open(tmp_path / "new.tar", "w") as file:
+            for name in names:
+                file.addfile(tarfile.TarInfo(f"{name}.png"))
+        shards.append((tmp_path / "new.tar").read_bytes())
+    assert len(shards[0]) == len(shards[1])
+    shard = tmp_path / "shard.tar"
+    for content, time, names in zip(shards, (1, 2), ("ab", "cd"), strict=True):
+        shard.write_bytes(content)
+        os.utime(shard, ns=(time, time))
+        assert index_of(shard).names == tuple(f"{name}.png" for name in names)
 
 
 def test_a_cache_that_cannot_be_used_is_none(

@@ -15,6 +15,7 @@ from coview.cli.describe import description
 from coview.commands.options import keep_typed
 from coview.errors import CoviewError, RequestError, unknown
 from coview.registry import entries, find
+from coview.terminal import Output, lasting
 
 COMMANDS = {
     "list": "coview.cli.listing",
@@ -81,6 +82,16 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with 2 for a wrong request, 1 for failed work."""
+        with lasting(escapes=True):
+            result = self._answered(ctx)
+            sys.stdout.flush()
+            failed = sys.stdout.failed if isinstance(sys.stdout, Output) else None
+            if failed is not None:
+                click.echo(f"Error: The output could not be written: {failed.strerror}.", err=True)
+                ctx.exit(1)
+            return result
+
+    def _answered(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):

@@ -63,6 +63,7 @@ def command(
     from coview.data.base import DataSettings
     from coview.data.sources import open_source
     from coview.data.sources.packing import pack, refuse_taken, splits_of
+    from coview.terminal import controls
 
     refuse_taken(out)
     settings = DataSettings(
@@ -76,7 +77,9 @@ def command(
     loaded = open_source(data, download).load(settings)
     counts = {name: len(split) for name, split in splits_of(loaded).items()}
     workers = (os.cpu_count() or 1) if workers is None else workers
-    with click.progressbar(length=sum(counts.values()), label="packing", file=sys.stderr) as bar:
+    with click.progressbar(
+        length=sum(counts.values()), label="packing", file=controls(sys.stderr)
+    ) as bar:
         pack(loaded, out, workers, bar.update)
     bad = tell_bad_images(loaded, "have others in their places")
     each = loaded.channels * loaded.size**2

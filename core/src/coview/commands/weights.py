@@ -20,7 +20,7 @@ from coview.commands.options import (
     on_bad_image_option,
     print_json,
 )
-from coview.errors import RequestError
+from coview.errors import CoviewError, RequestError
 
 if TYPE_CHECKING:
     import torch
@@ -106,11 +106,16 @@ class Opened:
         for data in dict.fromkeys((self.data, also or self.data)):
             document |= tell_bad_images(data)
         told = {"evaluation": evaluation, **document, "data_fingerprint": self.data.fingerprint}
-        remember(self.weights, told, sys.argv)
+        kept = ""
+        try:
+            remember(self.weights, told, sys.argv)
+        except CoviewError as error:
+            kept = f"The result was not kept with the run: {error}"
         if as_json:
             print_json(document)
         else:
             click.echo(text())
+        say([kept] if kept else [])
 
 
 def opened(

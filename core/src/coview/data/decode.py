@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as tvf
 from coview.data import bands
 from coview.data.bad_images import BadImageError, BadImages, Readable
 from coview.errors import RequestError
+from coview.terminal import shown
 
 CHUNK = 64
 """Number of images decoded or resized at a time."""
@@ -115,7 +116,7 @@ def decode(path: str, size: int, channels: int) -> Tensor:
 def named(name: str, error: Exception) -> BadImageError:
     """Return an error that says on one line which image cannot be decoded, and why."""
     why = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
-    return BadImageError(f"The image {name} cannot be decoded: {why}.")
+    return BadImageError(f"The image {shown(name)} cannot be decoded: {why}.")
 
 
 def decode_plain(file: str | BinaryIO, size: int, channels: int) -> Tensor:

@@ -11,8 +11,11 @@ from typing import Any
 
 from coview.errors import CoviewError, RequestError
 from coview.files import write_text
+from coview.locks import Hold
 
 FILE = "evaluations.jsonl"
+PATIENCE = 60.0
+"""Seconds; another evaluation holds the file for milliseconds."""
 Row = dict[str, Any]
 """An evaluation of a run: what was trained, what was measured and how."""
 
@@ -20,15 +23,21 @@ Row = dict[str, Any]
 def remember(weights: Path, result: dict[str, Any], command: Sequence[str]) -> None:
     """Add a result to a run's ``evaluations.jsonl``; do nothing for other weights.
 
-    The file is replaced atomically: it has the old lines, or those and the new one.
+    The file is replaced atomically: it has the old lines, or those and the new one. Of several
+    evaluations that end at the same time, each waits for the one before.
+
+    Raises:
+        CoviewError: the run's directory cannot be written to.
     """
     if not (weights / "run.json").is_file():
         return
     file = weights / FILE
-    before = file.read_text(encoding="utf-8") if file.exists() else ""
     time = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({**result, "command": list(command), "time": time})
-    write_text(file, f"{before}{line}\n")
+    busy = f"Another process has been writing to {file} for {PATIENCE:.0f} seconds."
+    with Hold(weights / f".{FILE}.lock", busy, PATIENCE):
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        write_text(file, f"{before}{line}\n")
 
 
 def rows(runs: Iterable[Path]) -> list[Row]:

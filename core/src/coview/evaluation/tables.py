@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coview.evaluation.comparison import ALWAYS, MEASURES, Comparison, Group, Line, Settings, worth
+from coview.terminal import shown
 
 APART = (
     "Accuracies by another protocol, or on other data or test images, stand in a table of their "
@@ -169,7 +170,7 @@ def _settings(group: Group, found: Comparison) -> list[Column]:
 
 
 def _cell(value: Any) -> str:
-    return ABSENT if value is None else str(value)
+    return ABSENT if value is None else shown(value)
 
 
 def _titles(names: Iterable[str]) -> dict[str, str]:
@@ -193,7 +194,7 @@ def _runs(group: Group, found: Comparison) -> Column:
     def cell(line: Line) -> str:
         if len(line.runs) > 1:
             return f"{len(line.runs)} runs"
-        return os.path.relpath(line.runs[0], folder) if folder else line.runs[0]
+        return shown(os.path.relpath(line.runs[0], folder) if folder else line.runs[0])
 
     return Column("run", tuple(map(cell, group.lines)))
 

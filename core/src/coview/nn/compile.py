@@ -26,6 +26,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from coview.caches import keep_compiled_programs_private
 from coview.errors import RequestError
 
 P = ParamSpec("P")
@@ -55,6 +56,7 @@ def compilable(*, dynamic: bool = False) -> Callable[[Callable[P, R]], Callable[
             if torch.compiler.is_compiling() or not _ON.get():
                 return function(*args, **kwargs)
             if function not in _MADE:
+                keep_compiled_programs_private()
                 _MADE[function] = torch.compile(function, dynamic=dynamic)
             result: R = _MADE[function](*args, **kwargs)
             return result
@@ -100,7 +102,9 @@ def decide(asked: str, steps: int) -> str:
         RequestError: a compiler is asked for that is not there.
     """
     if asked == "auto":
-        return "views" if steps >= LONG_RUN and has_compiler() else "off"
+        asked = "views" if steps >= LONG_RUN and has_compiler() else "off"
+    if asked != "off":
+        keep_compiled_programs_private()
     if asked == "on":
         require_compiler("--compile")
     elif asked == "views":

@@ -26,6 +26,7 @@ from coview.optim.groups import make_optimizer
 from coview.plan import Plan
 from coview.recipes.recipe import Use
 from coview.recipes.resolve import GIVEN, Resolved
+from coview.training.agreement import refuse_unequal
 from coview.training.device import autocasting
 from coview.training.directory import default_directory
 from coview.training.estimate import estimate, free_memory, is_small
@@ -87,6 +88,7 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
     settings = attrs.evolve(
         settings, data=data.name, compile=decide(settings.compile, _length(settings, plan))
     )
+    refuse_unequal(resolved, settings, data)
     if settings.compile == "on" and _length(settings, plan) < SHORT_RUN:
         notices.append(
             f"compiling takes a minute or two, which {_length(settings, plan)} steps hardly win "

@@ -7,7 +7,7 @@ loses a file; ``epoch-NNNN.pt`` are kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 from coview.method.module import Method
+from coview.training import crafted
+from coview.training.health import not_finite
 from coview.weights.checkpoint import FORMAT, read
 
 FOLDER = "checkpoints"
@@ -32,6 +34,7 @@ def save(
     step: int,
     identity: dict[str, Any],
     observers: dict[str, Any] | None = None,
+    owed: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint after ``step`` optimiser steps.
 
@@ -50,12 +53,23 @@ def save(
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "observers": observers or {},
+        "owed": owed,
         "random": torch.get_rng_state(),
     }
     keep = path.with_name(PREVIOUS) if path.name == LAST else None
     # An open file, not a path, so that torch passes on the operating system's error.
     with replacing(path, keep) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
+
+
+def refuse(path: Path, problems: Iterable[str]) -> None:
+    """Refuse a checkpoint with problems.
+
+    Raises:
+        CoviewError: there is one; the message has the checkpoint and the first.
+    """
+    for problem in problems:
+        raise CoviewError(f"{path} is damaged: {problem}")
 
 
 @attrs.frozen
@@ -86,7 +100,9 @@ def newest(run: Path) -> Found:
     damaged: list[tuple[Path, str]] = []
     for path in there:
         try:
-            return Found(path, read(path), tuple(damaged))
+            state = read(path)
+            refuse(path, crafted.problems(state))
+            return Found(path, state, tuple(damaged))
         except CoviewError as error:
             damaged.append((path, str(error)))
     if not damaged:
@@ -116,6 +132,7 @@ def restore(
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
     changed: Collection[str] = (),
+    path: Path = Path(LAST),
 ) -> list[str]:
     """Restore a checkpoint's state.
 
@@ -123,30 +140,35 @@ def restore(
         state: the saved state.
         method, optimizer, scaler: built from the present recipe.
         changed: keys in which the present recipe differs from the saved one.
+        path: the checkpoint's file, for messages.
 
     Returns:
         A sentence for each part that could not be restored.
 
     Raises:
         RequestError: the state does not fit the present recipe.
+        CoviewError: it does not fit the recipe that it was saved with.
     """
     try:
         method.load_state_dict(state["method"])
     except RuntimeError as error:
         if not changed:
-            raise
+            why = " ".join(str(error).split())
+            raise CoviewError(f"{path} is damaged: method does not fit: {why}") from error
         listed = ", ".join(sorted(changed))
         raise RequestError(
             f"The checkpoint does not fit the changed recipe ({listed}): {error}"
         ) from error
-    sentences = _restore_optimizer(optimizer, state["optimizer"], changed)
+    refuse(path, (f"method.{name} is not finite." for name in not_finite(method)))
+    sentences = _restore_optimizer(optimizer, state["optimizer"], changed, path)
+    refuse(path, crafted.shapes(optimizer))
     scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["random"])
     return sentences
 
 
 def _restore_optimizer(
-    optimizer: Optimizer, state: dict[str, Any], changed: Collection[str]
+    optimizer: Optimizer, state: dict[str, Any], changed: Collection[str], path: Path
 ) -> list[str]:
     anew = "The optimiser starts anew: the saved state does not fit it."
     if "optimizer.use" in changed:
@@ -154,9 +176,10 @@ def _restore_optimizer(
     own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
-    except ValueError:  # the parameter groups differ, e.g. in which are decayed
+    except (ValueError, KeyError, TypeError) as error:
+        # The parameter groups differ, e.g. in which are decayed.
         if not changed:
-            raise
+            raise CoviewError(f"{path} is damaged: optimizer does not fit: {error}") from error
         return [anew]
     if changed:
         # Learning rates, decays and momenta come from the changed recipe.

@@ -14,12 +14,12 @@ import torch
 
 from coview.errors import RequestError
 from coview.files import write_json, write_text
+from coview.locks import Hold
 from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import CORE
+from coview.training.agreement import LIBRARIES
 from coview.training.run import Run
 from coview.weights.own import own_facts
-
-LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy")
 
 
 def refuse_taken(path: Path) -> None:
@@ -48,6 +48,20 @@ def new_directory(path: Path) -> None:
         raise RequestError(f"{path} cannot be made for the run: {error.strerror}.") from error
 
 
+def hold(path: Path) -> Hold:
+    """Keep other processes from writing into a run's directory.
+
+    Raises:
+        RequestError: another process is training there.
+        CoviewError: the directory cannot be written to.
+    """
+    return Hold(
+        path / ".lock",
+        f"Another process is training into {path}. Wait until it has ended, or choose another "
+        "--out.",
+    )
+
+
 def default_directory(recipe: str, data: str) -> Path:
     """Return ``runs/METHOD-DATA-TIME``, with a number added if that exists."""
     plain = "".join(c if c.isalnum() else "-" for c in data).strip("-")[-40:]
@@ -58,6 +72,25 @@ def default_directory(recipe: str, data: str) -> Path:
         number += 1
         path = base.with_name(f"{base.name}-{number}")
     return path
+
+
+def made(path: Path) -> Path:
+    """Make a directory, with a number added if another process has made it in the meantime.
+
+    Raises:
+        RequestError: it cannot be made.
+    """
+    base, number = path, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = base.with_name(f"{base.name}-{number}")
+        except OSError as error:
+            raise RequestError(f"{path} cannot be made for the run: {error.strerror}.") from error
+        else:
+            return path
 
 
 def write_start(run: Run, command: list[str]) -> None:
@@ -133,11 +166,14 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def cut_metrics(path: Path, step: int, finished: bool = False) -> list[dict[str, Any]]:
+def cut_metrics(
+    path: Path, step: int, most: int | None = None, finished: bool = False
+) -> list[dict[str, Any]]:
     """Cut ``metrics.jsonl`` back to what was logged up to ``step``; return what is left.
 
-    A run that resumes before its first step measures its baselines again, and one that is
-    not finished will measure its trained network again.
+    A run that resumes before its first step measures its baselines again, one that is not
+    finished its trained network, and one that resumes before an epoch's end was done has
+    ``most`` entries from before it.
     """
     file = path / "metrics.jsonl"
     kept = []
@@ -148,5 +184,6 @@ def cut_metrics(path: Path, step: int, finished: bool = False) -> list[dict[str,
             break  # the line that was being written when the run died
         if finished or (entry["step"] <= step and step > 0 and "knn" not in entry):
             kept.append(entry)
+    kept = kept[:most]
     write_text(file, "".join(json.dumps(entry) + "\n" for entry in kept))
     return kept

@@ -53,6 +53,8 @@ class Interrupts:
     processes it does so only where the others wait without a limit; elsewhere all
     processes are told, and stop after the same step.
 
+    The signal of a terminal that is closed (SIGHUP) is ignored meanwhile.
+
     Only the main thread gets signals. A signal that is ignored, or that the calling
     program handles itself, is left alone.
 
@@ -76,6 +78,10 @@ class Interrupts:
                 if before in (signal.SIG_DFL, signal.default_int_handler):
                     self._before[number] = before
                     signal.signal(number, self._receive)
+            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+                # A terminal that is closed ends what runs in it, but not a night's training.
+                self._before[signal.SIGHUP] = signal.SIG_DFL
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def __exit__(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from coview.recipes.tables import SMALL_IMAGE, SMALL_PRESETS
+from coview.terminal import shown
 
 LESS_WARMUP = "train for more epochs, or choose a shorter warm-up (--warmup)"
 LONG = 1_800
@@ -26,9 +27,9 @@ def introduction(run: Any) -> list[str]:
         run: a :class:`coview.training.run.Run` that is built.
     """
     lines = [
-        f"training {run.resolved.recipe.name or 'a recipe'} on {run.data.name}: "
+        f"training {run.resolved.recipe.name or 'a recipe'} on {shown(run.data.name)}: "
         f"{len(run.data.train)} images, {run.last_step - run.step} steps on {_device(run)} "
-        f"({run.settings.precision}), into {run.path}",
+        f"({run.settings.precision}), into {shown(run.path)}",
         f"network: {run.card.backbone}, {_count(run.method.backbone())} "
         f"parameters ({_count(run.method)} are trained with its heads), {_views(run)}",
         f"batch {run.plan.batch_size}: {_steps(run.plan.steps_per_epoch)} an epoch, "

@@ -28,6 +28,7 @@ from coview.distributed import (
 from coview.errors import CoviewError
 from coview.optim.groups import set_rate, set_weight_decay
 from coview.records import Batch, Step
+from coview.terminal import lasting
 from coview.training import checkpoints
 from coview.training.directory import write_end
 from coview.training.health import diverged, gradient_norm, refuse_diverged
@@ -77,7 +78,7 @@ def fit(run: Run) -> None:
             this run is gone or stuck.
     """
     try:
-        with Interrupts(together=active()) as run.interrupts:
+        with Interrupts(together=active()) as run.interrupts, lasting():
             if not run.finished:
                 _fit(run)
             elif OF_THE_TERMINAL in run.observers:
@@ -89,12 +90,15 @@ def fit(run: Run) -> None:
         raise
     finally:
         close(run.observers)
+        run.hold.close()
 
 
 def _fit(run: Run) -> None:
     run.method.train()
     hook = run.method.manager.hook
     try:
+        if run.saved_at is None:
+            save(run)  # from now on the run can be resumed, and the disk is known to take it
         if run.settings.evaluate and run.step == 0 and run.data.labelled:
             hook.evaluation_started(run=run, what="kNN before training")
             measure_baselines(run)
@@ -133,48 +137,62 @@ def _epochs(run: Run) -> None:
     clock = Clock.of(run.settings.save_every, run.step)
     agreement = Agreement()
     spe = run.plan.steps_per_epoch
+    _end_of_epoch(run)
     while run.step < run.last_step:
         epoch, done = divmod(run.step, spe)
         means: list[tuple[int, dict[str, float]]] = []
         metrics = Metrics()
         losses: list[Tensor] = []
         for batch in run.batches.epoch(epoch, done):
+            # A signal waits until the step is logged and told, so that nothing of it is lost.
             with run.interrupts.held_back():
                 run.whole = False
                 loss = _step(run, batch, metrics)
                 run.whole = True
-            losses.append(loss)
-            at_end = run.step % spe == 0 or run.step == run.last_step
-            due = clock.due(run.step)
-            # Clocks differ between processes; the first process's clock decides.
-            minute = due and clock.minutes and is_first()
-            stop, agreed = agreement.reached(run.interrupts.received, minute)
-            due = bool(agreed) if clock.minutes else due
-            # Check the loss before saving: no checkpoint may hold diverged weights.
-            if at_end or due or run.step % run.settings.log_every == 0:
-                means.append((len(losses), _log(run, metrics, losses)))
-                losses = []
-            run.method.manager.hook.step_finished(run=run, step=_position(run), loss=loss)
+                losses.append(loss)
+                at_end = run.step % spe == 0 or run.step == run.last_step
+                due = clock.due(run.step)
+                # Clocks differ between processes; the first process's clock decides.
+                minute = due and clock.minutes and is_first()
+                stop, agreed = agreement.reached(run.interrupts.received, minute)
+                due = bool(agreed) if clock.minutes else due
+                # Check the loss before saving: no checkpoint may hold diverged weights.
+                if at_end or due or run.step % run.settings.log_every == 0:
+                    means.append((len(losses), _log(run, metrics, losses)))
+                    losses = []
+                hook = run.method.manager.hook
+                hook.step_finished(run=run, step=_position(run), loss=loss)
+                if at_end:
+                    run.owed = {"entries": len(run.metrics), "means": _joined(means)}
             if stop:
                 raise Interrupted(stop)
             if run.step == run.last_step:
                 break
             if due:
                 save(run)
-        _end_of_epoch(run, epoch, means)
+        _end_of_epoch(run)
     agreement.close()
 
 
-def _end_of_epoch(run: Run, epoch: int, means: list[tuple[int, dict[str, float]]]) -> None:
-    hook = run.method.manager.hook
-    hook.epoch_finished(run=run, epoch=epoch, metrics=_joined(means))
+def _end_of_epoch(run: Run) -> None:
+    """Do what follows an epoch's last step; do nothing if it was done.
+
+    A checkpoint that was saved before has what is owed, so a run that ended here does it when
+    it is resumed.
+    """
+    if run.owed is None:
+        return
+    hook, epoch = run.method.manager.hook, (run.step - 1) // run.plan.steps_per_epoch
+    hook.epoch_finished(run=run, epoch=epoch, metrics=run.owed["means"])
     whole = run.step % run.plan.steps_per_epoch == 0
     every = run.settings.evaluate_every
     if whole and every and (epoch + 1) % every == 0:
         measure_online(run)
     tenth = max(1, run.resolved.training.epochs // 10)
-    if whole and (epoch + 1) % tenth == 0:
-        save(run, f"epoch-{epoch + 1:04d}.pt")
+    with run.interrupts.held_back():
+        run.owed = None
+        if whole and (epoch + 1) % tenth == 0:
+            save(run, f"epoch-{epoch + 1:04d}.pt")
 
 
 def _joined(means: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
@@ -266,6 +284,7 @@ def save(run: Run, name: str = "last.pt") -> None:
             run.step,
             run.identity,
             states(run.observers),
+            run.owed,
         )
     else:
         run.method.state_dict()  # a component may gather parts from all processes here

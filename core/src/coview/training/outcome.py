@@ -12,6 +12,7 @@ import torch
 from timm.models.resnet import ResNet
 
 from coview.evaluation.chance import margin
+from coview.terminal import shown
 from coview.training.introduction import LESS_WARMUP, all_warmup
 
 LABELS = {
@@ -120,10 +121,10 @@ def told(run: Any) -> list[str]:
     loss = run.value("loss")
     steps = f"{run.step} of {run.plan.total_steps} steps"
     return [
-        f"{run.resolved.recipe.name or 'a recipe'}{preset} on {run.data.name}: "
+        f"{run.resolved.recipe.name or 'a recipe'}{preset} on {shown(run.data.name)}: "
         f"{len(run.data.train)} images{held_out}",
         steps if loss is None else f"{steps}, loss {loss:.4f}",
         f"kNN top-1: {figures(run) or 'not measured'}",
         " ".join(verdict(run)) or "no verdict: nothing to compare with",
-        f"run: {run.path}",
+        f"run: {shown(run.path)}",
     ]

@@ -18,7 +18,7 @@ from coview.files import sweep
 from coview.recipes.recipe import AFTERWARDS, find_recipe
 from coview.recipes.tables import DataSettings
 from coview.settings import plain
-from coview.training import checkpoints
+from coview.training import checkpoints, crafted
 from coview.training.build import assemble
 from coview.training.directory import cut_metrics
 from coview.training.observers.base import Watcher, restore
@@ -70,16 +70,22 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     now = {key: value for key, value in run.identity.items() if key in before}
     run.changed = differences(before, now)
     refuse_others(run.changed, run.identity, request)
+    if set(run.changed) <= set(FREE):
+        checkpoints.refuse(found.path, crafted.problems(found.state, run.plan.total_steps))
     run.step = run.saved_at = int(found.state["step"])
     if facts.get("finished") is not None and _nothing_left(run):
         run.finished = way_on(run, request)
     notices = _restore(run, found, observers)
+    owed = found.state.get("owed")
+    if run.step % run.plan.steps_per_epoch == 0 or run.step == run.last_step:
+        run.owed = owed
     if not run.finished:  # else nothing that was asked for applies any more
         run.resolved = attrs.evolve(run.resolved, notices=(*run.resolved.notices, *notices))
     if is_first():
         for folder in (path, path / checkpoints.FOLDER):
             sweep(folder)
-        run.metrics = cut_metrics(path, run.step, bool(run.finished))
+        most = owed["entries"] if owed and not run.finished else None
+        run.metrics = cut_metrics(path, run.step, most, bool(run.finished))
     return run
 
 
@@ -87,7 +93,16 @@ def _nothing_left(run: Run) -> bool:
     """Whether a run that has ended once has nothing more to do."""
     now_measured = run.settings.evaluate and "evaluate" in run.changed
     others = [key for key in run.changed if key not in FREE]
-    return run.step >= run.last_step and not now_measured and not others
+    return run.step >= run.last_step and not now_measured and not others and _has_results(run)
+
+
+def _has_results(run: Run) -> bool:
+    """Whether a finished run has its weights, and its accuracy if that was to be measured."""
+    if not (run.path / "backbone.safetensors").exists():
+        return False
+    metrics = run.path / "metrics.jsonl"
+    measured = run.settings.evaluate and run.data.labelled
+    return not measured or (metrics.exists() and '"knn_top1"' in metrics.read_text("utf-8"))
 
 
 def way_on(run: Run, request: Request) -> str:
@@ -142,7 +157,8 @@ def _restore(run: Run, found: checkpoints.Found, observers: list[Watcher]) -> li
     """Restore the saved state; return sentences that the user should read."""
     changed = [key for key in run.changed if key not in FREE]
     notices = sentences(run.changed, run.step)
-    notices += checkpoints.restore(found.state, run.method, run.optimizer, run.scaler, changed)
+    parts = (run.method, run.optimizer, run.scaler)
+    notices += checkpoints.restore(found.state, *parts, changed, found.path)
     restore({watcher.name: watcher for watcher in observers}, found.state.get("observers", {}))
     # All processes must have read the checkpoint before the first one renames damaged files.
     wait()

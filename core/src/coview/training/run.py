@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,9 @@ class Run:
         finished: of a run that was resumed after its end, the sentence that says so and how
             to go on; it stays as it is. Else an empty text.
         saved_at: the step of the last checkpoint; None if there is none.
+        owed: what is needed to do an epoch's end, until that is done: ``entries``, the number
+            of metrics before it, and ``means``, those of the epoch.
+        hold: the lock on the directory, until training ends.
         interrupts: handles the signals that ask this run to end.
         estimate: the time and memory that a long step will take; None: not measured.
     """
@@ -74,6 +77,8 @@ class Run:
     changed: dict[str, tuple[Any, Any]] = attrs.field(factory=dict)
     finished: str = ""
     saved_at: int | None = None
+    owed: dict[str, Any] | None = None
+    hold: ExitStack = attrs.field(factory=ExitStack)
     interrupts: Interrupts = attrs.field(factory=Interrupts)
     estimate: Estimate | None = None
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import attrs
 
-from coview.distributed import is_first, is_loss_of_another, join
+from coview.distributed import from_first, is_first, is_loss_of_another, join
 from coview.errors import CoviewError, RequestError
 from coview.recipes.resolve import CORE
 from coview.training.build import assemble
-from coview.training.directory import new_directory, refuse_taken, write_changes, write_start
+from coview.training.directory import (
+    hold,
+    made,
+    new_directory,
+    refuse_taken,
+    write_changes,
+    write_start,
+)
 from coview.training.estimate import estimate
 from coview.training.loop import save
 from coview.training.observers.bad_images import BadImageWatch
@@ -34,7 +43,10 @@ def start(request: Request) -> Run:
     settings = RunSettings.of(before, request.settings)
     join(settings.device, settings.timeout)
     try:
-        return _started(request, before)
+        with ExitStack() as held:
+            run = _started(request, before, held)
+            run.hold = held.pop_all()
+            return run
     except RuntimeError as error:
         if is_loss_of_another(error):
             raise CoviewError(
@@ -51,12 +63,15 @@ def _before(request: Request) -> dict[str, Any]:
     return settings_before(request.resume, read_facts(request.resume / "run.json"))
 
 
-def _started(request: Request, before: dict[str, Any]) -> Run:
+def _started(request: Request, before: dict[str, Any], held: ExitStack) -> Run:
     if request.resume is None and request.allow_change:
         raise RequestError("allow_change is only for a resumed run: add resume.")
     observers = _watchers(request, before)
-    again = request.resume is not None
-    run = (resumed if again else _new)(request, observers, before)
+    if request.resume is not None:
+        _keep_others_out(request.resume, held)
+        run = resumed(request, observers, before)
+    else:
+        run = _new(request, observers, before, held)
     for watcher in observers:
         run.method.observe(watcher.observer, watcher.name, watcher.package)
     speak = any(watcher.name == OF_THE_TERMINAL for watcher in observers)
@@ -80,7 +95,15 @@ def _watchers(request: Request, before: dict[str, Any]) -> list[Watcher]:
     return watchers(watched([*had, *asked], request.on_collapse, request.resume is None))
 
 
-def _new(request: Request, observers: list[Watcher], before: dict[str, Any]) -> Run:
+def _keep_others_out(path: Path, held: ExitStack) -> None:
+    """Lock a run's directory while ``held`` is open."""
+    if is_first():
+        held.enter_context(hold(path))
+
+
+def _new(
+    request: Request, observers: list[Watcher], before: dict[str, Any], held: ExitStack
+) -> Run:
     if request.out is not None and is_first():
         refuse_taken(request.out)
     prepared = prepare(request, before)
@@ -89,9 +112,12 @@ def _new(request: Request, observers: list[Watcher], before: dict[str, Any]) -> 
     )
     if request.out is not None and is_first():
         new_directory(request.out)
+        _keep_others_out(request.out, held)
+        refuse_taken(request.out)
     run = assemble(request, prepared, request.out)
-    if request.out is None and is_first():
-        new_directory(run.path)
+    if request.out is None:
+        run.path = from_first(made(run.path) if is_first() else None)
+        _keep_others_out(run.path, held)
     return run
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from webdataset.autodecode import basichandlers
 from webdataset.tariterators import group_by_keys
 
-from coview.data.sources.torchvision import data_root
+from coview.caches import own_folder
 from coview.errors import CoviewError, RequestError
 from coview.files import replacing
 
@@ -58,11 +58,14 @@ def index_of(shard: Path) -> Index:
         raise CoviewError(f"The shard {shard} cannot be read: {error.strerror}.") from error
     about = f"{VERSION} {shard.resolve()} {status.st_size} {status.st_mtime_ns}"
     key = hashlib.blake2b(os.fsencode(about), digest_size=16).hexdigest()
-    cached = data_root(None) / "webdataset" / f"{key}.npz"
+    try:
+        cached = own_folder("webdataset") / f"{key}.npz"
+    except CoviewError:  # without a cache the shard is read again next time
+        return _read(shard)
     with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
         return _load(cached)
     index = _read(shard)
-    with suppress(CoviewError):  # without a cache the shard is read again next time
+    with suppress(CoviewError):
         _save(cached, index)
     return index
 

@@ -26,6 +26,7 @@ from coview.data.loader import read_batches
 from coview.data.sources.pack import ABOUT, FORMAT, SPLITS
 from coview.errors import CoviewError, RequestError
 from coview.files import unwritable, write_json
+from coview.locks import Hold
 
 BATCH = 64
 FLUSHED = 64 << 20
@@ -138,14 +139,24 @@ def pack(data: ImageData, out: Path, workers: int = 0, told: Told = lambda count
         told: called with the number of images done since the last call.
 
     Raises:
-        RequestError: ``out`` is taken, or the data are not images.
+        RequestError: ``out`` is taken, another process is packing into it, or the data are
+            not images.
         CoviewError: the disk is full, or too many images cannot be read.
     """
     if data.train.images[_first_good(data.train)].dtype != torch.uint8:
         raise RequestError(f"{data.name} contains signals; only images can be packed.")
-    refuse_taken(out)
     about = _about(data)
     partial = out.with_name(f".{out.name}.partial")
+    busy = f"Another process is packing into {out}. Wait until it has ended."
+    with Hold(out.with_name(f".{out.name}.lock"), busy):
+        # Only now: the other process may just have finished.
+        refuse_taken(out)
+        _write(data, about, partial, out, workers, told)
+
+
+def _write(
+    data: ImageData, about: dict[str, Any], partial: Path, out: Path, workers: int, told: Told
+) -> None:
     try:
         work = Work.begin(partial, about)
         _refuse_full(work, data, out)

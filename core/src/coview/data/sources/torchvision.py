@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from coview.caches import home_folder
 from coview.data.assemble import Statistics, assemble
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.sources.folder import Folder
@@ -24,7 +25,8 @@ from coview.errors import CoviewError, RequestError
 
 def data_root(path: str | None) -> Path:
     """Return the folder that a data set is looked for in."""
-    return Path(path or os.environ.get("COVIEW_DATA") or "~/.cache/coview").expanduser()
+    given = path or os.environ.get("COVIEW_DATA")
+    return Path(given).expanduser() if given else home_folder()
 
 
 @attrs.frozen(eq=False)

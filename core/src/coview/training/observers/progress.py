@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coview.hookspecs import hookimpl
+from coview.terminal import controls, shown
 from coview.training.estimate import duration
 from coview.training.introduction import introduction
 from coview.training.outcome import figures
@@ -27,7 +28,6 @@ class ProgressObserver:
     """Shows a run's progress, its loss and images per second."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
         self.bar: Progress | None = None
         self.task: Any = None
         self.last_line = 0.0
@@ -49,9 +49,10 @@ class ProgressObserver:
             self._say(f"kNN top-1 before training: {measured}")
         self.began, self.first_step = time.monotonic(), run.step
         self.last_line = self.began
-        if self.console.is_terminal:
+        console = Console(file=controls(sys.stderr), highlight=False)
+        if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console)
+            self.bar = Progress(*columns, TimeRemainingColumn(), console=console)
             self.task = self.bar.add_task("training", total=run.last_step, completed=run.step)
             self.bar.start()
 
@@ -114,6 +115,6 @@ class ProgressObserver:
 
     def _say(self, text: str) -> None:
         if self.bar is not None:
-            self.bar.console.print(text, markup=False)  # above the bar
+            self.bar.console.print(shown(text), markup=False)  # above the bar
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(shown(text), file=sys.stderr, flush=True)
