@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from coview.commands.endings import again, endings
 from coview.commands.options import changes_from, data_help, json_option, print_json, recipe_options
 
 
@@ -44,15 +45,18 @@ def command(
     **shortcuts: Any,
 ) -> None:
     """Draw a few images (first column) and the views that a recipe makes of them."""
-    from coview.data.sources import open_source
-    from coview.recipes.configure import configure
-    from coview.views.picture import draw_views
+    from coview.api.picture import picture
 
-    source = open_source(data)
-    changes = changes_from(uses, settings, **shortcuts)
-    resolved = configure(method, source.native_size(), changes, "command line")
-    images, columns = draw_views(resolved, source.load(resolved.data), out, images, draws, seed)
+    changes = changes_from(uses, settings, **dict(shortcuts))
+    drawn = picture(
+        *(method, data, out, changes),
+        images=images,
+        draws=draws,
+        seed=seed,
+        layer="command line",
+    )
     if as_json:
-        print_json({"out": str(out), "images": images, "columns": columns})
-    else:
-        click.echo(f"{images} images and {columns - 1} views of each in {out}")
+        print_json(drawn)
+        return
+    click.echo(drawn)
+    endings([f"next: {again(('train', method, '--data', data), uses, settings, shortcuts)}"])

@@ -5,23 +5,16 @@ Every ``run`` is a :class:`coview.training.run.Run`, which tells itself with the
 
 from __future__ import annotations
 
-import math
 import shlex
 from typing import Any
 
-import torch
 from timm.models.resnet import ResNet
 
+from coview.evaluation.verdict import BASELINES, compared, doubt_of_votes
 from coview.training.introduction import LESS_WARMUP, all_warmup
 
-LABELS = {
-    "raw_pixels_knn_top1": "raw pixels",
-    "untrained_knn_top1": "untrained network",
-    "knn_top1": "trained network",
-}
+LABELS = {**BASELINES, "knn_top1": "trained network"}
 """The accuracies that a run logs, in the order in which they are told."""
-CONFIDENCE = 1.96
-"""Standard errors in a 95 % interval."""
 
 
 def accuracies(run: Any) -> list[tuple[str, float]]:
@@ -35,16 +28,6 @@ def figures(run: Any) -> str:
     return ", ".join(f"{label} {100 * share:.1f} %" for label, share in accuracies(run))
 
 
-def margin(first: float, second: float, images: int) -> float:
-    """Return by how much two shares of as many images may differ by chance (95 %).
-
-    The interval of the difference of two independent shares. On the same images the shares
-    go together, so the true one is narrower: what is beyond this one is no chance.
-    """
-    variance = sum(share * (1 - share) for share in (first, second)) / images
-    return CONFIDENCE * math.sqrt(variance)
-
-
 def verdict(run: Any) -> list[str]:
     """Return sentences that say whether training worked, and what makes the figures doubtful."""
     measured = run.value("knn")
@@ -52,26 +35,12 @@ def verdict(run: Any) -> list[str]:
         return [*_doubts_of_training(run)]
     trained, images = run.value("knn_top1"), measured["test_images"]
     sentences = [
-        _compared(trained, other, label, images)
+        compared(trained, other, label, images)
         for label, other in accuracies(run)
         if label != LABELS["knn_top1"]
     ]
-    return [*sentences, *_doubts_of_training(run), *_doubts_of_knn(run, measured["k"])]
-
-
-def _compared(trained: float, other: float, label: str, images: int) -> str:
-    points, chance = 100 * (trained - other), 100 * margin(trained, other, images)
-    if abs(points) <= chance:
-        return (
-            f"About as good as {_the(label)}: a difference of {abs(points):.1f} points on {images} "
-            f"images may be chance (up to {chance:.1f})."
-        )
-    word = "Better" if points > 0 else "Worse"
-    return f"{word} than {_the(label)} by {abs(points):.1f} points (chance: up to {chance:.1f})."
-
-
-def _the(label: str) -> str:
-    return label if label.endswith("s") else f"the {label}"
+    votes = doubt_of_votes(run.data.reference.labels, measured["k"], run.path)
+    return [*sentences, *_doubts_of_training(run), *votes]
 
 
 def _doubts_of_training(run: Any) -> list[str]:
@@ -80,18 +49,6 @@ def _doubts_of_training(run: Any) -> list[str]:
     return [
         f"All {run.last_step} steps were warm-up: the learning rate was still rising at the end. "
         f"{LESS_WARMUP.capitalize()}."
-    ]
-
-
-def _doubts_of_knn(run: Any, k: int) -> list[str]:
-    labels = run.data.reference.labels
-    sizes = torch.bincount(labels) if labels is not None else torch.zeros(0)
-    smallest = int(sizes[sizes > 0].min()) if bool((sizes > 0).any()) else k
-    if smallest >= k:
-        return []
-    return [
-        f"The smallest class has {smallest} training images, and {k} neighbours vote: other "
-        f"classes always do. Also measure: coview evaluate knn {_quoted(run)} -k {smallest}"
     ]
 
 
@@ -127,8 +84,9 @@ def next_steps(run: Any) -> list[str]:
 
 def told(run: Any) -> list[str]:
     """Return a run in five lines: what trained on what, how far, accuracies, verdict, place."""
-    preset = f" (preset {run.resolved.preset})" if run.resolved.preset else ""
-    held_out = f", {len(run.data.test)} to test on" if run.data.labelled else ""
+    name = run.settings.preset
+    preset = f" (preset {name})" if name not in (None, "none") else ""
+    held_out = "" if run.data.test is None else f", {len(run.data.test)} to test on"
     loss = run.value("loss")
     steps = f"{run.step} of {run.plan.total_steps} steps"
     return [
