@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,13 +18,17 @@ from types import ModuleType
 import click
 from click.testing import CliRunner
 
-from coview import components
+import coview
+from coview import api, components
 from coview.cli import main
 from coview.cli.evaluate import command as evaluate
 from coview.cli.main import COMMANDS
 from coview.components import Component
+from coview.evaluation import ways
 from coview.hookspecs import HOOK_NAMES, LifeHooks, StepHooks
 from coview.registry import entries
+from coview.registry import find as entry
+from coview.settings import fields_of
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
@@ -95,6 +100,99 @@ def _own_commands(text: str) -> str:
     return "\n".join(kept)
 
 
+def python() -> str:
+    """Return docs/python.md: examples, and every public name with signature and docstring."""
+    examples = (DOCS / "python_examples.py").read_text(encoding="utf-8")
+    parts = [
+        "# Python\n\nThe same runs, recipes and components as on the command line. The examples "
+        "are run by the tests; the reference is generated from the docstrings of `coview`.\n"
+    ]
+    for section in examples.split("# ## ")[1:]:
+        title, _, code = section.partition("\n")
+        parts.append(f"## {title}\n\n```python\n{code.strip()}\n```\n")
+    parts.append("## Reference\n")
+    listed = [name for names in PUBLIC.values() for name in names]
+    if sorted(listed) != coview.__all__:
+        raise ValueError(f"PUBLIC lacks or repeats {set(listed) ^ set(coview.__all__)}")
+    for title, names in PUBLIC.items():
+        parts += [f"### {title}\n", *(documented(name) for name in names)]
+    return "\n".join(parts)
+
+
+PUBLIC = {
+    "Runs and weights": (
+        *("train", "Run", "evaluate", "compare", "embed", "export", "views", "load_backbone"),
+        *("Result",),
+    ),
+    "Recipes and their parts": (
+        *("recipe", "Recipe", "Use", "component", "build", "Plan", "Layout"),
+        *("setting", "Schedule", "cosine", "linear", "hookimpl"),
+    ),
+    "What a step hands on": ("Batch", "Views", "Encoded", "Targets", "Negatives", "Step"),
+    "Errors": ("CoviewError", "RequestError", "PluginError"),
+}
+"""The names of ``coview.__all__`` as the page orders them."""
+
+
+def documented(name: str) -> str:
+    """Return a public name's signature and docstring, and those of its public methods."""
+    # coview.views is a function, and a package once some part of it was imported.
+    thing = getattr(api, name, None) or getattr(coview, name)
+    if name == "hookimpl":
+        text = "Decorator of a component's method that is a hook; see [hooks](hooks.md)."
+        return f"#### `coview.hookimpl`\n\n{text}\n"
+    returned = thing in (coview.Run, coview.Result)  # nobody makes one
+    code = f"class coview.{name}" if returned else signature(f"coview.{name}", thing)
+    texts = [inspect.getdoc(thing) or ""]
+    members = vars(thing).items() if isinstance(thing, type) else ()
+    for member, value in members:
+        if inspect.isfunction(value) and member[0] != "_":
+            about = inspect.getdoc(value) or ""
+            texts.append(f"{signature(f'{name}.{member}', value, 1)}\n\n{about}")
+    body = re.sub(r":\w+:`([^`]+)`", r"`\1`", "\n\n".join(texts)).replace("``", "`")
+    after = f"\n{settings_of_evaluations()}" if name == "evaluate" else ""
+    return f"#### `coview.{name}`\n\n```python\n{code}\n```\n\n```text\n{body}\n```\n{after}"
+
+
+def signature(name: str, thing: object, skip: int = 0) -> str:
+    """Return how something is called, on one line or with a line for each argument."""
+    if thing in (coview.CoviewError, coview.PluginError):
+        return f"{name}(message)"
+    shape = inspect.signature(thing)  # type: ignore[arg-type]
+    arguments, starred = [], False
+    for parameter in list(shape.parameters.values())[skip:]:
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            arguments.append("*")
+        starred = starred or parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+        text = stars.get(parameter.kind, "") + parameter.name
+        if parameter.annotation is not parameter.empty:
+            text += f": {parameter.annotation}"
+        if parameter.default is not parameter.empty:
+            shown = repr(parameter.default)
+            text += f" = {'...' if shown == 'NOTHING' or ' at 0x' in shown else shown}"
+        arguments.append(text)
+    given = shape.return_annotation
+    returns = "" if given in (shape.empty, None, "None") else f" -> {given}"
+    line = f"{name}({', '.join(arguments)}){returns}"
+    if len(line) <= 100:
+        return line
+    listed = "".join(f"    {argument},\n" for argument in arguments)
+    return f"{name}(\n{listed}){returns}"
+
+
+def settings_of_evaluations() -> str:
+    """Return a table of the settings of each of coview's own evaluations."""
+    parts = []
+    for name in ways.OWN:
+        kind = entry("protocols", name).load().evaluate_settings
+        rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+        for field in fields_of(kind):
+            rows.append(f"| `{field.name}` | `{field.default!r}` | {field.metadata['help']} |")
+        parts.append(f"Settings of `{name}`:\n\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
 def readme() -> str:
     """Return the README with the example plugin and the table of all methods in their places."""
     text = README.read_text(encoding="utf-8")
@@ -131,6 +229,7 @@ def generated() -> dict[Path, str]:
     return {
         DOCS / "hooks.md": hooks(),
         DOCS / "cli.md": cli(),
+        DOCS / "python.md": python(),
         DOCS / "benchmarks.md": script("figures").text(),  # the raw figures as tables
         DOCS / "studies.md": script("recorded").text(),
         README: readme(),

@@ -256,7 +256,7 @@ def test_timm_by_name(run: Run, refused: Run, photos: Path) -> None:
     text = run("evaluate", "linear", "timm:test_resnet", "--data", photos, *grid)
     assert "Linear top-1" in text.stdout and "RANDOM" in text.stderr
     assert refused("evaluate", "knn", "timm:test_resnet") == [
-        "Add --data: only a run's directory records what it was trained on."
+        "Name the data (--data, in Python data=): only a run records what it was trained on."
     ]
     options = ("--data", photos, "--protocol", "paper")
     wrong = run("evaluate", "linear", "timm:test_resnet", *options, status=2)

@@ -98,7 +98,7 @@ def test_knn_takes_a_weights_file_and_other_data(
 ) -> None:
     file = trained.photos / "backbone.safetensors"
     assert refused("evaluate", "knn", file) == [
-        "Add --data: only a run's directory records what it was trained on."
+        "Name the data (--data, in Python data=): only a run records what it was trained on."
     ]
     # The grey images of 16 pixels become the colour images of 24 that the run was trained on.
     document = run("evaluate", "knn", file, "--data", f"idx:{idx}", "--json").json

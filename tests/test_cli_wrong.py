@@ -192,7 +192,7 @@ ONE_PROBLEM = {
     ),
     "no temperature": (
         ("evaluate", "knn", "nowhere", "--temperature", "0"),
-        "--temperature must be above 0, not 0.0.",
+        "temperature must be above 0, not 0.0.",
     ),
     "half precision on a CPU": (
         ("train", "moco", "--device", "cpu", "--precision", "fp16"),

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 import coview
-from coview.training.outcome import margin, next_steps, told, verdict
+from coview.evaluation.chance import margin
+from coview.training.outcome import next_steps, told, verdict
 
 share = st.floats(0.0, 1.0)
 

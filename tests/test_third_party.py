@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import coview
 from coview.cli import main  # noqa: F401  (imported before other people's packages are)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -457,6 +458,20 @@ ENGINE = """
             share = 1 / settings.classes
             return Guessed(share, 1.0, share, len(data.train), len(data.test))
 
+    @attrs.frozen
+    class Count:
+        split: str = setting("train", "which images to count")
+
+    class Counting(EvaluationProtocol):
+        "Count images."
+
+        evaluate_settings = Count
+
+        @staticmethod
+        def evaluate(subject, settings):
+            images = len(getattr(subject.data, settings.split))
+            return {"protocol": "counted", "images": images, "width": subject.network.width}
+
     class Plain(ViewBackend):
         "The whole image, as it is."
 
@@ -485,6 +500,7 @@ ENGINE_POINTS = {
     "optimizers:signs": "Signs",
     "schedules:half": "Half",
     "protocols:guess": "Guessing",
+    "protocols:count": "Counting",
     "view_backends:plain": "Plain",
     "catalogues:backbones": "Few",
 }
@@ -511,6 +527,16 @@ def test_a_stranger_brings_what_the_core_brings(
     assert facts["packages"]["coview-engine"] == "1.0"
     said = run("evaluate", "linear", "r", "--protocol", "paper", "--json").json
     assert (said["protocol"], said["top1"]) == ("a guess", 0.25)
+    said = run("evaluate", "guess", "r", "--set", "classes=5", "--json").json
+    assert (said["protocol"], said["top1"]) == ("a guess", 0.2)
+    counted = coview.evaluate("r", "coview-engine:count", split="test")
+    assert repr(counted) == f"count: images 24, width {counted['width']} on idx:{idx} (counted)"
+    text = run("evaluate", "count", "r", "--set", "split=test").stdout
+    assert text == f"{counted}\n"
+    assert "  count      Count images\n" in run("evaluate", "--help").stdout
+    assert refused("evaluate", "count", "r", "--set", "spilt=test") == [
+        "count has no setting 'spilt'. Did you mean 'split'? Its settings: split."
+    ]
     assert refused("show", "simclr", "--use", "optimizer=sings", "--set", "schedule.shar=1") == [
         "There is no optimizer called 'sings'. Did you mean 'signs'? Choose from: adamw, larc, "
         "lars, sgd, signs.",

@@ -6,7 +6,9 @@ Names are imported when they are first used, so ``from coview import Recipe, Use
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from coview.moved import install
@@ -38,6 +40,13 @@ _HOME = {
     "build": "coview.api",
     "load_backbone": "coview.api",
     "neighbours": "coview.evaluation.looking",
+    "evaluate": "coview.api",
+    "compare": "coview.api",
+    "embed": "coview.api",
+    "export": "coview.api",
+    "views": "coview.api",
+    "Run": "coview.training.run",
+    "Result": "coview.api.results",
 }
 
 __all__ = sorted(_HOME)
@@ -53,3 +62,22 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Views(ModuleType):
+    """The package ``coview.views``, which can also be called: see :func:`coview.api.views`."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return import_module("coview.api").views(*arguments, **options)
+
+
+class _Coview(ModuleType):
+    """This package. The import of ``coview.views`` must not take the function's place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "views" and isinstance(value, ModuleType):
+            value.__class__ = _Views
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Coview

@@ -255,6 +255,9 @@ class EvaluationProtocol:
     finetune_settings: ClassVar[type | None] = None
     """attrs class for the settings in table ``finetune``; None: it cannot fine-tune."""
 
+    evaluate_settings: ClassVar[type | None] = None
+    """attrs class for the settings of ``coview.evaluate``; None: that uses ``probe``."""
+
     @staticmethod
     def probe(network: Any, data: Any, settings: Any, **options: Any) -> Any:
         """Evaluate a frozen network; return a result whose ``as_dict()`` names the protocol.
@@ -268,6 +271,11 @@ class EvaluationProtocol:
         network: Any, head: nn.Module, width: int, data: Any, settings: Any, **options: Any
     ) -> Any:
         """Fine-tune the whole network; return a result whose ``as_dict()`` names the protocol."""
+        raise NotImplementedError
+
+    @staticmethod
+    def evaluate(subject: Any, settings: Any) -> Mapping[str, Any]:
+        """Measure a :class:`coview.evaluation.subject.Subject`; return plain values for JSON."""
         raise NotImplementedError
 
 

@@ -7,16 +7,51 @@ from typing import Any
 
 import click
 
+from coview.cli.describe import description
 from coview.cli.finetune import finetune
 from coview.cli.linear import linear
 from coview.cli.retrieval import retrieval
 from coview.cli.table import table
-from coview.commands.options import percent
-from coview.commands.weights import data_option, measuring, opened, weights_argument
-from coview.errors import RequestError
+from coview.commands.endings import measured
+from coview.commands.options import parse_set
+from coview.commands.weights import data_option, measuring, weights_argument
+from coview.registry import Entry, entries
 
 
-@click.group("evaluate")
+class Evaluations(click.Group):
+    """coview's own evaluations, and every other that a package registers as a protocol."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, own ones first."""
+        others = {entry.name for entry in entries("protocols")} - set(self.commands)
+        return [*self.commands, *sorted(others)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return an own command, or one for a registered protocol, which is not imported."""
+        own = super().get_command(ctx, cmd_name)
+        others = [entry for entry in entries("protocols") if entry.name == cmd_name]
+        return _registered(others[0]) if own is None and others else own
+
+
+def _registered(entry: Entry) -> click.Command:
+    @click.command(entry.name, help=description(entry) or f"(brought by {entry.package})")
+    @weights_argument
+    @data_option
+    @click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a setting of the protocol. Repeatable.",
+    )
+    @measuring
+    def command(weights: Path, data: str | None, settings: tuple[str, ...], **options: Any) -> None:
+        measured(entry.name, weights, data, options, parse_set(settings))
+
+    return command
+
+
+@click.group("evaluate", cls=Evaluations)
 def command() -> None:
     """Evaluate trained weights (kNN, linear probe, fine-tuning, retrieval)."""
 
@@ -39,52 +74,12 @@ def command() -> None:
 )
 @measuring
 @click.pass_context
-def knn(
-    ctx: click.Context,
-    /,
-    weights: Path,
-    data: str | None,
-    k: int,
-    vote: str,
-    temperature: float,
-    batch_size: int,
-    workers: int,
-    device: str,
-    as_json: bool,
-    backbone: str | None,
-    pretrained: bool,
-) -> None:
+def knn(ctx: click.Context, /, weights: Path, data: str | None, **options: Any) -> None:
     """Measure accuracy by a vote of the nearest training images."""
-    if temperature <= 0:
-        raise RequestError(f"--temperature must be above 0, not {temperature}.")
-    given = ctx.get_parameter_source("temperature") is not click.core.ParameterSource.DEFAULT
-    if vote == "plain" and given:
-        raise RequestError("A plain vote has no temperature: leave out --temperature.")
-    from coview.evaluation.knn import evaluate_knn
-
-    found = opened(weights, data, device, workers, backbone, pretrained)
-    result = evaluate_knn(
-        found.backbone,
-        found.data,
-        k=k,
-        temperature=temperature if vote == "weighted" else None,
-        batch_size=batch_size,
-        device=found.device,
-        workers=workers,
-    ).as_dict()
-    found.answer("knn", result, as_json, lambda: _sentence(result, found.data.name))
-
-
-def _sentence(result: dict[str, Any], data: str) -> str:
-    temperature = result["temperature"]
-    warmth = "" if temperature is None else f", temperature {temperature}"
-    # Among five classes or fewer, the truth is always among the first five.
-    five = f", top-5 {percent(result['top5'])}" if result["classes"] > 5 else ""
-    return (
-        f"kNN top-1 {percent(result['top1'])}{five} on {data} "
-        f"({result['protocol']}, k = {result['k']}{warmth}, "
-        f"{result['train_images']} training and {result['test_images']} test images)"
-    )
+    settings = {name: options[name] for name in ("k", "vote")}
+    if ctx.get_parameter_source("temperature") is not click.core.ParameterSource.DEFAULT:
+        settings["temperature"] = options["temperature"]
+    measured("knn", weights, data, options, settings)
 
 
 for subcommand in (linear, finetune, retrieval, table):

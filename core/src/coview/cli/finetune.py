@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from coview.cli.linear import sentence
-from coview.commands.weights import data_option, measuring, opened, weights_argument
+from coview.commands.endings import measured
+from coview.commands.weights import data_option, measuring, weights_argument
 
 
 @click.command("finetune")
@@ -72,58 +73,10 @@ from coview.commands.weights import data_option, measuring, opened, weights_argu
 )
 @click.option("--seed", default=0, show_default=True, help="Random seed, also of the subset.")
 @measuring
-def finetune(
-    weights: Path,
-    data: str | None,
-    labels: str,
-    start: str,
-    protocol: str | None,
-    lr: float | None,
-    head_lr: float | None,
-    layer_decay: float,
-    weight_decay: float | None,
-    epochs: int | None,
-    train_batch_size: int | None,
-    save: Path | None,
-    seed: int,
-    batch_size: int,
-    workers: int,
-    device: str,
-    as_json: bool,
-    backbone: str | None,
-    pretrained: bool,
-) -> None:
+def finetune(weights: Path, data: str | None, **options: Any) -> None:
     """Fine-tune the whole network with some of the labels, and measure its accuracy."""
-    from coview.evaluation.finetune import starting_network
-    from coview.evaluation.published import find_finetuning
-    from coview.optim.protocols import changed
-
-    found = opened(weights, data, device, workers, backbone, pretrained)
-    way, published = find_finetuning(protocol, found.backbone.card, labels)
-    chosen = changed(
-        published,
-        lr=lr,
-        head_lr=head_lr,
-        weight_decay=weight_decay,
-        epochs=epochs,
-        batch_size=train_batch_size,
+    names = (
+        *("labels", "start", "protocol", "lr", "head_lr", "layer_decay", "weight_decay"),
+        *("epochs", "train_batch_size", "save", "seed"),
     )
-    head, width = starting_network(weights, found.backbone, start)
-    result = way.finetune(
-        found.backbone,
-        head,
-        width,
-        found.data,
-        chosen,
-        labels=labels,
-        start=start,
-        layer_decay=layer_decay,
-        seed=seed,
-        batch_size=batch_size,
-        device=found.device,
-        workers=workers,
-        save=save,
-    ).as_dict()
-    found.answer(
-        "finetune", result, as_json, lambda: sentence("Fine-tuned", result, found.data.name)
-    )
+    measured("finetune", weights, data, options, {name: options[name] for name in names})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from coview.commands.endings import again, endings
 from coview.commands.options import (
     json_option,
     on_bad_image,
@@ -59,7 +60,7 @@ def command(
     DATA is as for --data of coview train; use the result with --data pack:DIR.
     An interrupted pack continues where it stopped.
     """
-    from coview.commands.weights import tell_bad_images
+    from coview.api.subjects import tell_bad_images
     from coview.data.base import DataSettings
     from coview.data.sources import open_source
     from coview.data.sources.packing import pack, refuse_taken, splits_of
@@ -91,5 +92,6 @@ def command(
     total = sum(counts.values()) * each / 2**20
     click.echo(
         f"{listed} images of {loaded.size} pixels, {loaded.channels} channels, {total:.1f} MiB in "
-        f"{out}. To use them: --data pack:{out}"
+        f"{out}"
     )
+    endings([f"next: {again(('train', 'simclr', '--data', f'pack:{out}'))}"])

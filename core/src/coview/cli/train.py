@@ -133,18 +133,15 @@ def _refuse_changes(out: Path | None, asked: dict[str, Any], dry_run: bool) -> N
 
 def _dry_run(request: Any, as_json: bool, verbose: bool) -> None:
     from coview.cli.show import as_document, show
-    from coview.training.introduction import introduction
+    from coview.training.introduction import chosen, introduction
     from coview.training.start import rehearse
 
     run = rehearse(request)
     if as_json:
         print_json({**as_document(run.resolved), "run": _facts(run)})
         return
-    click.echo(f"preset: {run.resolved.preset or 'none'}")
-    for line in introduction(run):
+    for line in (*chosen(run), *introduction(run)):
         click.echo(line)
-    for notice in run.resolved.notices:
-        click.echo(f"note: {notice}")
     if verbose:
         click.echo()
         show(run.resolved)
@@ -175,10 +172,6 @@ def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
 
     run = start(request)
     first = is_first()
-    if request.resume is None and first:
-        click.echo(f"preset: {run.resolved.preset or 'none'}", err=True)
-    for notice in run.resolved.notices if first else ():
-        click.echo(f"note: {notice}", err=True)
     try:
         fit(run)
     except KeyboardInterrupt as error:

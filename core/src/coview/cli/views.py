@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
+from coview.commands.endings import again, endings
 from coview.commands.options import changes_from, data_help, json_option, print_json, recipe_options
 
 
@@ -47,18 +49,22 @@ def command(
 
     The images are of as many classes as there are. Views are drawn at their own sizes.
     """
-    from coview.data.sources import open_source
-    from coview.recipes.configure import configure
-    from coview.training.repeated import repeated
-    from coview.views.picture import draw_views
+    from coview.api.picture import picture
 
-    asked = repeated(method, data, seed)
-    source = open_source(asked.data)
-    changes = changes_from(uses, settings, **shortcuts)
-    resolved = configure(asked.method, source.native_size(), changes, "command line")
-    loaded = source.load(resolved.data)
-    images, columns = draw_views(resolved, loaded, out, images, draws, asked.seed)
+    changes = changes_from(uses, settings, **dict(shortcuts))
+    drawn = picture(
+        *(method, data, out, changes),
+        images=images,
+        draws=draws,
+        seed=seed,
+        layer="command line",
+    )
     if as_json:
-        print_json({"out": str(out), "images": images, "columns": columns})
-    else:
-        click.echo(f"{images} images and {columns - 1} views of each in {out}")
+        print_json(drawn)
+        return
+    click.echo(drawn)
+    if (Path(method) / "run.json").is_file():
+        endings([f"next: coview neighbours {shlex.quote(method)}"])
+        return
+    trained = ("train", method, "--data", data or "digits")
+    endings([f"next: {again(trained, uses, settings, shortcuts)}"])

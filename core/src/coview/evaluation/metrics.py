@@ -10,6 +10,9 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from coview.data.base import ImageData
 
+TOP = 5
+"""Classes that may be named for an image in ``top5``."""
+
 
 def accuracies(scores: Tensor, truth: Tensor) -> dict[str, float]:
     """Return ``top1``, ``top5`` and ``mean_per_class`` as shares.
@@ -31,7 +34,7 @@ def accuracies(scores: Tensor, truth: Tensor) -> dict[str, float]:
 
     each = multiclass_recall(scores.argmax(dim=1), truth, num_classes=classes, average="none")
     there = torch.bincount(truth, minlength=classes) > 0
-    return {"top1": top(1), "top5": top(5), "mean_per_class": float(each[there].mean())}
+    return {"top1": top(1), "top5": top(TOP), "mean_per_class": float(each[there].mean())}
 
 
 def class_count(data: ImageData, *labels: Tensor) -> int:
@@ -40,6 +43,12 @@ def class_count(data: ImageData, *labels: Tensor) -> int:
 
 
 def percentages(values: dict[str, Any]) -> str:
-    """Format the result of :func:`accuracies` for people."""
+    """Format the result of :func:`accuracies` for people.
+
+    Among five classes or fewer (``classes``) the truth is always among the first five, so
+    top-5 is left out.
+    """
     names = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
+    if values.get("classes", TOP + 1) <= TOP:
+        del names["top5"]
     return ", ".join(f"{name} {100 * values[key]:.1f} %" for key, name in names.items())

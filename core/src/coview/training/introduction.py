@@ -20,6 +20,16 @@ def all_warmup(run: Any) -> bool:
     return last > 1 and bool(rate(run.peak, last - 1) > rate(run.peak, last - 2))
 
 
+def chosen(run: Any) -> list[str]:
+    """Return what was chosen for the user: the preset, the images held out, and other notes.
+
+    Args:
+        run: a :class:`coview.training.run.Run` that is built.
+    """
+    notes = [f"note: {notice}" for notice in run.resolved.notices]
+    return [f"preset: {run.settings.preset or 'none'}", *notes]
+
+
 def introduction(run: Any) -> list[str]:
     """Return sentences on a run's data, network, steps and rate.
 

@@ -8,18 +8,13 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-import torch
 from timm.models.resnet import ResNet
 
-from coview.evaluation.chance import margin
+from coview.evaluation.verdict import BASELINES, compared, doubt_of_votes
 from coview.terminal import shown
 from coview.training.introduction import LESS_WARMUP, all_warmup
 
-LABELS = {
-    "raw_pixels_knn_top1": "raw pixels",
-    "untrained_knn_top1": "untrained network",
-    "knn_top1": "trained network",
-}
+LABELS = {**BASELINES, "knn_top1": "trained network"}
 """The accuracies that a run logs, in the order in which they are told."""
 
 
@@ -41,26 +36,12 @@ def verdict(run: Any) -> list[str]:
         return [*_doubts_of_training(run)]
     trained, images = run.value("knn_top1"), measured["test_images"]
     sentences = [
-        _compared(trained, other, label, images)
+        compared(trained, other, label, images)
         for label, other in accuracies(run)
         if label != LABELS["knn_top1"]
     ]
-    return [*sentences, *_doubts_of_training(run), *_doubts_of_knn(run, measured["k"])]
-
-
-def _compared(trained: float, other: float, label: str, images: int) -> str:
-    points, chance = 100 * (trained - other), 100 * margin(trained, other, images)
-    if abs(points) <= chance:
-        return (
-            f"About as good as {_the(label)}: a difference of {abs(points):.1f} points on {images} "
-            f"images may be chance (up to {chance:.1f})."
-        )
-    word = "Better" if points > 0 else "Worse"
-    return f"{word} than {_the(label)} by {abs(points):.1f} points (chance: up to {chance:.1f})."
-
-
-def _the(label: str) -> str:
-    return label if label.endswith("s") else f"the {label}"
+    votes = doubt_of_votes(run.data.reference.labels, measured["k"], run.path)
+    return [*sentences, *_doubts_of_training(run), *votes]
 
 
 def _doubts_of_training(run: Any) -> list[str]:
@@ -69,18 +50,6 @@ def _doubts_of_training(run: Any) -> list[str]:
     return [
         f"All {run.last_step} steps were warm-up: the learning rate was still rising at the end. "
         f"{LESS_WARMUP.capitalize()}."
-    ]
-
-
-def _doubts_of_knn(run: Any, k: int) -> list[str]:
-    labels = run.data.reference.labels
-    sizes = torch.bincount(labels) if labels is not None else torch.zeros(0)
-    smallest = int(sizes[sizes > 0].min()) if bool((sizes > 0).any()) else k
-    if smallest >= k:
-        return []
-    return [
-        f"The smallest class has {smallest} training images, and {k} neighbours vote: other "
-        f"classes always do. Also measure: coview evaluate knn {_quoted(run)} -k {smallest}"
     ]
 
 
@@ -116,8 +85,9 @@ def next_steps(run: Any) -> list[str]:
 
 def told(run: Any) -> list[str]:
     """Return a run in five lines: what trained on what, how far, accuracies, verdict, place."""
-    preset = f" (preset {run.resolved.preset})" if run.resolved.preset else ""
-    held_out = f", {len(run.data.test)} to test on" if run.data.labelled else ""
+    name = run.settings.preset
+    preset = f" (preset {name})" if name not in (None, "none") else ""
+    held_out = "" if run.data.test is None else f", {len(run.data.test)} to test on"
     loss = run.value("loss")
     steps = f"{run.step} of {run.plan.total_steps} steps"
     return [

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from coview.data.base import ImageData
 from coview.data.loader import Batches
 from coview.distributed import is_first
+from coview.errors import RequestError
 from coview.files import append_line
 from coview.method.module import Method
 from coview.nn.compile import compiled
@@ -40,8 +41,12 @@ class Run:
         settings: the run's settings beside its recipe.
         device: where it computes.
         module: the module that is called: the method, or its wrapper for several processes.
-        metrics: the logged entries, as in ``metrics.jsonl``: dictionaries with ``step``,
-            ``epoch`` and what was measured there (``pandas.DataFrame(run.metrics)``).
+        metrics: the logged entries, as in ``metrics.jsonl`` (:meth:`table` has them as a
+            table): dictionaries with ``step``, ``epoch`` and what was measured there. Every
+            ``log_every`` steps that is ``loss``, ``lr``, ``images_per_second`` and what the
+            components log; with labels also ``raw_pixels_knn_top1`` and
+            ``untrained_knn_top1`` before training, and ``knn_top1``, ``knn_top5`` and ``knn``
+            (the result as of :func:`coview.evaluate`) after it, as shares from 0 to 1.
         step: optimiser steps done.
         whole: whether no step is half done, so that the state may be saved.
         observers: the run's observers, by name.
@@ -124,6 +129,24 @@ class Run:
     def value(self, name: str) -> Any:
         """Return the last logged value of a metric, or None."""
         return next((m[name] for m in reversed(self.metrics) if name in m), None)
+
+    def table(self) -> Any:
+        """Return ``metrics`` as a pandas ``DataFrame``, a row for each entry.
+
+        Columns are ``step``, ``epoch``, ``loss``, ``lr`` and so on; nested values have names
+        joined by a dot, such as ``knn.top1``. What an entry has not is NaN.
+
+        Raises:
+            RequestError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise RequestError(
+                "run.table() needs pandas: pip install pandas. Without it, run.metrics has the "
+                "same as a list of dictionaries."
+            ) from None
+        return pandas.json_normalize(self.metrics)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from coview.hookspecs import hookimpl
 from coview.terminal import controls, shown
 from coview.training.estimate import duration
-from coview.training.introduction import introduction
+from coview.training.introduction import chosen, introduction
 from coview.training.outcome import figures
 
 MOST_LINES = 40
@@ -91,7 +91,7 @@ class ProgressObserver:
     def _introduce(self, run: Any) -> None:
         if not self.introduced:
             self.introduced = True
-            for line in introduction(run):
+            for line in (*chosen(run), *introduction(run)):
                 self._say(line)
 
     def _pace(self, run: Any, now: float) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coview.api.measuring import compare, evaluate
+from coview.api.writing import embed, export
 from coview.errors import RequestError
 from coview.plan import Plan
 from coview.recipes.recipe import Recipe, find_recipe
@@ -17,9 +19,24 @@ from coview.settings import structure
 if TYPE_CHECKING:
     from torch import nn
 
+    from coview.api.results import Result
     from coview.method.module import Method
+    from coview.recipes.configure import Changes
     from coview.training.run import Run
     from coview.weights.exported import ExportedBackbone
+
+__all__ = [
+    "build",
+    "compare",
+    "component",
+    "embed",
+    "evaluate",
+    "export",
+    "load_backbone",
+    "recipe",
+    "train",
+    "views",
+]
 
 
 def recipe(name_or_path: str | Path) -> Recipe:
@@ -202,7 +219,6 @@ def train(
         RequestError: the request is wrong; the message lists every problem.
         CoviewError: the work failed.
     """
-    from coview.recipes.configure import Changes
     from coview.training.request import Request
     from coview.training.start import start
 
@@ -226,15 +242,15 @@ def train(
     }
     asked = (observe,) if isinstance(observe, str) else tuple(observe)
     is_name = isinstance(backbone, str) or backbone is None
-    short = {"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "temperature": temperature}
     uses = {**(use or {}), **({"views": views} if isinstance(views, str) else {})}
-    changes = Changes(
+    changes = _changes(
+        {"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "temperature": temperature},
+        set,
         use=uses,
-        set={name: value for name, value in short.items() if value is not None} | dict(set or {}),
         epochs=epochs,
         batch_size=batch_size,
         accumulate=accumulate,
-        backbone=backbone if is_name else None,  # type: ignore[arg-type]
+        backbone=backbone if is_name else None,
         image_size=image_size,
         on_bad_image=on_bad_image,
         preset=preset,
@@ -256,8 +272,75 @@ def train(
     return _finished(start(request))
 
 
+def _changes(short: dict[str, Any], set: Mapping[str, Any] | None, **others: Any) -> Changes:
+    """Return changes to a recipe; ``short`` are settings that have an argument of their own."""
+    from coview.recipes.configure import Changes
+
+    given = {name: value for name, value in short.items() if value is not None}
+    return Changes(set=given | dict(set or {}), **others)
+
+
 def _finished(run: Run) -> Run:
     from coview.training.loop import fit
 
     fit(run)
     return run
+
+
+def views(
+    method: str | Path | Recipe | Run,
+    data: Any = None,
+    *,
+    out: str | Path,
+    images: int = 8,
+    draws: int = 2,
+    seed: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    lr: float | str | None = None,
+    weight_decay: float | str | None = None,
+    warmup: float | None = None,
+    temperature: float | str | None = None,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    preset: str | None = None,
+    use: Mapping[str, str | Sequence[str]] | None = None,
+    set: Mapping[str, Any] | None = None,
+) -> Result:
+    """Draw a few images and the views that a recipe, or a run's own, makes of them.
+
+    The images are of as many classes as there are. Views are drawn at their own sizes.
+
+    Args:
+        method: a method's name, a TOML file, a recipe, a run or its directory.
+        data: as for :func:`train`; default: the run's own, or digits.
+        out: PNG file to write.
+        images: number of images, one per row (1 to 64).
+        draws: times that the views of each image are drawn (1 to 16).
+        seed: random seed; default: the run's own, or 0.
+        epochs, batch_size, accumulate, lr, weight_decay, warmup, temperature, backbone,
+            image_size, preset, use, set: change the recipe, as for :func:`train`.
+
+    Returns:
+        A dictionary with ``out``, ``images`` (fewer than asked for if the data set is small)
+        and ``columns``, the image's own among them; it prints as a sentence.
+
+    Raises:
+        RequestError: the request is wrong; the message lists every problem.
+        CoviewError: the file could not be written.
+    """
+    from coview.api.picture import picture
+
+    changes = _changes(
+        {"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "temperature": temperature},
+        set,
+        use=use or {},
+        epochs=epochs,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        backbone=backbone,
+        image_size=image_size,
+        preset=preset,
+    )
+    return picture(method, data, out, changes, images=images, draws=draws, seed=seed)

@@ -1,0 +1,60 @@
+"""``coview.views``: a picture of a recipe's views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coview.api.results import Result
+from coview.errors import RequestError
+
+if TYPE_CHECKING:
+    from coview.recipes.configure import Changes
+    from coview.recipes.recipe import Recipe
+    from coview.training.run import Run
+
+MOST_IMAGES, MOST_DRAWS = 64, 16
+
+
+def picture(
+    method: str | Path | Recipe | Run,
+    data: Any,
+    out: str | Path,
+    changes: Changes,
+    *,
+    images: int = 8,
+    draws: int = 2,
+    seed: int | None = None,
+    layer: str = "Python",
+) -> Result:
+    """Draw images and the views that a recipe makes of them; see :func:`coview.views`.
+
+    Args:
+        changes: the changes to the recipe.
+        layer: the origin of these changes, for messages.
+    """
+    from coview.data.sources import open_source
+    from coview.recipes.configure import configure
+    from coview.training.repeated import repeated
+    from coview.views.picture import draw_views
+
+    _refuse_outside("images", images, MOST_IMAGES)
+    _refuse_outside("draws", draws, MOST_DRAWS)
+    from coview.training.run import Run
+
+    named = method.path if isinstance(method, Run) else method
+    asked = repeated(named, data, seed)
+    source = open_source(asked.data)
+    resolved = configure(asked.method, source.native_size(), changes, layer)
+    count, columns = draw_views(
+        resolved, source.load(resolved.data), Path(out), images, draws, asked.seed
+    )
+    return Result(
+        {"out": str(out), "images": count, "columns": columns},
+        [f"{count} images and {columns - 1} views of each in {out}"],
+    )
+
+
+def _refuse_outside(name: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise RequestError(f"{name} must be between 1 and {most}, not {value}.")
