@@ -121,8 +121,8 @@ def python() -> str:
 
 PUBLIC = {
     "Runs and weights": (
-        *("train", "Run", "evaluate", "compare", "embed", "export", "views", "load_backbone"),
-        *("Result",),
+        *("train", "Run", "evaluate", "compare", "embed", "neighbours"),
+        *("views", "export", "load_backbone", "Result"),
     ),
     "Recipes and their parts": (
         *("recipe", "Recipe", "Use", "component", "build", "Plan", "Layout"),

@@ -22,6 +22,7 @@ WORDS = {
     "targets": "target",
     "negatives": "negative",
     "losses": "loss",
+    "wrappers": "wrapper",
     "datasets": "dataset",
     "backbones": "backbone",
     "observers": "observer",

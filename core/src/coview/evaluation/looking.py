@@ -39,7 +39,7 @@ VOTERS = 200
 
 
 def neighbours(
-    run: str | Path,
+    run: Any,
     query: str | Path | Sequence[str | Path] | None = None,
     data: Any = None,
     k: int = 5,
@@ -63,7 +63,7 @@ def neighbours(
         found.draw("neighbours.png")
 
     Args:
-        run: a run's directory, weights in a file, or ``timm:NAME``.
+        run: a finished run, its directory, weights in a file, or ``timm:NAME``.
         query: a photograph, a folder of them, or several; None: a few of the data's test
             images, which are compared with its training images.
         data: the images to search, as for :func:`coview.train`; None: the run's own.
@@ -87,6 +87,7 @@ def neighbours(
         CoviewError: a query cannot be read, there are no mistakes, or the picture cannot be
             written.
     """
+    run = getattr(run, "path", run)
     for name, value in {"k": k, "images": images}.items():
         if value < 1:
             raise RequestError(f"{name} must be at least 1, not {value}.")
