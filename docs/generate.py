@@ -204,6 +204,18 @@ def readme() -> str:
     return text
 
 
+def data() -> str:
+    """Return docs/data.md with the tables of what the tests make and check."""
+    sys.path.insert(0, str(DOCS.parent / "tests"))
+    try:
+        tables = importlib.import_module("data_cases").tables()
+    finally:
+        sys.path.remove(str(DOCS.parent / "tests"))
+    begin, end = "<!-- cases: begin -->\n", "<!-- cases: end -->"
+    before, rest = (DOCS / "data.md").read_text(encoding="utf-8").split(begin)
+    return f"{before}{begin}{tables}{end}{rest.split(end)[1]}"
+
+
 def example() -> str:
     """Return the example plugin's files as Markdown."""
     files = [EXAMPLE / "pyproject.toml", *sorted(EXAMPLE.glob("src/*/*.py"))]
@@ -230,6 +242,7 @@ def generated() -> dict[Path, str]:
         DOCS / "hooks.md": hooks(),
         DOCS / "cli.md": cli(),
         DOCS / "python.md": python(),
+        DOCS / "data.md": data(),
         DOCS / "benchmarks.md": script("figures").text(),  # the raw figures as tables
         DOCS / "studies.md": script("recorded").text(),
         README: readme(),

@@ -148,7 +148,8 @@ def test_a_position_in_the_data_is_kept(
         run("pack", spoilt, "--out", "packed", "--size", SIDE, "--workers", 0)
         options = (*LAZILY, "--data", "packed")
     if kind == "shards":
-        options = (*LAZILY, "--data", sharded(spoilt))
+        # Without labels nothing would be held out, and both bad images be in one split.
+        options = (*LAZILY, "--data", sharded(spoilt), "--set", "data.holdout=0.2")
     options = (*options, "--epochs", 2, "--log-every", 1)
     run(*common, *options, "--out", "whole")
     # In the middle of the first epoch of three steps, and of the second.

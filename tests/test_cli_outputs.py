@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import shutil
@@ -114,14 +115,14 @@ def test_embeddings_are_in_the_order_of_the_files(run: Run, idx: Path, trained: 
         "out": "all.npy",
         "images": 72,
         "width": 128,
-        "columns": ["embeddings", "labels", "split"],
+        "columns": ["embeddings", "labels", "classes", "split"],
     }
     array = np.load("all.npy")
     assert array.shape == (72, 128) and array.dtype == np.float32
     np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
     run("embed", trained.idx, "--out", "test.npz", "--split", "test", "--batch-size", 5)
     with np.load("test.npz") as table:
-        assert sorted(table) == ["embeddings", "labels", "split"]
+        assert sorted(table) == ["classes", "embeddings", "labels", "split"]
         np.testing.assert_allclose(table["embeddings"], expected[48:], rtol=1e-4, atol=1e-5)
         assert table["labels"].tolist() == [n % 3 for n in range(24)]
         assert set(table["split"].tolist()) == {"test"}
@@ -145,6 +146,35 @@ def test_embeddings_of_a_folder_carry_names_in_their_order(
     pixels = [np.asarray(Image.open(photos / name).convert("RGB")) for name in names]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
     np.testing.assert_allclose(got, features(trained.photos, images), rtol=1e-3, atol=1e-4)
+
+
+def test_embeddings_as_a_table_for_a_spreadsheet(
+    run: Run, photos: Path, trained: Trained, tmp_path: Path
+) -> None:
+    run("embed", trained.photos, "--data", photos, "--out", "e.npz")
+    run("embed", trained.photos, "--data", photos, "--out", "e.csv")
+    with np.load("e.npz") as table, Path("e.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+        assert list(lines[0])[:5] == ["labels", "classes", "names", "split", "e0"]
+        assert [line["names"] for line in lines] == table["names"].tolist()
+        assert all(line["names"].startswith(line["classes"] + "/") for line in lines)
+        values = [[float(line[f"e{n}"]) for n in range(128)] for line in lines]
+        assert np.array_equal(np.float32(values), table["embeddings"])
+
+
+def test_embeddings_of_images_beside_the_classes_keep_the_others_labels(
+    run: Run, photos: Path, trained: Trained, tmp_path: Path
+) -> None:
+    folder = tmp_path / "more"
+    shutil.copytree(photos, folder)
+    for number in range(2):
+        shutil.copy(photos / "class0" / "000.jpg", folder / f"{number}.jpg")
+    run("embed", trained.photos, "--data", folder, "--out", "e.npz")
+    with np.load("e.npz") as table:
+        assert table["names"].tolist()[-2:] == ["0.jpg", "1.jpg"]
+        assert table["labels"].tolist()[-2:] == [-1, -1]
+        assert np.bincount(table["labels"][:-2]).tolist() == [20, 20, 20]
+        assert table["classes"].tolist()[-3:] == ["class2", "", ""]
 
 
 def test_embeddings_of_a_set_that_was_split_are_in_its_own_order(

@@ -91,7 +91,7 @@ ONE_PROBLEM = {
     ),
     "unknown format": (
         ("embed", "nowhere", "--out", "a.npp"),
-        "There is no format called '.npp'. Did you mean '.npz'? Choose from: .npy, .npz,",
+        "There is no format called '.npp'. Did you mean '.npz'? Choose from: .csv, .npy, .npz,",
     ),
     "unknown option": (("train", "moco", "--epoch", "1"), "No such option '--epoch'."),
     "a text for a number": (
@@ -228,7 +228,7 @@ def test_all_problems_at_once(refused: Refused, command: str) -> None:
         "views.flip_p must be a number, not 'often'.",
         "There is no setting called 'nonsense.key'.",
         "epochs must be at least 1, not 0.",
-        "data.holdout must be between 0.01 and 0.9, not 2.0.",
+        "data.holdout must be between 0 and 0.9, not 2.0.",
         "data.size must be above 0, not 0.",
         "There is no preset called 'smal'. Did you mean 'small'?",
     )

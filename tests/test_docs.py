@@ -26,7 +26,7 @@ def load(path: Path) -> ModuleType:
 @pytest.mark.parametrize(
     "name",
     [
-        *("docs/hooks.md", "docs/cli.md", "docs/python.md", "docs/benchmarks.md"),
+        *("docs/hooks.md", "docs/cli.md", "docs/data.md", "docs/python.md", "docs/benchmarks.md"),
         *("docs/studies.md", "README.md"),
     ],
 )

@@ -304,7 +304,7 @@ def test_mistakes_are_those_of_the_vote_and_the_surest_come_first(
 
 def test_data_without_classes(run: Run, trained: Path, photos: Path) -> None:
     found = run("neighbours", trained, "--data", photos / "class0", "--json").json["queries"]
-    assert len(found) == 4 and all(each["label"] is None for each in found)
+    assert len(found) == 8 and all(each["label"] is None for each in found)
     text = run("neighbours", trained, "--data", photos / "class0", "-k", 1).stdout.splitlines()
     assert text[1].split()[1:] == [str(photos / "class0" / Path(text[1].split()[-1]).name)]
 

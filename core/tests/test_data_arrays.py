@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -121,10 +121,52 @@ def test_channels_follow_the_pictures(mode: str, channels: int) -> None:
     assert chosen.train.resident.shape[1] == chosen.channels == 4 - channels
 
 
+class Targets:
+    """Ten grey items with any targets."""
+
+    def __init__(self, target: Callable[[int], Any]) -> None:
+        self.target = target
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, Any]:
+        return torch.full((3, 8, 8), row, dtype=torch.uint8), self.target(row)
+
+
+@pytest.mark.parametrize(
+    ("target", "kept"),
+    [
+        (lambda row: torch.tensor([row % 2, 1, 0]), [0, 1, 0]),
+        (lambda row: np.array([0.5, row]), [0.5, 0.0]),
+        (lambda row: {"boxes": [row]}, {"boxes": [0]}),
+        (lambda row: [f"tag{row}", "all"], ["tag0", "all"]),
+        (lambda row: row / 7, 0.0),
+        (lambda row: [1] * row, []),
+    ],
+)
+def test_targets_that_are_no_classes_are_fields(target: Callable[[int], Any], kept: Any) -> None:
+    data = from_object(Targets(target), DataSettings())
+    assert len(data.train) == 10 and not data.labelled and data.train.labels is None
+    first = data.train.field("labels")[0]
+    assert (first.tolist() if isinstance(first, torch.Tensor) else first) == kept
+    assert any("not one class per item" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [lambda row: "ab"[row % 2], lambda row: np.int64(row % 2), lambda row: torch.tensor([row % 2]),
+     lambda row: float(row % 2)],
+)  # fmt: skip
+def test_targets_that_are_classes(target: Callable[[int], Any]) -> None:
+    data = from_object(Targets(target), DataSettings())
+    assert (len(data.train), len(data.test), len(data.classes)) == (8, 2, 2)
+
+
 def test_pictures_of_several_sizes() -> None:
     mixed = Records([Image.new("RGB", (30 + n, 40)) for n in range(10)])
     assert Objects(mixed).native_size() == 256
-    assert from_object(mixed, DataSettings(size=16)).train.resident.shape == (8, 3, 16, 16)
+    assert from_object(mixed, DataSettings(size=16)).train.resident.shape == (10, 3, 16, 16)
     same = Records([Image.new("RGB", (30, 40))] * 10)
     assert Objects(same).native_size() == 30
 

@@ -46,10 +46,24 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     assert data.train.labels is None and not data.labelled and data.classes == ()
 
 
+def test_nothing_is_held_out_that_cannot_be_measured_with(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{n}.png" for n in range(10)))
+    data = Folder(str(tmp_path)).load(DataSettings())
+    assert len(data.train) == 10 and data.test is None
+    assert any("no labels to measure with" in note for note in data.notes)
+
+
+def test_nothing_is_held_out_if_that_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, *many("a"), *many("b"))
+    data = Folder(str(tmp_path)).load(DataSettings(holdout=0.0))
+    assert len(data.train) == 20 and data.test is None and not data.labelled
+    assert any("data.holdout = 0" in note for note in data.notes)
+
+
 def test_images_belong_to_their_names(tmp_path: Path) -> None:
     for number in range(10):
         write(tmp_path, f"{number}.png", shade=number)
-    data = Folder(str(tmp_path)).load(DataSettings())
+    data = Folder(str(tmp_path)).load(DataSettings(holdout=0.2))
     for split in (data.train, data.test):
         shades = split.resident[:, 0, 0, 0].tolist()
         assert [f"{shade}.png" for shade in shades] == list(split.names)
@@ -74,11 +88,117 @@ def test_test_comes_before_val_unless_only_val_has_labels(tmp_path: Path) -> Non
     assert Folder(str(tmp_path)).test.names == ("val/a/3.png",)
 
 
-def test_an_unlabelled_test_folder(tmp_path: Path) -> None:
-    write(tmp_path, "train/a/1.png", "train/b/2.png", "test/3.png")
+def test_a_flat_test_folder_beside_labelled_training_images(tmp_path: Path) -> None:
+    write(tmp_path, *many("train/a"), *many("train/b"), "test/3.png", "test/4.png")
     data = Folder(str(tmp_path)).load(DataSettings())
-    assert data.test.labels is None and data.train.labels.tolist() == [0, 1]
-    assert not data.labelled
+    # As Kaggle's competitions have it: part of train is held out instead.
+    assert (len(data.train), len(data.test)) == (16, 4) and data.labelled
+    assert all(name.startswith("train/") for name in data.test.names)
+    assert any(note.startswith("2 images in test/ are not used: they") for note in data.notes)
+    assert data.summary["left_out"] == {"in test/": 2} and data.summary["found"] == 22
+    # Version 0.1 trained on all of train, so this is another set of training images.
+    (tmp_path / "test").rename(tmp_path.parent / "elsewhere")
+    assert Folder(str(tmp_path)).load(DataSettings()).fingerprint != data.fingerprint
+
+
+def test_splits_without_labels(tmp_path: Path) -> None:
+    write(tmp_path, *(f"train/{n}.png" for n in range(4)), "test/3.png")
+    data = Folder(str(tmp_path)).load(DataSettings())
+    assert (len(data.train), data.test.names) == (4, ("test/3.png",)) and not data.labelled
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("train", "valid"), ("training", "Val")])
+def test_names_of_splits(tmp_path: Path, names: tuple[str, str]) -> None:
+    train, held = names
+    write(tmp_path, f"{train}/a/1.png", f"{train}/b/2.png", f"{held}/a/3.png", f"{held}/b/4.png")
+    data = Folder(str(tmp_path)).load(DataSettings())
+    assert data.classes == ("a", "b")
+    assert data.test.names == (f"{held}/a/3.png", f"{held}/b/4.png")
+
+
+def test_what_belongs_to_no_split_is_counted(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png", "test/5.png")
+    write(tmp_path, "val/a/1.png", "val/b/2.png", "unlabeled/1.png", "cover.png")
+    data = Folder(str(tmp_path)).load(DataSettings())
+    assert data.test.names == ("test/a/3.png", "test/b/4.png")
+    assert data.summary["left_out"] == {
+        "in val/": 2,
+        "in unlabeled/": 1,
+        "beside train/": 1,
+        "beside the classes of test/": 1,
+    }
+    assert data.summary["found"] == 9
+    said = " ".join(data.notes)
+    assert "2 images in val/ are not used: test/ is the test split" in said
+    assert "1 images in unlabeled/ are left out" in said
+    assert "1 images beside train/ are left out" in said
+
+
+def test_a_folder_around_the_classes(tmp_path: Path) -> None:
+    write(tmp_path, *many("flowers/rose"), *many("flowers/iris"), *many("__MACOSX/flowers/rose"))
+    data = Folder(str(tmp_path)).load(DataSettings())
+    assert data.classes == ("iris", "rose") and data.train.names[0].startswith("flowers/iris/")
+    assert "The data are the folders in flowers." in data.notes
+    write(
+        tmp_path / "other", *(f"data/{part}/{c}/1.png" for part in ("train", "test") for c in "ab")
+    )
+    data = Folder(str(tmp_path / "other")).load(DataSettings())
+    assert data.test.names == ("data/test/a/1.png", "data/test/b/1.png")
+
+
+def test_images_beside_the_classes_are_trained_on(tmp_path: Path) -> None:
+    write(tmp_path, *many("a"), *many("b"))
+    for number in range(3):
+        write(tmp_path, f"{number}.png", shade=200 + number)
+    for settings in (DataSettings(), DataSettings(size=300, resident_mib=1)):
+        data = Folder(str(tmp_path)).load(settings)
+        assert (len(data.train), len(data.reference), len(data.test)) == (19, 16, 4)
+        assert data.train.names[-3:] == ("0.png", "1.png", "2.png")
+        assert data.train.images[18].shape == data.test.images[0].shape
+        assert data.train.images[17][0, 0, 0] == 201
+        assert data.train.labels is None and data.labelled
+        assert data.reference.names == data.train.names[:16]
+        assert data.reference.labels.bincount().tolist() == [8, 8]
+        assert data.train.rows.tolist()[-3:] == [20, 21, 22]
+        assert torch.equal(data.reference.images[5], data.train.images[5])
+    assert any("3 images beside the class folders have no labels" in n for n in data.notes)
+
+
+def test_images_beside_a_single_folder(tmp_path: Path) -> None:
+    write(tmp_path, *many("more"), *(f"{n}.png" for n in range(5)))
+    data = Folder(str(tmp_path)).load(DataSettings())
+    assert len(data.train) == 15 and data.train.labels is None and not data.labelled
+
+
+def test_whatever_pillow_reads_is_an_image(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8), (200, 0, 0))
+    for ending in ("jfif", "jpe", "tga", "ppm", "jp2", "avif", "ico", "pcx", "TIF", "qoi"):
+        image.save(tmp_path / f"a.{ending}")
+    image.save(tmp_path / "IMG_0001", "JPEG")
+    (tmp_path / "README").write_text("Pictures of red.")
+    (tmp_path / "labels.csv").write_text("a,b")
+    (tmp_path / "page.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
+    data = Folder(str(tmp_path)).load(DataSettings(on_bad_image="stop"))
+    assert len(data.train) == 11 and (data.train.resident[:, 0] > 190).all()
+    expected = {".csv": 1, ".eps": 1, "without an ending": 1}
+    assert data.summary["left_out"] == expected and data.summary["found"] == 11
+    (note,) = [note for note in data.notes if "no images" in note]
+    assert note.endswith(": 1 .csv, 1 .eps, 1 without an ending.")
+
+
+def test_empty_folders_are_no_classes_and_are_named(tmp_path: Path) -> None:
+    write(tmp_path, *many("a"), *many("b"))
+    (tmp_path / "c").mkdir()
+    data = Folder(str(tmp_path)).load(DataSettings())
+    assert data.classes == ("a", "b") and "Folders without images: c." in data.notes
+
+
+def test_the_summary_counts_labels_modes_and_sizes(tmp_path: Path) -> None:
+    write(tmp_path, *many("a", 3), *many("b", 2))
+    Image.new("L", (20, 9)).save(tmp_path / "b/grey.png")
+    summary = Folder(str(tmp_path)).load(DataSettings()).summary
+    assert summary["labels"] == {"a": 3, "b": 3} and summary["modes"] == {"RGB": 5, "L": 1}
+    assert (summary["smallest"], summary["largest"]) == ([8, 8], [20, 9])
 
 
 def test_a_train_folder_alone_is_split(tmp_path: Path) -> None:
@@ -107,7 +227,8 @@ def test_only_images_count(tmp_path: Path) -> None:
     (tmp_path / "a/folder.png").mkdir()
     folder = Folder(str(tmp_path))
     assert folder.train.names == (*many("a", 3), *many("b", 3), "b/4.JPG")
-    assert "1 images beside the class folders are left out." in folder.load(DataSettings()).notes
+    assert folder.train.beside.names == ("loose.png",)
+    assert folder.load(DataSettings()).summary["left_out"] == {".txt": 1, "hidden": 1}
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
@@ -202,7 +323,7 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"There is no folder .*/nowhere\."):
         Folder(str(tmp_path / "nowhere"))
     with pytest.raises(
-        RequestError, match=r"holds no images \(bmp, gif, jpeg, jpg, npy, npz, png,"
+        RequestError, match=r"holds no images \(avif, bmp, gif, jfif, jpeg, jpg, npy"
     ):
         Folder(str(tmp_path))
     write(tmp_path, "train/a/1.png")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import time
+import tracemalloc
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from coview.data.base import DataSettings
 from coview.data.decode import decode
 from coview.data.loader import Batches
 from coview.data.sources.folder import SUFFIXES, Folder
+from coview.data.values import Reading
 
 SIDE = 24
 FORMATS = ("png", "jpg", "gif", "bmp", "webp", "tif")
@@ -158,14 +161,83 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path, width: int) -> None:
         decode(str(tmp_path / "bomb.png"), 16, 3)
 
 
-def test_an_archive_that_unpacks_to_gigabytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("coview.data.bands.MOST_BYTES", 1 << 20)
-    np.savez_compressed(tmp_path / "bomb.npz", np.zeros((3, 1024, 1024), np.uint8))
-    assert (tmp_path / "bomb.npz").stat().st_size < 10_000
-    with pytest.raises(BadImageError, match="unpacks to 3145"):
-        decode(str(tmp_path / "bomb.npz"), 16, 3)
+def promising(file: Path, shape: tuple[int, ...], content: bytes = b"") -> None:
+    """Write an array's header with another shape than that of its content."""
+    with file.open("wb") as opened:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(opened, header)
+        opened.write(content)
+
+
+def refused_within(path: Path, reading: Reading | None = None) -> str:
+    """Decode a file that must be refused; return why. No more than a few MB may be taken."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadImageError) as caught:
+            decode(str(path), 16, 3, reading)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    return str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, a=np.zeros((3, 1024, 1024), np.uint8), b=np.zeros(1, np.uint8))
+    assert path.stat().st_size < 10_000
+    why = refused_within(path, Reading(max_pixels=1 << 20))
+    assert "unpacks to 3145729 values" in why and "--set data.max_pixels=3145729" in why
+
+
+@pytest.mark.parametrize("shape", [(3, 100_000, 100_000), (100_000, 100_000), (10**10, 1, 1)])
+def test_an_array_that_promises_ten_billion_pixels(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    promising(tmp_path / "bomb.npy", shape)
+    # A file with a hole is as long as it says, and takes no room on the disk.
+    with (tmp_path / "bomb.npy").open("r+b") as file:
+        file.truncate(3 * 10**10 + 1000)
+    assert "more than data.max_pixels = 268435456" in refused_within(tmp_path / "bomb.npy")
+
+
+def test_an_archive_whose_array_promises_more_than_it_holds(tmp_path: Path) -> None:
+    promising(tmp_path / "a.npy", (3, 100_000, 100_000), b"few")
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as packed:
+        packed.write(tmp_path / "a.npy", "a.npy")
+    assert "more than data.max_pixels" in refused_within(tmp_path / "bomb.npz")
+
+
+def test_numbers_of_a_million_bytes_each(tmp_path: Path) -> None:
+    with (tmp_path / "bomb.npy").open("wb") as opened:
+        header = {"descr": "|V1000000", "fortran_order": False, "shape": (3, 90, 90)}
+        np.lib.format.write_array_header_1_0(opened, header)
+    assert "not numbers that a pixel can have" in refused_within(tmp_path / "bomb.npy")
+
+
+def test_a_tiff_of_more_pages_than_any_image_has(tmp_path: Path) -> None:
+    # Each directory of 8 entries points to the next one and to the same single pixel.
+    entries = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 278: 1, 279: 1}
+    content, start = bytearray(b"II*\0" + struct.pack("<I", 12) + b"\x7f\0\0\0"), 12
+    for page in range(20_000):
+        fields = b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in entries.items())
+        following = start + (page + 1) * (2 + len(fields) + 4)
+        content += struct.pack("<H", len(entries)) + fields + struct.pack("<I", following)
+    (tmp_path / "bomb.tif").write_bytes(content)
+    started = time.perf_counter()
+    with pytest.raises(BadImageError, match="it has more than 4096 pages"):
+        decode(str(tmp_path / "bomb.tif"), 16, 3)
+    assert time.perf_counter() - started < SLOWEST / 2
+
+
+def test_a_tiff_that_promises_ten_billion_samples(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = np.zeros((8, 8, 6), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    for tag in (256, 257):
+        place = content.index(struct.pack("<H", tag), 4)
+        content[place + 8 : place + 12] = struct.pack("<I", 50_000)
+        content[place + 2 : place + 4] = struct.pack("<H", 4)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert "more than data.max_pixels" in refused_within(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 65_500), (65_500, 1), (1, 7), (3, 4000)])

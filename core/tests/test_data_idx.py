@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,8 @@ def test_the_four_files(tmp_path: Path, dot: str, end: str) -> None:
 def test_without_labels_and_test_files(tmp_path: Path) -> None:
     write(tmp_path / "train-images-idx3-ubyte", idx(images(10)))
     data = Idx(str(tmp_path)).load(DataSettings(size=32, channels=3))
-    assert data.train.labels is None and data.classes == () and len(data.test) == 2
-    assert data.train.resident.shape == (8, 3, 32, 32)
+    assert data.train.labels is None and data.classes == () and data.test is None
+    assert data.train.resident.shape == (10, 3, 32, 32)
 
 
 def test_one_file(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_one_file(tmp_path: Path) -> None:
     source = Idx(str(tmp_path / "my.idx.gz"))
     assert source.native_size() == 20
     data = source.load(DataSettings())
-    assert data.train.labels is None and data.train.resident.shape == (8, 1, 20, 20)
+    assert data.train.labels is None and data.train.resident.shape == (10, 1, 20, 20)
     write(tmp_path / "my-images-idx3-ubyte", idx(images(10)))
     write(tmp_path / "my-labels-idx1-ubyte", idx(torch.arange(10) % 2))
     assert Idx(str(tmp_path / "my-images-idx3-ubyte")).load(DataSettings()).labelled
@@ -80,7 +81,8 @@ def test_a_file_of_the_wrong_length(tmp_path: Path, change: int) -> None:
     content = idx(images(2, 3, 4))
     content = content[:change] if change < 0 else content + bytes(change)
     write(tmp_path / "train-images-idx3-ubyte", content)
-    with pytest.raises(CoviewError, match=rf"promises 24 bytes of data, but it has {24 + change}"):
+    has = 23 if change < 0 else "more"
+    with pytest.raises(CoviewError, match=rf"promises 24 bytes of data, but it has {has}"):
         Idx(str(tmp_path)).load(DataSettings())
 
 
@@ -117,3 +119,18 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     write(tmp_path / "train-images-idx3-ubyte", idx(images(0)))
     with pytest.raises(RequestError, match="holds no images"):
         Idx(str(tmp_path)).load(DataSettings())
+
+
+def test_no_more_memory_is_taken_than_the_header_says(tmp_path: Path) -> None:
+    zeros = bytes(64 << 20)
+    for shape in ((100_000, 100_000, 1), (4, 2, 2)):
+        head = struct.pack(">BBBB3I", 0, 0, 8, 3, *shape)
+        with gzip.open(tmp_path / "bomb.gz", "wb", compresslevel=9) as file:
+            file.write(head + zeros)
+        tracemalloc.start()
+        try:
+            with pytest.raises(CoviewError, match="its header promises"):
+                read_idx(tmp_path / "bomb.gz", 3)
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()

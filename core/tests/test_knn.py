@@ -57,6 +57,17 @@ def test_against_scikit_learn(k: int) -> None:
     assert result.top5 >= result.top1
 
 
+def test_a_class_without_a_vote_is_not_among_the_first_five() -> None:
+    random = torch.Generator().manual_seed(0)
+    train, queries = (torch.randn(n, 8, generator=random) for n in (60, 40))
+    labels, truth = (torch.randint(0, 6, (n,), generator=random) for n in (60, 40))
+    for temperature in (0.07, None):
+        one = accuracy(train, labels, queries, truth, 6, k=1, temperature=temperature)
+        assert one.top1 == one.top5 < 0.5
+        many = accuracy(train, labels, queries, truth, 6, k=60, temperature=temperature)
+        assert many.top5 > 0.7
+
+
 def test_k_is_at_most_the_training_set() -> None:
     rows, labels = on_circle([1.0, 0.0]), torch.tensor([0, 1])
     result = accuracy(rows, labels, rows, labels, 2, k=200)

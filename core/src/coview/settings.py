@@ -63,6 +63,11 @@ def one_of(*choices: Any) -> Validator:
     return check
 
 
+def matching(pattern: str, words: str) -> Validator:
+    """A text that matches a regular expression as a whole, which messages put in ``words``."""
+    return _checked(lambda value: re.fullmatch(pattern, value) is not None, words)
+
+
 def increasing(low: float, high: float) -> Validator:
     """A pair (a, b) with ``low`` <= a <= b <= ``high``."""
     return _checked(

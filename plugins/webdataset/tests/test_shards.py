@@ -14,9 +14,11 @@ from PIL import Image
 
 from coview import CoviewError, RequestError
 from coview.data.base import DataSettings
-from coview.data.decode import decode_plain
+from coview.data.decode import decode_file
 from coview.data.loader import Batches
 from coview.data.sources import open_source, parse_source
+from coview.data.sources.folder import Folder
+from coview.data.values import Reading
 from coview_webdataset import index as index_module
 from coview_webdataset.index import index_of
 from coview_webdataset.shards import Shards
@@ -216,12 +218,100 @@ def test_a_shard_that_is_cut_off(tmp_path: Path) -> None:
     write(tmp_path)
     shard = tmp_path / "shards-000.tar"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-    with pytest.raises(CoviewError, match=r"shards-000\.tar ends early, after 000\d\d\.png"):
-        Shards(str(shard))
+    data = Shards(str(shard)).load(DataSettings(holdout=0.0))
+    assert 15 < len(data.train) < 25 and len(data.train.bad) == 1 and data.labelled is False
+    (row,) = data.train.bad.faults
+    assert row == len(data.train) - 1 and "its shard ends within it" in data.train.bad.faults[row]
+    (note,) = [note for note in data.notes if "ends early" in note]
+    assert f"after {data.train.names[row].partition('/')[2]}" in note and "lost" in note
+    with pytest.raises(CoviewError, match=r"shards-000\.tar ends early.*--on-bad-image skip"):
+        Shards(str(shard)).load(DataSettings(on_bad_image="stop"))
+
+
+@pytest.mark.parametrize("first", ["png", "cls"])
+@pytest.mark.parametrize("cut", ["before a header", "in a header", "in what follows it"])
+def test_wherever_it_is_cut_off(tmp_path: Path, first: str, cut: str) -> None:
+    write(tmp_path, shards=1)
+    with tarfile.open(tmp_path / "shards-000.tar") as opened:
+        names = [member.name for member in opened]
+        opened.extractall(tmp_path, filter="data")
+    shard = tmp_path / "cut.tar"
+    with tarfile.open(shard, "w") as made:
+        for name in sorted(names, key=lambda name: (name[:5], not name.endswith(first))):
+            made.add(tmp_path / name, name)
+    with tarfile.open(shard) as opened:
+        last = opened.getmembers()[41]  # the second file of sample 20
+    assert last.name.startswith("00020.") and not last.name.endswith(first)
+    end = {"before a header": last.offset, "in a header": last.offset + 100}
+    shard.write_bytes(shard.read_bytes()[: end.get(cut, last.offset_data)])
+    data = Shards(str(shard)).load(DataSettings())
+    # Of sample 20 there is an image without its label, or a label and at most half an image.
+    half = first == "cls" and cut == "in what follows it"
+    bad = len(data.train.bad) + len(data.test.bad)
+    assert (len(data.train) + len(data.test), bad) == (20 + half, half) and data.labelled
+    after = "00020.png" if first == "png" or half else "00019.png"
+    assert any(f"ends early, after {after}" in note for note in data.notes)
+    assert data.summary["left_out"] == {}
+
+
+def test_samples_without_an_image_are_counted(tmp_path: Path) -> None:
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as file:
+        for number in range(6):
+            kind = ("input.png", "txt")[number % 2]
+            value = picture(number) if kind != "txt" else "words"
+            file.write({"__key__": str(number), kind: value})
+    data = Shards(str(tmp_path / "a.tar")).load(DataSettings())
+    assert data.train.names == tuple(f"a.tar/{n}.input.png" for n in (0, 2, 4))
+    assert data.summary["left_out"] == {"txt": 3} and data.summary["found"] == 6
+    assert any("hold no image: 3 txt." in note for note in data.notes)
+
+
+def test_a_label_of_gigabytes_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(picture(0)).save(tmp_path / "0.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as opened:
+        opened.add(tmp_path / "0.png", "0.png")
+        end = opened.offset
+    member = tarfile.TarInfo("0.cls")
+    member.size = 10**10
+    with (tmp_path / "a.tar").open("r+b") as file:
+        file.truncate(end)
+        file.seek(end)
+        file.write(member.tobuf())
+        file.truncate(end + 512 + 10**10 + 1024)  # a hole, which takes no room
+    with pytest.raises(CoviewError, match=r"0\.cls has 10000000000 bytes, more than"):
+        Shards(str(tmp_path / "a.tar"))
+
+
+def test_shards_and_folders_give_equal_pixels(tmp_path: Path) -> None:
+    folder, random = tmp_path / "all", np.random.RandomState(0)
+    folder.mkdir()
+    grey = random.randint(0, 4096, (SIDE, SIDE)).astype(np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey).save(folder / "deep.png")
+    Image.fromarray(random.randint(0, 256, (SIDE, 9, 3), np.uint8)).save(
+        folder / "turned.jpg", exif=exif
+    )
+    Image.fromarray(random.randint(0, 256, (SIDE, SIDE, 4), np.uint8)).save(folder / "clear.png")
+    Image.fromarray(picture(0)).convert("CMYK").save(folder / "print.tif")
+    Image.fromarray(picture(1)).save(folder / "ramp.tga")
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as file:
+        for path in sorted(folder.iterdir()):
+            file.write({"__key__": path.stem, path.suffix[1:]: path.read_bytes()})
+    settings = DataSettings(size=SIDE, background="#204060")
+    one, other = Folder(str(folder)).load(settings), Shards(str(tmp_path / "a.tar")).load(settings)
+    assert [n.partition("/")[2] for n in other.train.names] == list(one.train.names)
+    assert torch.equal(one.train.resident, other.train.resident)
+    assert one.reading == other.reading and "," in one.reading["range"]
+    assert not torch.equal(
+        one.train.resident,
+        Folder(str(folder)).load(DataSettings(size=SIDE, orientation="ignore")).train.resident,
+    )
+    assert Reading().colour == (255, 255, 255)
 
 
 def test_what_is_decoded_is_what_was_written(tmp_path: Path) -> None:
     samples = Shards(write(tmp_path, image="jpg")[4:]).train
     with Image.open(samples.file(50)) as image:
         assert image.format == "JPEG"
-    assert torch.equal(decode_plain(samples.file(50), 256, 3), samples[50])
+    assert torch.equal(decode_file(samples.file(50), ".jpg", 256, 3), samples[50])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ def evaluate(
     batch_size: int = 256,
     workers: int = 0,
     on_bad_image: str = "skip",
+    set: Mapping[str, Any] | None = None,
     device: str = "auto",
     backbone: str | nn.Module | None = None,
     pretrained: bool = False,
@@ -41,6 +42,7 @@ def evaluate(
         batch_size: images at once in computing features.
         workers: processes that decode images.
         on_bad_image: what to do with unreadable images: ``"skip"`` or ``"stop"``.
+        set: settings of the data that replace those of training, ``{"data.range": "0,4095"}``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         backbone: for another program's file, its architecture's name; for a run whose backbone
             was a Python object, one like it, or ``"file.py:function"``, which makes one.
@@ -72,6 +74,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         on_bad_image=on_bad_image,
+        set=set,
     )
     values = measure(measured)
     first = measured.loaded[0] if measured.loaded else measured.data

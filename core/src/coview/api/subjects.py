@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ def subject(
     device: str = "auto",
     backbone: str | nn.Module | None = None,
     pretrained: bool = False,
+    set: Mapping[str, Any] | None = None,
     **computing: Any,
 ) -> Subject:
     """Open weights, and prepare to load the data.
@@ -33,7 +34,7 @@ def subject(
     Args:
         weights: a run's directory, a file, ``timm:NAME``, or a finished run.
         data: a name, a path or an object; None: the run's own.
-        device, backbone, pretrained: see :func:`coview.evaluate`.
+        device, backbone, pretrained, set: see :func:`coview.evaluate`.
         **computing: see :class:`coview.evaluation.subject.Computing`.
     """
     from coview.evaluation import subject as subjects
@@ -52,6 +53,7 @@ def subject(
         found.origin,
         found.notes,
         tell_note,
+        settings={key.removeprefix("data."): value for key, value in (set or {}).items()},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from coview.training.run import Run
 
-ENDINGS = (".npy", ".npz", ".safetensors", ".parquet")
+ENDINGS = (".csv", ".npy", ".npz", ".safetensors", ".parquet")
 SPLITS = ("all", "train", "test")
 
 
@@ -45,6 +45,7 @@ def embed(
     batch_size: int = 256,
     workers: int = 0,
     on_bad_image: str = "skip",
+    set: Mapping[str, Any] | None = None,
     device: str = "auto",
     backbone: str | nn.Module | None = None,
     pretrained: bool = False,
@@ -54,13 +55,16 @@ def embed(
     Args:
         weights: as for :func:`evaluate`.
         data: as for :func:`train`; default: the run's own.
-        out: file to write, ending in ``.npy``, ``.npz``, ``.safetensors`` or ``.parquet``.
+        out: file to write, ending in ``.csv``, ``.npy``, ``.npz``, ``.safetensors`` or
+            ``.parquet``.
         split: images to embed: ``"all"`` (in the data set's order), ``"train"`` or ``"test"``.
-        batch_size, workers, on_bad_image, device, backbone, pretrained: as for :func:`evaluate`.
+        batch_size, workers, on_bad_image, set, device, backbone, pretrained: as for
+            :func:`evaluate`.
 
     Returns:
         A dictionary of arrays, a row per image: ``embeddings`` (N, D) float32, ``split``
-        (N,) text and, if the data have them, ``labels`` (N,) int64 and ``names`` (N,) text.
+        (N,) text and, if the data have them, ``labels`` (N,) int64, their
+        ``classes`` (N,) text and ``names`` (N,) text.
         An unreadable image has a row of NaN.
 
     Raises:
@@ -83,6 +87,8 @@ def embed(
         batch_size=batch_size,
         workers=workers,
         on_bad_image=on_bad_image,
+        # Nothing is lost by an image that cannot be read: it has a row of NaN.
+        set={"data.bad_limit": 1e9, **(set or {})},
     )
     table = embeddings.embed(found.network, found.data, split, **found.options)
     if path is not None:

@@ -17,7 +17,7 @@ from coview.commands.options import (
 )
 from coview.commands.weights import computing, weights_argument
 
-FORMATS = (".npy", ".npz", ".safetensors", ".parquet")
+FORMATS = (".csv", ".npy", ".npz", ".safetensors", ".parquet")
 
 
 @click.command("embed")

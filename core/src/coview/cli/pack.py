@@ -10,6 +10,7 @@ import click
 
 from coview.commands.endings import again, endings
 from coview.commands.options import (
+    data_settings,
     json_option,
     on_bad_image,
     on_bad_image_option,
@@ -32,10 +33,9 @@ from coview.commands.options import (
 )
 @click.option(
     "--holdout",
-    default=0.2,
-    show_default=True,
-    type=click.FloatRange(0.01, 0.9),
-    help="Share held out for testing if there is no test split.",
+    type=click.FloatRange(0, 0.9),
+    help="Share held out for testing if there is no test split.  [default: 0.2 of images with "
+    "labels, else 0]",
 )
 @click.option(
     "--workers",
@@ -50,7 +50,7 @@ def command(
     out: Path,
     size: int | None,
     channels: int | None,
-    holdout: float,
+    holdout: float | None,
     workers: int | None,
     download: bool,
     as_json: bool,
@@ -60,22 +60,25 @@ def command(
     DATA is as for --data of coview train; use the result with --data pack:DIR.
     An interrupted pack continues where it stopped.
     """
-    from coview.api.subjects import tell_bad_images
-    from coview.data.base import DataSettings
+    from coview.api.subjects import tell_bad_images, tell_note
     from coview.data.sources import open_source
     from coview.data.sources.packing import pack, refuse_taken, splits_of
     from coview.terminal import controls
 
     refuse_taken(out)
-    settings = DataSettings(
-        size=size,
-        channels=channels,
-        holdout=holdout,
-        # Images are decoded as they are written: little memory, little lost if interrupted.
-        resident_mib=1,
-        on_bad_image=on_bad_image(),
+    settings = data_settings(
+        {
+            "size": size,
+            "channels": channels,
+            "holdout": holdout,
+            # Images are decoded as they are written: little memory, little lost if interrupted.
+            "resident_mib": 1,
+            "on_bad_image": on_bad_image(),
+        }
     )
     loaded = open_source(data, download).load(settings)
+    for note in loaded.notes:
+        tell_note(note)
     counts = {name: len(split) for name, split in splits_of(loaded).items()}
     workers = (os.cpu_count() or 1) if workers is None else workers
     with click.progressbar(

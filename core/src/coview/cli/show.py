@@ -5,21 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
-from coview.commands.options import changes_from, json_option, print_json, recipe_options
+from coview.commands.data import described, told
+from coview.commands.options import (
+    changes_from,
+    data_settings,
+    json_option,
+    print_json,
+    recipe_options,
+)
+from coview.errors import RequestError
 
 if TYPE_CHECKING:
+    from coview.data.base import DataSettings, ImageData
     from coview.recipes.resolve import Part, Resolved
 
 
 @click.command("show")
-@click.argument("method")
+@click.argument("method", required=False)
+@click.option(
+    "--data",
+    help="Show a data set too: what is found, what is left out and why, and how it is read. "
+    "The recipe is then the one for these images.",
+)
 @recipe_options
 @click.option("--toml", is_flag=True, help="Print a recipe file for `coview train`.")
 @json_option
 def command(
-    method: str,
+    method: str | None,
+    data: str | None,
     uses: tuple[str, ...],
     settings: tuple[str, ...],
     toml: bool,
@@ -28,18 +44,55 @@ def command(
 ) -> None:
     """Show a recipe: every setting, its meaning, and where its value comes from.
 
-    Without --image-size or --preset, this is the paper's recipe.
+    Without --image-size, --preset or --data, this is the paper's recipe. Without METHOD,
+    only the data are shown.
     """
     from coview.recipes.configure import configure
     from coview.recipes.recipe import to_toml
 
-    resolved = configure(method, None, changes_from(uses, settings, **shortcuts), "command line")
+    if method is None:
+        if data is None:
+            raise RequestError("Name a method to show its recipe, or add --data SOURCE.")
+        own = [text for text in settings if text.startswith("data.")]
+        if own != list(settings) or uses or any(v is not None for v in shortcuts.values()) or toml:
+            raise RequestError("Without METHOD, only --data, --set data.KEY=VALUE and --json fit.")
+        shown = _loaded(data, data_settings({}, settings))
+        if as_json:
+            print_json(described(shown))
+        else:
+            click.echo("\n".join(told(shown)))
+        return
+    native = images = None
+    if data is not None:
+        native, images = _measured(data)
+    changes = changes_from(uses, settings, **shortcuts)
+    resolved = configure(method, native, changes, "command line", images)
+    shown_data = None if data is None else _loaded(data, resolved.data)
     if toml:
         click.echo(to_toml(resolved.recipe), nl=False)
     elif as_json:
-        print_json(as_document(resolved))
+        more = {} if shown_data is None else {"images": described(shown_data)}
+        print_json(as_document(resolved) | more)
     else:
         show(resolved)
+        if shown_data is not None:
+            click.echo("\n".join(("", *told(shown_data))))
+
+
+def _measured(data: str) -> tuple[int, int | None]:
+    """Return the pixels per side of a data set's images and, if it is known, their number."""
+    from coview.components import DataSource, declared
+    from coview.data.sources import open_source
+
+    source = open_source(data)
+    return source.native_size(), declared(source, DataSource, "count")()
+
+
+def _loaded(data: str, settings: DataSettings) -> ImageData:
+    """Load a data set without decoding all of it."""
+    from coview.data.sources import open_source
+
+    return open_source(data).load(attrs.evolve(settings, resident_mib=1))
 
 
 def as_document(resolved: Resolved) -> dict[str, Any]:

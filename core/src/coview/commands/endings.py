@@ -93,6 +93,7 @@ def after_embedding(found: Embeddings, out: Path, about: Sequence[str]) -> list[
     """Return how to read the file, and an evaluation of the same weights if there are labels."""
     name = str(out)
     reading = {
+        ".csv": f"pandas.read_csv({name!r})",
         ".npy": f"numpy.load({name!r})",
         ".npz": f"numpy.load({name!r})['embeddings']",
         ".safetensors": f"safetensors.numpy.load_file({name!r})['embeddings']",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from coview.errors import RequestError
-from coview.settings import fields_of, literal
+from coview.settings import fields_of, literal, structure
 
 AnyCommand = Callable[..., Any]
 
@@ -21,16 +21,33 @@ device_option = click.option(
 )
 _ON_BAD_IMAGE = "coview.on_bad_image"
 bad_images_help = (
-    "What to do with unreadable images: skip (count and name them, up to 1 %) or stop.  "
-    "[default: skip]"
+    "What to do with unreadable images: skip (count and name them) or stop.  [default: skip]"
 )
-on_bad_image_option = click.option(
-    "--on-bad-image",
-    type=click.Choice(["skip", "stop"]),
-    expose_value=False,
-    callback=lambda ctx, _, value: ctx.meta.update({_ON_BAD_IMAGE: value}),
-    help=bad_images_help,
-)
+_SET = "coview.data_settings"
+
+
+def on_bad_image_option(function: AnyCommand) -> AnyCommand:
+    """Add what is done with unreadable images, and further settings of the data."""
+    for add in (
+        click.option(
+            "--set",
+            "data_settings",
+            multiple=True,
+            metavar="data.KEY=VALUE",
+            expose_value=False,
+            callback=lambda ctx, _, value: ctx.meta.update({_SET: value}),
+            help="Change a setting of the data, like data.range=0,4095. Repeatable.",
+        ),
+        click.option(
+            "--on-bad-image",
+            type=click.Choice(["skip", "stop"]),
+            expose_value=False,
+            callback=lambda ctx, _, value: ctx.meta.update({_ON_BAD_IMAGE: value}),
+            help=bad_images_help,
+        ),
+    ):
+        function = add(function)
+    return function
 
 
 def on_bad_image() -> str:
@@ -51,6 +68,32 @@ def typed(ctx: click.Context) -> tuple[str, ...]:
     """Return the words that followed ``coview`` on the command line."""
     words: tuple[str, ...] = ctx.meta[_TYPED]
     return words
+
+
+def asked_of_data(texts: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return what ``--set data.KEY=VALUE`` was given, by KEY, as plain values."""
+    if texts is None:
+        ctx = click.get_current_context(silent=True)
+        texts = (ctx.meta.get(_SET) if ctx else None) or ()
+    return {key.removeprefix("data."): value for key, value in parse_set(texts).items()}
+
+
+def data_settings(known: Mapping[str, Any], texts: Sequence[str] | None = None) -> Any:
+    """Return the settings of the data in the running command.
+
+    Args:
+        known: plain values by name, over which ``--set data.KEY=VALUE`` is laid.
+        texts: what ``--set`` was given; None: by the option of :func:`on_bad_image_option`.
+
+    Raises:
+        RequestError: there is no such setting, or its value is wrong.
+    """
+    from coview.recipes.tables import DataSettings
+
+    found, problems = structure(DataSettings, {**known, **asked_of_data(texts)}, "data")
+    if problems:
+        raise RequestError(*problems)
+    return found
 
 
 data_help = "SOURCE[:PATH]: digits, idx:DIR, cifar10, ..., or the path of a folder of images."

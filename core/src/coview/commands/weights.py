@@ -10,6 +10,7 @@ import click
 
 from coview.commands.options import (
     AnyCommand,
+    asked_of_data,
     data_help,
     device_option,
     json_option,
@@ -74,12 +75,14 @@ data_option = click.option("--data", help=f"{data_help}  [default: the run's own
 def computing(options: dict[str, Any]) -> dict[str, Any]:
     """Return a command's options of :func:`measuring` as arguments of ``coview.evaluate``."""
     names = ("batch_size", "workers", "device", "backbone", "pretrained")
-    return {"on_bad_image": on_bad_image(), **{name: options[name] for name in names}}
+    more = {"on_bad_image": on_bad_image(), "set": asked_of_data()}
+    return {**more, **{name: options[name] for name in names}}
 
 
 def load_like(data: str, meta: WeightCard | Mapping[str, Any], workers: int) -> ImageData:
-    """Load data with the image size and channels that a backbone was trained with."""
+    """Load data as a backbone's training did: same size, channels and meaning of values."""
     from coview.evaluation.subject import load_like as load
     from coview.weights.card import WeightCard
 
-    return load(data, WeightCard.of(meta), workers=workers, on_bad_image=on_bad_image())
+    asked = {"on_bad_image": on_bad_image(), **asked_of_data()}
+    return load(data, WeightCard.of(meta), workers=workers, **asked)

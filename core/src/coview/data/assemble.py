@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset
 
 from coview.data.bad_images import BadImages
 from coview.data.base import SMALL_IMAGE, DataSettings, ImageData, Split
 from coview.data.decode import Fitted, decode_all, fit_all
 from coview.data.splits import hold_out, part, statistics
+from coview.data.values import Reading
 from coview.recipes.tables import DEFAULT_SIZE
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -48,6 +52,9 @@ def assemble(
     published: Statistics | None = None,
     notes: tuple[str, ...] = (),
     workers: int = 0,
+    unlabelled: Split | None = None,
+    reading: Reading | None = None,
+    summary: Mapping[str, Any] | None = None,
 ) -> ImageData:
     """Bring a data set to one size, hold out a test split if it has none, and describe it.
 
@@ -65,18 +72,26 @@ def assemble(
         published: known statistics, used if their number of channels agrees.
         notes: sentences on what the source decided.
         workers: number of decoding threads.
+        unlabelled: further images to train on, which have no labels.
+        reading: how the images were read.
+        summary: what the source found (:attr:`ImageData.summary`).
     """
     size, channels = delivered_size(settings, native), settings.channels or channels
+    remarks = notes
     if test is None:
-        train, test, note = _held_out(train, settings.holdout)
+        train, test, note = _held_out(train, settings)
         notes = (*notes, note)
+    labelled, whole = train, len(train) + (0 if test is None else len(test))
+    if unlabelled is not None:
+        train = _joined(train, unlabelled, whole)
     if size != native:
         notes = (*notes, f"Images are resized to {size} pixels per side.")
     parts = [split for split in (train, test, reference) if split is not None]
     resident = fits(settings, sum(map(len, parts)), channels, size)
 
     def ready(split: Split) -> Split:
-        images, bad = split.images, BadImages(settings.on_bad_image, split.bad.faults.items())
+        images, known = split.images, split.bad.faults.items()
+        bad = BadImages(settings.on_bad_image, known, settings.bad_limit)
         if isinstance(images, Tensor):
             images = (fit_all if resident else Fitted)(images, size, channels)
         elif resident:
@@ -87,7 +102,12 @@ def assemble(
     known = published if published and len(published[0]) == channels else None
     mean, std = known or statistics(train)
     test = None if test is None else ready(test)
-    reference = train if reference is None else ready(reference)
+    if reference is not None:
+        reference = ready(reference)
+    elif unlabelled is None or labelled.labels is None:
+        reference = train
+    else:
+        reference = _beginning(train, labelled)
     notes = (*notes, *bad_notes((("training", train), ("test", test))))
     return ImageData(
         name=name,
@@ -101,6 +121,9 @@ def assemble(
         std=std,
         fingerprint=fingerprint,
         notes=notes,
+        reading=(reading or Reading.of(settings)).plain(),
+        summary=summary or {},
+        remarks=remarks,
     )
 
 
@@ -114,10 +137,41 @@ def bad_notes(splits: Iterable[tuple[str, Split | None]]) -> Iterator[str]:
             )
 
 
-def _held_out(split: Split, share: float) -> tuple[Split, Split | None, str]:
+def _held_out(split: Split, settings: DataSettings) -> tuple[Split, Split | None, str]:
+    share = settings.held_out(split.labels is not None)
+    if not share:
+        why = "data.holdout = 0" if settings.holdout == 0 else "there are no labels to measure with"
+        return split, None, f"No images are held out for testing: {why}."
     kept, held = hold_out(len(split), split.labels, share)
     if not len(held):
         return split, None, "No images are held out for testing: there are too few."
     how = "fixed" if split.labels is None else "fixed, stratified"
     note = f"{len(held)} of {len(split)} images are held out for testing ({how})."
     return part(split, kept), part(split, held), note
+
+
+def _joined(split: Split, more: Split, whole: int) -> Split:
+    """Return a split and further images, without labels; ``whole`` rows come before those."""
+    rows = torch.arange(len(split)) if split.rows is None else split.rows
+    return Split(
+        ConcatDataset([split.images, more.images]),  # type: ignore[list-item]
+        names=None if split.names is None else (*split.names, *(more.names or ())),
+        rows=torch.cat([rows, torch.arange(whole, whole + len(more))]),
+        fields={
+            name: _both(values, more.fields[name])
+            for name, values in split.fields.items()
+            if name in more.fields
+        },
+    )
+
+
+def _both(first: Any, second: Any) -> Any:
+    whole = isinstance(first, Tensor) and isinstance(second, Tensor)
+    return torch.cat([first, second]) if whole else [*first, *second]
+
+
+def _beginning(train: Split, labelled: Split) -> Split:
+    """Return the images with labels, the first of all that are trained on, without a copy."""
+    count, images = len(labelled), train.images
+    first = images[:count] if isinstance(images, Tensor) else Subset(images, range(count))
+    return attrs.evolve(labelled, images=first, bad=train.bad.part(range(count), len(train)))

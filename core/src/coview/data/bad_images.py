@@ -23,7 +23,7 @@ from coview.errors import CoviewError
 from coview.seeds import hashed
 
 SHARE = 0.01
-"""Largest share of a split that may be bad; if more are, something else is wrong."""
+"""Largest share of a split that may be bad unless ``data.bad_limit`` says otherwise."""
 NAMED = 10
 TRIES = 32
 """Bad images in a row that mean the storage is gone: at 1 % bad, the chance of it is 1e-64."""
@@ -43,15 +43,18 @@ class BadImageError(DataError):
 class BadImages:
     """The images of one split that turned out to be unreadable."""
 
-    def __init__(self, policy: str = "skip", known: Iterable[Fault] = ()) -> None:
+    def __init__(
+        self, policy: str = "skip", known: Iterable[Fault] = (), limit: float = SHARE
+    ) -> None:
         """Start with the faults that are already known.
 
         Args:
-            policy: ``"skip"``: other images stand in, up to a share of
-                :data:`SHARE`; ``"stop"``: the first bad image is an error.
+            policy: ``"skip"``: other images stand in, up to the limit; ``"stop"``: the
+                first bad image is an error.
             known: faults found earlier, which are not an error here.
+            limit: a share of the split, or from 1 on a number.
         """
-        self.policy = policy
+        self.policy, self.limit = policy, limit
         self.faults: dict[int, str] = dict(known)
         self._above: tuple[BadImages, list[int], int] | None = None
         self._lock = Lock()
@@ -80,10 +83,11 @@ class BadImages:
                 raise BadImageError(
                     f"{sentence} (To use another image in its place: --on-bad-image skip)"
                 )
-            elif len(self.faults) > allowed(count):
+            elif len(self.faults) > allowed(count, self.limit):
+                most = f"{self.limit:.10g}" if self.limit >= 1 else f"{100 * self.limit:.10g}%"
                 raise DataError(
                     f"{len(self.faults)} of {count} images cannot be read, more than the "
-                    f"{SHARE:.0%} allowed: {self.named()}"
+                    f"{most} allowed (--set data.bad_limit=SHARE_OR_NUMBER): {self.named()}"
                 )
 
     def named(self, most: int = NAMED) -> str:
@@ -99,7 +103,7 @@ class BadImages:
 
     def part(self, rows: Sequence[int], count: int) -> BadImages:
         """Return the bad images among ``rows`` of a split of ``count``; new finds reach both."""
-        made = BadImages(self.policy)
+        made = BadImages(self.policy, limit=self.limit)
         if self.faults:
             places = {row: place for place, row in enumerate(rows)}
             made.faults = {places[r]: s for r, s in self.faults.items() if r in places}
@@ -114,9 +118,9 @@ class BadImages:
         self.__dict__ = {**state, "_lock": Lock()}
 
 
-def allowed(count: int) -> int:
-    """Return how many of ``count`` images may be bad: 1 %, but at least one."""
-    return max(1, int(count * SHARE))
+def allowed(count: int, limit: float = SHARE) -> int:
+    """Return how many of ``count`` images may be bad: of a share that is not 0, at least one."""
+    return int(limit) if limit >= 1 or not limit else max(1, int(count * limit))
 
 
 def stand_ins(row: int, count: int, labels: Tensor | None = None) -> Iterator[int]:
@@ -160,9 +164,10 @@ def read(images: Any, row: int, labels: Tensor | None = None) -> tuple[Tensor, l
             faults.append((other, str(error)))
     if len(faults) == 1:
         raise BadImageError(faults[0][1])
+    others = len(dict(faults)) - 1  # in a small set the same ones are tried again and again
     raise DataError(
-        f"{faults[0][1]} {len(faults) - 1} other images that were tried in its place cannot be "
-        "read either. Are the data still there?"
+        f"{faults[0][1]} {others} other images that were tried in its place cannot be read either. "
+        "Are the data still there?"
     )
 
 

@@ -97,6 +97,11 @@ class ImageData:
         std: standard deviation of each channel, in [0, 1].
         fingerprint: a hash that changes when the data do; stored with the run.
         notes: sentences on what was decided while loading (the split, for example).
+        reading: what decides which pixels a file becomes (background, orientation, range),
+            as it was used; weights keep it.
+        summary: what a source found: images found and left out by reason, modes and sizes of
+            a sample, images by label.
+        remarks: those of the notes that are about the files: what is left out, lost or measured.
     """
 
     name: str
@@ -110,6 +115,9 @@ class ImageData:
     std: tuple[float, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    reading: Mapping[str, str] = attrs.field(factory=dict)
+    summary: Mapping[str, Any] = attrs.field(factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:

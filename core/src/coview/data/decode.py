@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sized
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, cast
+from contextlib import suppress
+from typing import cast
 
 import attrs
 import numpy as np
@@ -17,13 +18,29 @@ from torchvision.transforms.v2 import functional as tvf
 
 from coview.data import bands
 from coview.data.bad_images import BadImageError, BadImages, Readable
+from coview.data.pillow import FORMATS as FORMATS
+from coview.data.pillow import File, opened
+from coview.data.values import Reading, Values, eight_bits
 from coview.errors import RequestError
 from coview.terminal import shown
 
 CHUNK = 64
 """Number of images decoded or resized at a time."""
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF")
-"""The only formats decoded, whatever the file name: for others, PIL may start other programs."""
+LARGE = 89_478_485
+"""Pixels above which a JPEG file is decoded at a fraction of its size."""
+METADATA = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+"""Where an image's orientation may be found."""
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is turned for each value of EXIF's orientation."""
 LONGEST = 8
 """Longer images are cropped to this ratio first: resizing 1 x 65,535 pixels takes gigabytes."""
 
@@ -72,42 +89,77 @@ def fit_all(images: Tensor, size: int, channels: int) -> Tensor:
     return out
 
 
-def pixels(image: Image.Image, channels: int) -> Tensor:
+def pixels(image: Image.Image, channels: int, reading: Reading | None = None) -> Tensor:
     """Return a PIL image of any mode as (channels, H, W) uint8.
 
-    Alpha and transparent colours are dropped, not blended, as in torchvision's
-    loader. Integers of more than 8 bits are scaled from 0 to 65535; floats from 0
-    to 1, or from 0 to 255 if any is above 1. EXIF orientation is not applied.
+    Args:
+        image: loaded or not.
+        channels: 1: grey; 2 or 4, if the image has as many bands: those, alpha among
+            them, as they are stored; else red, green and blue.
+        reading: what lies behind transparent pixels, what deep values mean, and
+            whether EXIF orientation is applied.
 
     Raises:
-        ValueError: values outside that range.
+        ValueError: values outside the range that ``reading`` gives.
     """
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bits(image)
+    how = reading or Reading()
     image.load()
-    # Otherwise PIL warns about palettes with alpha and looks for a substitute colour.
-    image.info.pop("transparency", None)
-    wanted = "L" if channels == 1 else "RGB"
+    if how.orientation == "apply" and (turn := turn_of(image)) is not None:
+        image = image.transpose(turn)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image, how)
+    if channels == 4 and image.mode == "P" and image.has_transparency_data:
+        image = image.convert("RGBA")
+    if channels in (2, 4) and len(image.getbands()) == channels:
+        return cast(Tensor, tvf.pil_to_tensor(image))
+    if how.colour is not None and image.has_transparency_data:
+        image = _flattened(image, how.colour)
+    if "transparency" in image.info:
+        # Otherwise PIL looks for a substitute colour. A copy, as the image may be the user's.
+        image = image.copy()
+        del image.info["transparency"]
+    grey = channels == 1 or (channels > 3 and image.mode in ("1", "L"))
+    wanted = "L" if grey else "RGB"
     if image.mode != wanted:
         # Through RGB, as not every mode converts to grey directly.
         image = image.convert("RGB").convert(wanted)
     return cast(Tensor, tvf.pil_to_tensor(image))
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    return Image.fromarray(bands.eight_bits(np.asarray(image)))
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """Return how a loaded image must be turned by its EXIF data; None: not at all."""
+    if image.info.keys() & METADATA:  # most images have none: even looking costs time
+        with suppress(Exception):  # damaged metadata do not make a damaged image
+            return TURNS.get(image.getexif().get(ORIENTATION, 1))
+    return None
 
 
-def decode(path: str, size: int, channels: int) -> Tensor:
+def _flattened(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """Lay an image with alpha or a transparent colour over a background."""
+    laid = image.convert("RGBA")
+    ground = Image.new("RGBA", image.size, (*colour, 255))
+    return Image.alpha_composite(ground, laid).convert("RGB")
+
+
+def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
+    values = np.asarray(image)
+    made = Image.fromarray(eight_bits(values, reading))
+    through = image.info.get("transparency")
+    if isinstance(through, int):
+        alpha = Image.fromarray(np.where(values == through, 0, 255).astype(np.uint8))
+        made = Image.merge("LA", (made, alpha))
+    return made
+
+
+def decode(path: str, size: int, channels: int, reading: Reading | None = None) -> Tensor:
     """Return an image file, or an animation's first frame, as (channels, size, size) uint8.
 
     Raises:
-        BadImageError: the image cannot be decoded, or exceeds PIL's safe size.
+        BadImageError: the image cannot be decoded, or is larger than the limit.
     """
+    suffix = os.path.splitext(path)[1].lower()
     try:
-        if bands.shape_of(path) is not None:
-            return fit(bands.read(path), size, channels)
-        return decode_plain(path, size, channels)
+        return decode_file(path, suffix, size, channels, reading)
     except Exception as error:
         # A damaged file can make PIL raise nearly anything: OSError, SyntaxError, struct.error.
         raise named(path, error) from error
@@ -119,20 +171,77 @@ def named(name: str, error: Exception) -> BadImageError:
     return BadImageError(f"The image {shown(name)} cannot be decoded: {why}.")
 
 
-def decode_plain(file: str | BinaryIO, size: int, channels: int) -> Tensor:
-    """Return an image in one of the usual formats as (channels, size, size) uint8.
+def decode_file(
+    file: File, suffix: str, size: int, channels: int, reading: Reading | None = None
+) -> Tensor:
+    """Return an image, array or stack as (channels, size, size) uint8.
 
     Args:
         file: a path, or an open file.
+        suffix: the ending of its name, in lower case.
         size: pixels per side.
-        channels: see :func:`fit`.
+        channels: see :func:`fit` and :func:`pixels`.
+        reading: what the file's values mean.
 
     Raises:
         Exception: of nearly any type, if the image is damaged.
     """
-    with Image.open(file, formats=FORMATS) as image:
-        bands.check_pixels(image.width, image.height)
-        return fit(pixels(image, channels), size, channels)
+    how = reading or Reading()
+    if bands.is_stack(file, suffix, channels):
+        return fit(bands.read(file, suffix, how), size, channels)
+    with opened(file, suffix) as image:
+        bands.check_pixels(image.width, image.height, limit=how.max_pixels)
+        if how.window is not None and image.mode in bands.COLOURS and bands.is_deep(image):
+            image = _deep_colours(image, file, suffix, how)
+        elif image.format == "JPEG" and image.width * image.height > LARGE:
+            # libjpeg decodes to a half, quarter or eighth of the size in as much less memory.
+            image.draft(None, (2 * size, 2 * size))
+        return fit(pixels(image, channels, how), size, channels)
+
+
+def decode_plain(file: File, size: int, channels: int) -> Tensor:
+    """Return an image in one of the usual formats as (channels, size, size) uint8.
+
+    :func:`decode_file` without a name or settings, as plugins of version 0.1 call it.
+    """
+    return decode_file(file, "", size, channels)
+
+
+def deep_values(file: File, suffix: str, limit: int) -> list[Values]:
+    """Return the values of more than 8 bits in an image file as they are stored; alpha is left out.
+
+    Args:
+        file: a path, or an open file.
+        suffix: the ending of its name, in lower case.
+        limit: most pixels.
+
+    Raises:
+        Exception: of nearly any type, if the image is damaged.
+    """
+    if bands.is_stack(file, suffix, 1):
+        return [part for part in bands.layers(file, suffix, limit) if part.dtype != np.uint8]
+    with opened(file, suffix) as image:
+        bands.check_pixels(image.width, image.height, limit=limit)
+        if not bands.is_deep(image):
+            return []
+        if image.mode not in bands.COLOURS:
+            return [np.asarray(image)]
+    values = bands.deep_colour(file, suffix, limit)
+    return [values[: len(values) - (len(values) in (2, 4))]]
+
+
+def _deep_colours(image: Image.Image, file: File, suffix: str, reading: Reading) -> Image.Image:
+    """Return an image of several channels of 16 bits with the range of the set."""
+    try:
+        values = bands.deep_colour(file, suffix, reading.max_pixels)
+    except ImportError as error:
+        raise ValueError(f"torchvision cannot read its values of 16 bits ({error})") from error
+    colours = len(values) - (len(values) in (2, 4))
+    alpha = eight_bits(values[colours:]) if colours < len(values) else values[:0].astype(np.uint8)
+    whole = np.concatenate([eight_bits(values[:colours], reading), alpha])
+    made = Image.fromarray(np.ascontiguousarray(np.moveaxis(whole, 0, 2)))
+    made.info = dict(image.info)
+    return made
 
 
 @attrs.frozen(eq=False)
@@ -143,12 +252,13 @@ class Files(Dataset[Tensor]):
     size: int
     channels: int
     decoder: str = "cpu"
+    reading: Reading = Reading()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return decode(self.paths[index], self.size, self.channels)
+        return decode(self.paths[index], self.size, self.channels, self.reading)
 
 
 @attrs.frozen(eq=False)

@@ -9,6 +9,7 @@ TorchCodec) leaves everything to the CPU. Not yet run on a GPU.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,7 +21,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from coview.data.bad_images import Fault, read
-from coview.data.decode import Files, fit
+from coview.data.bands import check_pixels
+from coview.data.decode import Files, fit, turn_of
+from coview.data.pillow import opened
+from coview.data.values import Reading
 from coview.errors import RequestError
 
 JPEG = b"\xff\xd8\xff"
@@ -54,9 +58,21 @@ class Contents(Dataset[Any]):
                 content = file.read(MOST_BYTES)
         except OSError:
             return None  # the CPU reads it again, and then reports what is wrong
-        if not content.startswith(JPEG):
+        if not content.startswith(JPEG) or not _plain(content, images.reading):
             return None
         return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8))
+
+
+def _plain(content: bytes, reading: Reading) -> bool:
+    """Return whether a JPEG file's header leaves nothing for the CPU to do, or to refuse."""
+    try:
+        with opened(io.BytesIO(content), ".jpg") as image:
+            check_pixels(image.width, image.height, limit=reading.max_pixels)
+            return reading.orientation == "ignore" or turn_of(image) is None
+    except ValueError:  # too large: the CPU says so
+        return False
+    except Exception:  # damaged: the decoder finds out
+        return True
 
 
 def torchvisions() -> Decoder | None:

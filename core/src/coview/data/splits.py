@@ -33,7 +33,7 @@ def hold_out(count: int, labels: Tensor | None, share: float) -> tuple[Tensor, T
     Args:
         count: number of images.
         labels: (count,) int64, or None.
-        share: share of the images to hold out, in (0, 1).
+        share: share of the images to hold out, from 0 (none) to below 1.
 
     Returns:
         Ascending indices of the training images and of the held-out images; the
@@ -43,7 +43,7 @@ def hold_out(count: int, labels: Tensor | None, share: float) -> tuple[Tensor, T
     # NumPy promises never to change the stream of RandomState; torch does not.
     shuffled = np.random.RandomState(HOLDOUT_SEED).permutation(count)
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
-    wanted = min(max(round(count * share), 1), count - 1)
+    wanted = min(max(round(count * share), 1), count - 1) if share else 0
     # Evenly spaced positions in a list sorted by class are a stratified sample.
     places = ((np.arange(wanted) + 0.5) * count / max(wanted, 1)).astype(np.int64)
     held = np.zeros(count, dtype=bool)

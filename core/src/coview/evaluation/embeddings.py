@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +29,10 @@ def embed(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Table:
-    """Return ``embeddings`` (N, D) float32, ``split`` and, if any, ``labels`` and ``names``.
+    """Return ``embeddings`` (N, D) float32, ``split`` and, if any, labels and names.
+
+    ``labels`` are numbers, ``classes`` the names of those; images without a label
+    among others with one have -1 and an empty text.
 
     Images are in the data set's own order, also if some of them were held out. If
     data come in splits, training images are first; images of a folder with splits
@@ -49,11 +53,13 @@ def embed(
             features(
                 network, split, batch_size=batch_size, device=device, workers=workers, whole=True
             ),
+            _labels(split, data),
+            np.array([*data.classes, ""]),
         )
         for name, split in chosen
     ]
     columns = set.intersection(*(set(part) for part in parts))
-    order = ("embeddings", "labels", "names", "split")
+    order = ("embeddings", "labels", "classes", "names", "split")
     table = {c: np.concatenate([part[c] for part in parts]) for c in order if c in columns}
     own_order = data_order([split for _, split in chosen])
     return {column: values[own_order] for column, values in table.items()}
@@ -82,10 +88,29 @@ def readable(table: Table) -> Table:
     return {name: np.delete(values, gone, axis=0) for name, values in table.items()}
 
 
-def _part(name: str, split: Split, embeddings: Tensor) -> Table:
+def _labels(split: Split, data: ImageData) -> Tensor | None:
+    """Return a split's labels; -1 for images without one if only some of them have labels."""
+    known = data.reference
+    if split.labels is not None or split is not data.train or known.labels is None:
+        return split.labels
+    if split.names is None or known.names is None:
+        return None
+    numbers = dict(zip(known.names, known.labels.tolist(), strict=True))
+    return torch.tensor([numbers.get(name, -1) for name in split.names])
+
+
+def _part(
+    name: str,
+    split: Split,
+    embeddings: Tensor,
+    labels: Tensor | None,
+    classes: np.ndarray[Any, Any],
+) -> Table:
     part: Table = {"embeddings": embeddings.numpy(), "split": np.full(len(split), name)}
-    if split.labels is not None:
-        part["labels"] = split.labels.numpy()
+    if labels is not None:
+        part["labels"] = labels.numpy()
+        if len(classes) > int(labels.max()) + 1:
+            part["classes"] = classes[part["labels"]]
     if split.names is not None:
         part["names"] = np.array(split.names)
     return part
@@ -95,7 +120,7 @@ def write(path: Path, table: Table) -> None:
     """Write the table, atomically, in the format that the file's ending names.
 
     ``.npy`` and ``.safetensors`` hold numbers only: the embeddings, and in the
-    latter the labels too.
+    latter the labels too. In ``.csv``, columns ``e0``, ``e1``, ... come last.
     """
     with replacing(path) as temporary:
         _WRITERS[path.suffix](temporary, table)
@@ -129,4 +154,20 @@ def _parquet(path: Path, table: Table) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
-_WRITERS = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
+def _csv(path: Path, table: Table) -> None:
+    columns = [name for name in table if name != "embeddings"]
+    width = table["embeddings"].shape[1]
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*columns, *(f"e{place}" for place in range(width))])
+        for row, values in enumerate(table["embeddings"].tolist()):
+            writer.writerow([*(table[name][row] for name in columns), *values])
+
+
+_WRITERS = {
+    ".csv": _csv,
+    ".npy": _npy,
+    ".npz": _npz,
+    ".safetensors": _safetensors,
+    ".parquet": _parquet,
+}

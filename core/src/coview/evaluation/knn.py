@@ -96,12 +96,13 @@ def accuracy(
 ) -> KNNResult:
     """Return top-1 and top-5 accuracy of ``queries`` by vote among ``train``.
 
-    If k is larger than the training set, all of it votes.
+    If k is larger than the training set, all of it votes. A class without a vote is
+    not among the first 5: with k = 1, both accuracies are the same.
     """
     k = min(k, len(train))
     scores = vote(train, labels, queries, classes, k, temperature).cpu()
     return KNNResult(
-        **accuracies(scores, truth.cpu()),
+        **accuracies(scores, truth.cpu(), votes=True),
         k=k,
         temperature=temperature,
         train_images=len(train),

@@ -20,7 +20,7 @@ from coview.data.loader import read_batches
 from coview.data.picking import evenly
 from coview.data.sources import open_source
 from coview.data.sources.arrays import OBJECT
-from coview.data.sources.folder import list_images
+from coview.data.sources.listing import list_images
 from coview.data.splits import part
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.embeddings import data_order
@@ -31,6 +31,7 @@ from coview.evaluation.metrics import class_count
 from coview.evaluation.neighbours import nearest
 from coview.evaluation.results import facts_of
 from coview.evaluation.rows import InMemory
+from coview.settings import structure
 from coview.weights.card import WeightCard
 from coview.weights.open import open_weights
 
@@ -139,9 +140,10 @@ def _loaded(run: Path, data: Any, card: WeightCard, workers: int, on_bad_image: 
             raise RequestError("This run's data were a Python object. Name the data to search.")
         recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
         split = {key: recipe["data"][key] for key in ("holdout",) if key in recipe.get("data", {})}
-    settings = DataSettings(
-        size=card.image_size, channels=card.channels, on_bad_image=on_bad_image, **split
-    )
+    asked = {**card.loading(), "on_bad_image": on_bad_image, **split}
+    settings, problems = structure(DataSettings, asked, "data")
+    if problems:
+        raise RequestError(*problems)
     return open_source(data).load(settings, workers)
 
 
@@ -180,7 +182,7 @@ class _Looking:
     def at_files(self, paths: Sequence[str], k: int) -> tuple[list[Found], int]:
         """Search all images for those nearest to files; a file is not its own neighbour."""
         card = self.network.card
-        files = Files(tuple(paths), card.image_size, card.channels)
+        files = Files(tuple(paths), card.image_size, card.channels, reading=card.values())
         split = Split(files, bad=BadImages("stop"))
         queries = features(self.network, split, **self.options)
         shelf = self._shelf(*self.splits)

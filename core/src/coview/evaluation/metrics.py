@@ -14,23 +14,33 @@ TOP = 5
 """Classes that may be named for an image in ``top5``."""
 
 
-def accuracies(scores: Tensor, truth: Tensor) -> dict[str, float]:
+def accuracies(scores: Tensor, truth: Tensor, votes: bool = False) -> dict[str, float]:
     """Return ``top1``, ``top5`` and ``mean_per_class`` as shares.
 
     Args:
         scores: (Q, classes), the largest wins.
         truth: (Q,) int64.
+        votes: scores are votes, and a class without any is not among the first 5.
 
     The mean per class is over the classes in ``truth``: a class without a test
     image has no accuracy.
     """
     classes = scores.shape[1]
+    counted = torch.ones(len(truth), dtype=torch.bool)
+    if votes:
+        counted = scores.gather(1, truth[:, None])[:, 0] > 0
 
     def top(n: int) -> float:
+        if not counted.any():
+            return 0.0
         value = multiclass_accuracy(
-            scores, truth, num_classes=classes, top_k=min(n, classes), average="micro"
+            scores[counted],
+            truth[counted],
+            num_classes=classes,
+            top_k=min(n, classes),
+            average="micro",
         )
-        return float(value)
+        return float(value) * int(counted.sum()) / len(truth)
 
     each = multiclass_recall(scores.argmax(dim=1), truth, num_classes=classes, average="none")
     there = torch.bincount(truth, minlength=classes) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Subject:
         notes: what the user should know of the weights before anything is measured.
         say: prints a note, once the data could be loaded.
         loaded: the data sets loaded so far.
+        settings: settings of the data that replace those of training, by name.
     """
 
     weights: Path
@@ -73,6 +74,7 @@ class Subject:
     notes: Iterable[str] = ()
     say: Callable[[str], None] | None = None
     loaded: list[ImageData] = attrs.field(factory=list)
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
     _data: ImageData | None = None
 
     @property
@@ -110,25 +112,33 @@ class Subject:
                 self.network.card,
                 workers=self.computing.workers,
                 on_bad_image=self.computing.on_bad_image,
-                **(own_split(self.weights) if data is None else {}),
+                **{**(own_split(self.weights) if data is None else {}), **self.settings},
             )
         if self.say is not None and not self.loaded:
             for note in self.notes:
+                self.say(note)
+        if self.say is not None and loaded is not self.own:
+            for note in loaded.remarks:
                 self.say(note)
         self.loaded.append(loaded)
         return loaded
 
 
 def load_like(data: Any, card: WeightCard, *, workers: int = 0, **settings: Any) -> ImageData:
-    """Load data with the image size and channels that a backbone was trained with.
+    """Load data as a backbone's training did: same size, channels and meaning of values.
 
     Args:
         data: a name, a path or a Python object.
         card: the backbone's card.
         workers: processes that decode images.
         **settings: other settings of the data (:class:`coview.recipes.tables.DataSettings`).
+
+    Raises:
+        RequestError: a setting is unknown or wrong.
     """
-    wanted = DataSettings(size=card.image_size, channels=card.channels, **settings)
+    wanted, problems = structure(DataSettings, {**card.loading(), **settings}, "data")
+    if problems:
+        raise RequestError(*problems)
     return open_source(data).load(wanted, workers)
 
 
@@ -153,7 +163,10 @@ def own_data(weights: Path) -> str:
 
 
 def own_split(weights: Path) -> dict[str, Any]:
-    """Return the data settings by which a run held out its test images."""
+    """Return the data settings by which a run held out its test images.
+
+    A run that held nothing out is measured with the usual share of its images.
+    """
     recipe = tomllib.loads((weights / "recipe.toml").read_text(encoding="utf-8"))
     data = recipe.get("data", {})
-    return {"holdout": data["holdout"]} if "holdout" in data else {}
+    return {"holdout": data["holdout"]} if data.get("holdout") else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from coview.schedules import Schedule
-from coview.settings import between, ge, gt, one_of, setting
+from coview.settings import between, ge, gt, matching, one_of, setting
 
 SMALL_IMAGE = 64
 """Images of up to this many pixels per side use the ``small`` preset."""
@@ -18,6 +18,10 @@ DEFAULT_SIZE = 256
 POLICIES = ("skip", "stop")
 """What can happen when an image cannot be read."""
 STEMS = ("7x7", "3x3")
+HELD_OUT = 0.2
+NUMBER = r"-?\d+(\.\d*)?(e[-+]?\d+)?"
+EARLIER = {"background": "drop", "orientation": "ignore", "range": "dtype"}
+"""What runs and weights did that are older than these settings of the data."""
 
 
 @attrs.frozen
@@ -59,8 +63,28 @@ class DataSettings:
     channels: int | None = setting(
         None, "1 (grey), 3 (RGB) or as many as the images have; none: the data set's own", gt(0)
     )
-    holdout: float = setting(
-        0.2, "share held out for testing if the data set has no test split", between(0.01, 0.9)
+    background: str = setting(
+        "white",
+        "what transparent pixels show: a colour (white, #808080), or drop: colours hidden there",
+        matching(r"[a-z]+|#[0-9a-fA-F]{6}", "drop, a colour's name or #RRGGBB"),
+    )
+    range: str = setting(
+        "auto",
+        "values of more than 8 bits that become black and white: LOW,HIGH; dtype (all that the "
+        "type can hold; 0 to 1 for floats); measure (0.1 % and 99.9 % of a sample's values); or "
+        "auto (dtype if the sample fills a quarter of it, else measure)",
+        matching(rf"auto|dtype|measure|{NUMBER},{NUMBER}", "LOW,HIGH, dtype, measure or auto"),
+    )
+    orientation: str = setting(
+        "apply", "EXIF orientation: apply or ignore", one_of("apply", "ignore")
+    )
+    max_pixels: int = setting(
+        1 << 28, "largest image (width x height, times pages or channels of a stack)", gt(0)
+    )
+    holdout: float | None = setting(
+        None,
+        "share held out for testing if there is no test split; none: 0.2 of images with labels",
+        between(0, 0.9),
     )
     resident_mib: int = setting(
         2048, "data up to this size (MiB, decoded) are decoded once and kept on the device", gt(0)
@@ -73,10 +97,16 @@ class DataSettings:
     )
     on_bad_image: str = setting(
         "skip",
-        "what to do with an unreadable image: skip (another takes its place, up to 1 % of a "
-        "split) or stop",
+        "what to do with an unreadable image: skip (another takes its place) or stop",
         one_of(*POLICIES),
     )
+    bad_limit: float = setting(
+        0.01, "unreadable images allowed in a split: a share, or from 1 on a number", ge(0)
+    )
+
+    def held_out(self, labelled: bool) -> float:
+        """Return the share of images to hold out where there is no test split."""
+        return (HELD_OUT if labelled else 0.0) if self.holdout is None else self.holdout
 
     cache: str = setting(
         "auto",

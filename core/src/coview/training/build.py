@@ -124,7 +124,7 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
         settings=settings,
         device=device,
         peak=optimizer.settings.peak(plan.batch_size),
-        card=card_of(resolved, plan),
+        card=card_of(resolved, plan, data.reading),
     )
 
 

@@ -141,6 +141,8 @@ def _facts(run: Run, command: list[str]) -> dict[str, Any]:
             "train_images": len(run.data.train),
             "notes": list(run.data.notes),
             "bad_images": run.data.bad_images,
+            "reading": dict(run.data.reading),
+            "summary": dict(run.data.summary),
         },
         "own": own_facts(run.resolved),
         "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "cpu",

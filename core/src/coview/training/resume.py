@@ -16,7 +16,7 @@ from coview.distributed import is_first, wait
 from coview.errors import CoviewError, RequestError, nearest
 from coview.files import sweep
 from coview.recipes.recipe import AFTERWARDS, find_recipe
-from coview.recipes.tables import DataSettings
+from coview.recipes.tables import EARLIER, DataSettings
 from coview.settings import plain
 from coview.training import checkpoints, crafted
 from coview.training.build import assemble
@@ -58,9 +58,10 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
             "This run's data were a Python object. Pass it again: "
             "coview.train(resume=..., data=...)."
         )
+    recipe = find_recipe(path / "recipe.toml")
     again = attrs.evolve(
         request,
-        method=attrs.evolve(find_recipe(path / "recipe.toml"), name=facts["method"]),
+        method=attrs.evolve(recipe, name=facts["method"], data={**EARLIER, **recipe.data}),
         changes=attrs.evolve(request.changes, preset="none"),
     )
     run = assemble(again, prepare(again, settings), path)
@@ -298,7 +299,7 @@ def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in identity.items() if key != "recipe"}
     recipe = tomllib.loads(identity["recipe"])
     # Older runs lack settings of the data: those that change nothing are then not compared.
-    recipe["data"] = {**plain(attrs.asdict(DataSettings())), **recipe.get("data", {})}
+    recipe["data"] = {**plain(attrs.asdict(DataSettings())), **EARLIER, **recipe.get("data", {})}
     # The run is the same however its weights are evaluated afterwards.
     return rest | dict(_settings("", {k: v for k, v in recipe.items() if k not in AFTERWARDS}))
 

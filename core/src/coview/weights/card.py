@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from coview.data.values import Reading, recorded
 from coview.plan import Plan
 from coview.recipes.recipe import AFTERWARDS
 from coview.recipes.resolve import GIVEN, Resolved
@@ -46,6 +47,10 @@ class WeightCard:
             reveal; None: unknown.
         parts: views and encoder, if the backbone cannot be built without them
             (:func:`parts_of`); None: it can.
+        reading: what the values in image files mean (background, orientation, range), as in
+            training; None: the file is older than this attribute; empty: nothing is known.
+        holdout: share of the images that training left out where there is no test split;
+            None: the usual one.
         published: the protocols by which the method's authors evaluated weights
             (:func:`protocols_of`); None: the file is older than this attribute.
     """
@@ -63,6 +68,8 @@ class WeightCard:
     heads: tuple[int, ...] | None = attrs.field(default=None, converter=_heads)
     parts: Mapping[str, Any] | None = None
     published: Mapping[str, Any] | None = None
+    reading: Mapping[str, str] | None = None
+    holdout: float | None = None
 
     @classmethod
     def of(cls, values: WeightCard | Mapping[str, Any]) -> WeightCard:
@@ -71,6 +78,21 @@ class WeightCard:
             return values
         known = {field.name for field in attrs.fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
+
+    def loading(self) -> dict[str, Any]:
+        """Return the settings of the data by which images are loaded as they were in training.
+
+        A run that held nothing out is measured with the usual share of its images.
+        """
+        known: dict[str, Any] = {} if self.reading == {} else dict(recorded(self.reading))
+        if self.holdout:
+            known["holdout"] = self.holdout
+        return {"size": self.image_size, "channels": self.channels, **known}
+
+    def values(self) -> Reading:
+        """Return what the values of a file mean to this backbone."""
+        known = {} if self.reading == {} else recorded(self.reading)
+        return attrs.evolve(Reading(), **known)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as written to files, without those that are None."""
@@ -82,12 +104,13 @@ class WeightCard:
         }
 
 
-def card_of(resolved: Resolved, plan: Plan) -> WeightCard:
+def card_of(resolved: Resolved, plan: Plan, reading: Mapping[str, str] | None = None) -> WeightCard:
     """Return the card of the backbone that a run exports, as far as the recipe knows it.
 
     Args:
         resolved: the run's recipe.
         plan: the run's plan.
+        reading: how the run's images were read (:attr:`coview.data.base.ImageData.reading`).
     """
     part = resolved.part("backbone")
     loaded = code_of(part)
@@ -101,6 +124,8 @@ def card_of(resolved: Resolved, plan: Plan) -> WeightCard:
         image_size=plan.image_size,
         parts=parts_of(resolved, plan),
         published=protocols_of(resolved),
+        reading=reading,
+        holdout=resolved.data.holdout,
     )
 
 

@@ -160,5 +160,6 @@ def _exported(network: nn.Module, name: str) -> ExportedBackbone:
         std=config["std"],
         heads=attention_heads(network),
         published={},
+        reading={},
     )
     return ExportedBackbone(network, card).eval()

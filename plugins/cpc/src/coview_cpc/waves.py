@@ -48,10 +48,14 @@ class Waves(Folder):
         samples = settings.size or CLIP
         self._check_rates(listings)
         splits = [self._recordings(listing, classes, samples) for listing in listings]
-        notes: tuple[str, ...] = ()
+        notes = self.layout.notes
+        if self.train.loose:
+            notes = (*notes, f"{self.train.loose} recordings beside the classes are left out.")
         if len(splits) == 1:
-            kept, held = hold_out(len(splits[0]), splits[0].labels, settings.holdout)
-            notes = (f"{len(held)} of {len(splits[0])} recordings are held out for testing.",)
+            share = settings.held_out(splits[0].labels is not None)
+            kept, held = hold_out(len(splits[0]), splits[0].labels, share)
+            told = f"{len(held)} of {len(splits[0])} recordings are held out for testing."
+            notes = (*notes, told)
             splits = [part(splits[0], rows) for rows in (kept, held) if len(rows)]
         splits = [attrs.evolve(s, bad=BadImages(settings.on_bad_image)) for s in splits]
         resident = sum(map(len, splits)) * samples * 4 <= settings.resident_mib << 20
@@ -67,7 +71,9 @@ class Waves(Folder):
             size=samples,
             mean=(0.0,),
             std=(1.0,),
-            fingerprint=digest(*(str(text) for s in listings for text in (*s.names, *s.bytes))),
+            fingerprint=digest(
+                *(str(text) for s in listings for text in (*s.names, *s.bytes)), *self.layout.marks
+            ),
             notes=notes,
         )
 

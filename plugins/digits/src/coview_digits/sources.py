@@ -45,7 +45,8 @@ class _Drawn:
         labels = torch.from_numpy(digits.target).long()
         images = self.draw(stored.repeat_interleave(DRAWINGS, 0))
         every = Split(images, labels.repeat_interleave(DRAWINGS))
-        kept, held = (_drawings(r) for r in hold_out(len(labels), labels, settings.holdout))
+        share = settings.held_out(True)
+        kept, held = (_drawings(r) for r in hold_out(len(labels), labels, share))
         note = (
             f"{len(held)} of {len(images)} images are held out for testing (fixed, stratified): "
             f"all {DRAWINGS} drawings of {len(held) // DRAWINGS} digits."
@@ -53,13 +54,13 @@ class _Drawn:
         return assemble(
             self.name,
             part(every, kept),
-            part(every, held),
+            part(every, held) if len(held) else None,
             settings,
             native=SIDE,
             channels=self.channels,
             classes=tuple(map(str, digits.target_names)),
             # Of what is drawn from, and how: pixels may differ by a rounding between processors.
-            fingerprint=digest(stored, labels, f"{self.name} {self.version} {settings.holdout}"),
+            fingerprint=digest(stored, labels, f"{self.name} {self.version} {share}"),
             notes=(note,),
         )
 

@@ -45,7 +45,7 @@ def command(
     from coview_dino.attention import draw_attention
 
     exported = load_backbone(weights).to(pick_device(device))
-    settings = DataSettings(size=image_size, channels=exported.card.channels)
+    settings = DataSettings(**{**exported.card.loading(), "size": image_size})
     loaded = open_source(data).load(settings, 0)
     count = min(images, len(loaded.train))
     chosen = next(read_batches(loaded.train, [torch.arange(count)]))

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from webdataset.shardlists import expand_urls
 
 from coview.data.assemble import assemble, common_size, delivered_size
 from coview.data.bad_images import BadImageError
+from coview.data.bands import Header, header
 from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
-from coview.data.decode import FORMATS, decode_plain, named
+from coview.data.decode import decode_file, deep_values, named
 from coview.data.sources.arrays import numbered
+from coview.data.sources.folder import mode_notes, seen_in
+from coview.data.sources.listing import counted
 from coview.data.splits import digest, evenly_spaced
-from coview.errors import RequestError
+from coview.data.values import Reading, Values, settled
+from coview.errors import CoviewError, RequestError
 from coview_webdataset.index import IMAGES, Index, index_of
 
 HELD = re.compile(r"(?:^|[^a-z])(test|val|validation)(?![a-z])")
@@ -49,25 +55,52 @@ class Shards:
 
     def native_size(self) -> int:
         """Return the short side if a sample of images shares one of up to 64, else 256."""
-        sizes, problems = [], []
+        return common_size(min(seen.height, seen.width) for _, seen in self._sample)
+
+    def count(self) -> int:
+        """Return the number of images to train on, some of which may be held out."""
+        return len(self.train)
+
+    @cached_property
+    def _sample(self) -> list[tuple[int, Header]]:
+        """The rows and headers of a sample of images.
+
+        Raises:
+            BadImageError: no image of the sample can be read.
+        """
+        seen: list[tuple[int, Header]] = []
+        problems = []
         for row in evenly_spaced(len(self.train), LOOKED_AT):
             try:
-                with Image.open(self.train.file(row), formats=FORMATS) as image:
-                    sizes.append(min(image.size))
+                seen.append((row, header(self.train.file(row), self.train.ending(row))))
             except Exception as error:  # see coview.data.decode.decode
-                problems.append(named(self.train.names[row], error))
-        if not sizes:
+                problems.append(_of_shard(self.train.names[row], error))
+        if not seen:
             raise problems[0]
-        return common_size(sizes)
+        return seen
+
+    def _deep(self, limit: int) -> Iterator[Values]:
+        for row, seen in self._sample:
+            if seen.deep:
+                with suppress(Exception):  # it is named when it is decoded
+                    yield from deep_values(self.train.file(row), self.train.ending(row), limit)
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data; in colour unless ``settings`` ask for grey."""
-        native, channels = self.native_size(), settings.channels or 3
+        counts = (seen.channels for _, seen in self._sample)
+        stored = next((count for count in counts if count is not None), None)
+        native, channels = self.native_size(), settings.channels or stored or 3
         parts = [self.train] if self.test is None else [self.train, self.test]
-        sized = [
-            attrs.evolve(p, size=delivered_size(settings, native), channels=channels) for p in parts
-        ]
+        lost = [text for p in parts for text in p.lost]
+        if lost and settings.on_bad_image == "stop":
+            raise CoviewError(f"{lost[0]} (To use what there is: --on-bad-image skip)")
+        reading, said = settled(settings, lambda: self._deep(settings.max_pixels))
+        size = delivered_size(settings, native)
+        sized = [attrs.evolve(p, size=size, channels=channels, reading=reading) for p in parts]
         labels, classes = _labels(parts)
+        others = Counter(text for p in parts for text in p.others)
+        if others:
+            said = (f"Samples that are left out, as they hold no image: {counted(others)}.", *said)
         splits = [
             Split(images, own, images.names) for images, own in zip(sized, labels, strict=True)
         ]
@@ -82,8 +115,17 @@ class Shards:
             fingerprint=digest(
                 *(text for p in parts for text in (*p.names, str(p.places.tolist())))
             ),
-            published=(IMAGENET_MEAN, IMAGENET_STD),
+            # Arrays need not be photographs.
+            published=None if stored else (IMAGENET_MEAN, IMAGENET_STD),
+            notes=(*lost, *mode_notes(self._sample, channels), *said),
             workers=workers,
+            reading=reading,
+            summary={
+                "found": sum(map(len, parts)) + others.total(),
+                "left_out": dict(others),
+                "labels": _counts(labels, classes),
+                **seen_in(self._sample),
+            },
         )
 
 
@@ -96,15 +138,21 @@ class Samples(Dataset[Tensor]):
         names: SHARD/KEY.EXTENSION of each image.
         places: (N, 3) int64: each image's shard number, first byte and length.
         labels: each image's label as text; empty if it has none.
+        others: what samples without an image hold.
+        lost: a sentence on each shard that ends early.
         size, channels: size and number of channels of the decoded images.
+        reading: what the values in the files mean.
     """
 
     shards: tuple[str, ...]
     names: tuple[str, ...]
     places: np.ndarray[Any, Any]
     labels: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
     size: int = 256
     channels: int = 3
+    reading: Reading = Reading()
 
     @classmethod
     def of(cls, shards: Sequence[Path]) -> Samples:
@@ -125,7 +173,9 @@ class Samples(Dataset[Tensor]):
             )
         places = np.concatenate([_numbered(number, index) for number, index in enumerate(found)])
         labels = tuple(label for index in found for label in index.labels)
-        return cls(tuple(map(str, shards)), tuple(names), places, labels)
+        others = tuple(text for index in found for text in index.others)
+        lost = tuple(index.lost for index in found if index.lost)
+        return cls(tuple(map(str, shards)), tuple(names), places, labels, others, lost)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -135,11 +185,19 @@ class Samples(Dataset[Tensor]):
         shard, start, length = self.places[row].tolist()
         with Path(self.shards[shard]).open("rb") as file:
             file.seek(start)
-            return io.BytesIO(file.read(length))
+            content = file.read(length)
+        if len(content) < length:
+            raise ValueError("its shard ends within it")
+        return io.BytesIO(content)
+
+    def ending(self, row: int) -> str:
+        """Return the ending of an image's name, in lower case."""
+        return f".{self.names[row].rpartition('.')[2].lower()}"
 
     def __getitem__(self, row: int) -> Tensor:
         try:
-            return decode_plain(self.file(row), self.size, self.channels)
+            file, ending = self.file(row), self.ending(row)
+            return decode_file(file, ending, self.size, self.channels, self.reading)
         except Exception as error:  # see coview.data.decode.decode
             raise _of_shard(self.names[row], error) from error
 
@@ -183,6 +241,12 @@ def _labels(parts: Sequence[Samples]) -> tuple[list[Tensor | None], tuple[str, .
     whole = all(text.isdecimal() for text in texts)
     numbers, classes = numbered([int(t) for t in texts] if whole else texts, len(texts))
     return list(_cut(numbers, [len(part) for part in parts])), classes
+
+
+def _counts(labels: Sequence[Tensor | None], classes: Sequence[str]) -> dict[str, int]:
+    known = [part for part in labels if part is not None]
+    numbers = Counter(number for part in known for number in part.tolist())
+    return {name: numbers[number] for number, name in enumerate(classes)}
 
 
 def _cut(values: Tensor, lengths: Sequence[int]) -> Iterator[Tensor]:

@@ -11,11 +11,14 @@ from coview.data.sources.arrays import Objects
 from coview.errors import RequestError, unknown
 from coview.registry import entries, find
 
+LISTS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".lst"})
+"""Endings of files that list images."""
+
 
 def parse_source(text: str) -> tuple[str, str | None]:
     """Split ``SOURCE[:PATH]`` into a data set's name and a path.
 
-    A path alone is a folder of images, or one that ``coview pack`` wrote. A data
+    A path alone is a folder of images, one that ``coview pack`` wrote, or a list. A data
     set's name takes precedence over a folder of that name; write ``./NAME`` for
     the folder. ``PACKAGE:NAME`` chooses among packages.
 
@@ -53,7 +56,10 @@ def _refuse_unwritable(text: str) -> None:
 
 
 def _kind(path: str | os.PathLike[str]) -> str:
-    return "pack" if (Path(path) / "pack.json").is_file() else "folder"
+    place = Path(path)
+    if place.suffix.lower() in LISTS and place.is_file():
+        return "list"
+    return "pack" if (place / "pack.json").is_file() else "folder"
 
 
 def open_source(data: Any, download: bool = False) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,17 +18,26 @@ from coview.data.decode import CHUNK, fit, pixels
 from coview.data.items import Changing, Item, changes, without_transform
 from coview.data.loader import fetched
 from coview.data.splits import digest, evenly_spaced
+from coview.data.values import Reading, Values, settled
 from coview.errors import RequestError
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
-def one_image(item: Any) -> Tensor:
-    """Return the image (the first view) in a data set's item as (1 or 3, H, W) uint8."""
+def one_image(item: Any, reading: Reading | None = None, channels: int | None = None) -> Tensor:
+    """Return the image (the first view) in a data set's item as (C, H, W) uint8.
+
+    Args:
+        item: an image, or what begins with one.
+        reading: what a PIL image's alpha and values of more than 8 bits mean.
+        channels: as many as a PIL image is asked for; None: 1 if it is grey, else 3.
+    """
     image = Item.of(item).image
     if isinstance(image, Image.Image):
         try:
-            return pixels(image, 1 if image.mode.startswith(GREY_MODES) else 3)
+            own = 1 if image.mode.startswith(GREY_MODES) else 3
+            wanted = channels if channels in (2, 4) else own
+            return pixels(image, wanted, reading)
         except ValueError as error:
             raise RequestError(f"An image cannot be used: {error}.") from error
     if isinstance(image, (Tensor, np.ndarray)):
@@ -110,6 +119,48 @@ def numbered(
     found, numbers = np.unique(values, return_inverse=True)
     named = names is not None and found.dtype.kind in "iu" and found[-1] < len(names)
     return torch.from_numpy(numbers).long(), tuple(str(names[v] if named else v) for v in found)
+
+
+def plain_label(label: Any) -> Any:
+    """Return a label of one element as Python's own number or text; others as they are."""
+    if isinstance(label, Tensor):
+        return label.item() if label.numel() == 1 else label
+    one = isinstance(label, (np.ndarray, np.generic)) and label.size == 1
+    return label.item() if one else label
+
+
+def single_classes(labels: Any) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+    """Tell apart labels that are one class each from targets that are something else.
+
+    Args:
+        labels: one for each item, or None.
+
+    Returns:
+        The labels, or None if they are no classes; the fields of a split that such
+        targets become, ``labels`` (N, ...); and a sentence about it, if so.
+    """
+    classes = (int, str, bool)
+    if labels is None or all(isinstance(label, classes) for label in labels):
+        return labels, {}, ()
+    if all(isinstance(label, (int, float)) and float(label).is_integer() for label in labels):
+        return [int(label) for label in labels], {}, ()
+    kind = next(type(label).__name__ for label in labels if not isinstance(label, classes))
+    return (
+        None,
+        {"labels": _together(labels)},
+        (
+            f"The targets (of type {kind}) are not one class per item: accuracies cannot be "
+            "measured with them. They are the images' field 'labels'.",
+        ),
+    )
+
+
+def _together(labels: Sequence[Any]) -> Tensor | list[Any]:
+    """Return targets (N, ...) as one tensor if they are numbers of one shape, else as a list."""
+    try:
+        return torch.stack([torch.as_tensor(label) for label in labels])
+    except (TypeError, ValueError, RuntimeError):
+        return list(labels)
 
 
 ACCEPTED = (
@@ -197,19 +248,32 @@ class Objects:
         """Return the number of items, some of which may be held out."""
         return len(self._data)
 
+    def _deep(self) -> Iterator[Values]:
+        """Yield the values of PIL images of more than 8 bits in a sample."""
+        if isinstance(self._data, Tensor):
+            return
+        for row in evenly_spaced(len(self._data), 32):
+            image = Item.of(self._data[row]).image
+            if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
+                yield np.asarray(image)
+
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data."""
         native, names = self.native_size(), getattr(self._data, "classes", None)
         images, labels, notes = self._data, self._labels, []
+        reading, said = settled(settings, self._deep)
+        fields: dict[str, Any] = {}
         if not isinstance(images, Tensor):
-            channels = settings.channels or len(one_image(images[0]))
-            items = Items(images, delivered_size(settings, native), channels)
+            channels = settings.channels or len(one_image(images[0], reading))
+            items = Items(images, delivered_size(settings, native), channels, reading)
             if self.views > 1 and self.transform is None:
                 notes.append(OF_VIEWS.format(count=self.views))
             changing = changes(items, evenly_spaced(len(items), 8))
             if changing and settings.cache == "auto":
                 settings = attrs.evolve(settings, cache="off")
             images, labels = _read(items, settings, workers)
+            labels, fields, why = single_classes(labels)
+            said = (*said, *why)
             if changing:
                 notes.append(FROZEN if isinstance(images, Tensor) else CHANGING)
                 images = images if isinstance(images, Tensor) else Changing(images)
@@ -221,14 +285,15 @@ class Objects:
             seen = []  # their own generators draw: only number and labels stay the same
         return assemble(
             self.name,
-            Split(images, numbers),
+            Split(images, numbers, fields=fields),
             None,
             settings,
             native=native,
             channels=len(images[0]),
             classes=classes,
             fingerprint=digest(str(len(images)), numbers, *seen),
-            notes=tuple(notes),
+            notes=(*notes, *said),
+            reading=reading,
         )
 
 
@@ -239,6 +304,7 @@ class Items(Dataset[Tensor]):
     data: Any
     size: int
     channels: int
+    reading: Reading = Reading()
 
     def __len__(self) -> int:
         return len(self.data)
@@ -248,7 +314,7 @@ class Items(Dataset[Tensor]):
 
     def fitted(self, item: Any) -> Tensor:
         """Return an item's image with this size and number of channels."""
-        return fit(one_image(item), self.size, self.channels)
+        return fit(one_image(item, self.reading, self.channels), self.size, self.channels)
 
 
 @attrs.frozen(eq=False)
@@ -258,8 +324,7 @@ class _Pairs(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor | None, Any]:
         item = self.items.data[index]
-        label = Item.of(item).label
-        label = label.item() if isinstance(label, (Tensor, np.generic, np.ndarray)) else label
+        label = plain_label(Item.of(item).label)
         return self.items.fitted(item) if self.keep else None, label
 
 

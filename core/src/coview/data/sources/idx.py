@@ -17,6 +17,8 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.splits import digest
 from coview.errors import CoviewError, RequestError
 
+DENSEST = 1032
+"""How many bytes one byte of a gzip file may at most become."""
 UNSIGNED_BYTE = 0x08
 """Type of MNIST's values, given by the third byte of a file."""
 
@@ -98,11 +100,18 @@ def read_idx(path: Path, dims: int) -> Tensor:
         CoviewError: the file is damaged.
     """
     shape = _header(path, dims)
-    body = _read(path)[4 + 4 * dims :]
-    if len(body) != math.prod(shape):
+    promised, most = math.prod(shape), path.stat().st_size * (DENSEST if _zipped(path) else 1)
+    if promised > most:
         raise CoviewError(
-            f"The file {path} is damaged: its header promises {math.prod(shape)} bytes of data, "
-            f"but it has {len(body)}."
+            f"The file {path} is damaged: its header promises {promised} bytes of data, but it "
+            f"has no more than {most}."
+        )
+    # One byte more than was promised, as a file may unpack to any length.
+    body = _read(path, 4 + 4 * dims + promised + 1)[4 + 4 * dims :]
+    if len(body) != promised:
+        raise CoviewError(
+            f"The file {path} is damaged: its header promises {promised} bytes of data, "
+            f"but it has {len(body) if len(body) < promised else 'more'}."
         )
     return torch.from_numpy(np.frombuffer(body, np.uint8).copy()).reshape(shape)
 
@@ -119,9 +128,13 @@ def _header(path: Path, dims: int) -> tuple[int, ...]:
     return struct.unpack(f">{dims}I", head[4:])
 
 
+def _zipped(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
 def _read(path: Path, most: int = -1) -> bytes:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if _zipped(path) else path.open("rb") as file:
             return file.read(most)
     except (OSError, EOFError, zlib.error) as error:
         raise CoviewError(f"The file {path} cannot be read: {error}.") from error

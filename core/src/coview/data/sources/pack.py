@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from coview.data.bad_images import BadImages
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import fit, fit_all
 from coview.data.splits import digest, statistics
+from coview.data.values import recorded
 from coview.errors import CoviewError, RequestError
 
 FORMAT = 1
@@ -136,6 +138,8 @@ class Packed:
         if channels != about["channels"]:
             mean, std = statistics(train)
         notes = [*about["notes"], *bad_notes(splits.items())]
+        read = recorded(about.get("reading"))
+        notes += _as_packed(read, settings)
         if size != about["size"]:
             notes.append(f"Images packed at {about['size']} pixels are resized to {size}.")
         fingerprint = about["fingerprint"]
@@ -152,6 +156,7 @@ class Packed:
             # At the packed size the images equal those of the original data, bit for bit.
             fingerprint=fingerprint if as_packed else digest(fingerprint, f"{size} {channels}"),
             notes=tuple(notes),
+            reading=read,
         )
 
     def _split(
@@ -167,7 +172,7 @@ class Packed:
                 images = fit_all(mapped.values.clone(), size, channels)
             elif shape[1:] != (channels, size, size):
                 images = Refitted(mapped, size, channels)
-            bad = BadImages(settings.on_bad_image)
+            bad = BadImages(settings.on_bad_image, limit=settings.bad_limit)
             known = {int(row): sentence for row, sentence in about["bad"].items()}
             bad.add(known.items(), shape[0])
             return Split(
@@ -188,6 +193,15 @@ class Packed:
         if len(names) != count:
             raise ValueError(f"there are {len(names)} names for {count} images")
         return tuple(map(os.fsdecode, names))
+
+
+def _as_packed(read: Mapping[str, str], settings: DataSettings) -> Iterator[str]:
+    """Yield a sentence for each setting that came too late, as the pixels are packed."""
+    usual = DataSettings()
+    for name, value in read.items():
+        asked = getattr(settings, name)
+        if asked not in (value, getattr(usual, name)):
+            yield f"These images were packed with data.{name} = {value}: {asked} has no effect."
 
 
 def _about(file: Path) -> dict[str, Any]:

@@ -203,6 +203,7 @@ def _about(data: ImageData) -> dict[str, Any]:
         "std": list(data.std),
         "classes": list(data.classes),
         "fingerprint": data.fingerprint,
+        "reading": dict(data.reading),
         "notes": [note for note in data.notes if "cannot be read" not in note],
         "splits": {
             name: {
