@@ -132,10 +132,22 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def kills(session: nox.Session) -> None:
-    """Fifty runs killed at random steps, over all methods, go on to the very same end."""
+    """A hundred kills: at steps, in checkpoints, evaluations, exports, packs, at any time."""
     python = python_with_everything(session)
     arguments = ("-m", "slow", "tests/test_kill.py", *session.posargs)
     session.run(python, "-m", "pytest", *arguments, external=True)
+
+
+@nox.session(venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Two thousand mutated images, archives, packs and recipes: an answer or a sentence each."""
+    python = python_with_everything(session)
+    files = (
+        "tests/test_fuzz_files.py",
+        "tests/test_fuzz_requests.py",
+        "core/tests/test_data_fuzz.py",
+    )
+    session.run(python, "-m", "pytest", "-m", "slow", *files, *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

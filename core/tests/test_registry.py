@@ -79,3 +79,50 @@ def test_words_for_roles_and_kinds() -> None:
         kind_of("encodrs")
     with pytest.raises(RequestError, match="no role called 'methods'"):
         role_of("methods")
+
+
+CATALOGUE = """
+class Catalogue:
+    title = "the shelf"
+
+    @staticmethod
+    def find(name):
+        return {"falsy": 0, "book": 7}.get(name)
+
+    @staticmethod
+    def names():
+        return ["book", "falsy"]
+"""
+
+
+def test_what_a_catalogue_has_is_found_and_said_to_be_from_it(install) -> None:  # type: ignore[no-untyped-def]
+    install(
+        "coview-shelf",
+        {"catalogues": "losses = fake_shelf:Catalogue\nviews = fake_shelf:missing"},
+        "fake_shelf",
+        CATALOGUE,
+    )
+    found = find("losses", "book")
+    assert found.from_catalogue and found.load() == 7
+    assert (found.package, found.value) == ("coview-shelf", "fake_shelf:Catalogue, book")
+    assert find("losses", "falsy").load() == 0
+    assert not find("targets", "shared").from_catalogue
+    with pytest.raises(RequestError, match=r"neither registered nor in the shelf\. Did you mean"):
+        find("losses", "bok")
+    with pytest.raises(RequestError, match=r"There is no target called 'bok'\.") as error:
+        find("targets", "bok")
+    assert "neither" not in str(error.value)
+
+
+def test_roles_and_kinds_and_the_order_of_entries(install) -> None:  # type: ignore[no-untyped-def]
+    from coview.registry import kind_of_role
+
+    assert kind_of_role("loss") == "losses" and kind_of_role("negatives") == "negatives"
+    install("coview-one", {"losses": "twin = a:b"})
+    install("coview-two", {"losses": "twin = c:d"})
+    both = [e for e in entries("losses") if e.name == "twin"]
+    assert [e.package for e in both] == ["coview-one", "coview-two"] and both[0] < both[1]
+    assert find("losses", "coview-two:twin").package == "coview-two"
+    with pytest.raises(RequestError, match="Write coview-one:twin to choose one"):
+        find("losses", "twin")
+    assert "_point" not in repr(both[0])

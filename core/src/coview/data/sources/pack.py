@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,8 @@ class Packed:
 
     def native_size(self) -> int:
         """Return the packed images' pixels per side."""
-        size: int = self.about["size"]
-        return size
+        with self._undamaged():
+            return int(self.about["size"])
 
     def count(self) -> int:
         """Return the number of images that were packed to train on."""
@@ -121,7 +122,28 @@ class Packed:
         return count
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
-        """Map the images, or read them into memory if they are small enough."""
+        """Map the images, or read them into memory if they are small enough.
+
+        Raises:
+            CoviewError: the pack is damaged.
+        """
+        with self._undamaged():
+            return self._load(settings)
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        """Turn errors of nearly any type, as damaged numbers and headers give, into a sentence."""
+        try:
+            yield
+        except CoviewError:
+            raise
+        except Exception as error:
+            why = " ".join(str(error).split()) or "no reason given"
+            raise CoviewError(
+                f"The pack {self.root} is damaged: {type(error).__name__}: {why}."
+            ) from error
+
+    def _load(self, settings: DataSettings) -> ImageData:
         about = self.about
         size = settings.size or about["size"]
         channels = settings.channels or about["channels"]
