@@ -1,6 +1,7 @@
 """Killed at any moment (SIGKILL: no cleaning up), a run goes on to the very same end.
 
-A few kills here, a hundred with ``nox -s kills``: at a step, while a checkpoint or the export is
+A few kills of runs here (of packs in core/tests/test_data_pack.py), a hundred with
+``nox -s kills``: at a step, while a checkpoint or the export is
 half written, in an evaluation before or after training, at any time, and while packing.
 """
 
@@ -192,10 +193,6 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("method", "phase", "share"), FEW)
 def test_kill(method: str, phase: str, share: float, tmp_path: Path, references: Path) -> None:
     kill_and_resume(method, phase, share, tmp_path, uninterrupted(method, references))
-
-
-def test_a_killed_pack(tmp_path: Path) -> None:
-    pack_again(tmp_path, 0.6)
 
 
 @pytest.mark.slow
