@@ -82,6 +82,7 @@ def test_a_run_directory_holds_what_the_contract_says(
         "metrics.jsonl",
         "backbone.safetensors",
         "checkpoints/last.pt",
+        "checkpoints/previous.pt",  # from before the first step
         "checkpoints/epoch-0001.pt",
         "checkpoints/epoch-0002.pt",
     }
