@@ -216,6 +216,15 @@ def fuzz_command_lines(seed: int, count: int) -> dict[tuple[str, ...], int]:
     return tried
 
 
+@pytest.fixture(autouse=True)
+def resolved_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are fuzzed, not networks: a dry run would build the largest, for seconds each."""
+    from coview.cli import train
+    from coview.training.request import prepare
+
+    monkeypatch.setattr(train, "_dry_run", lambda request, as_json, verbose: prepare(request))
+
+
 @pytest.fixture
 def junk(tmp_path: Path) -> None:
     """Files that are not what their names say, where the words look for them."""
