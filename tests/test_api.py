@@ -177,15 +177,14 @@ def test_what_was_held_out_of_another_share_is_measured(idx: Path, tmp_path: Pat
     result = coview.evaluate("r", "knn")
     assert (result["train_images"], result["test_images"]) == (30, 30)
     assert result == coview.evaluate(trained, "knn") and len(result.told) >= 3
-    # Named like any other data, they are split like any other, and not compared.
-    other = coview.evaluate("r", "knn", str(tmp_path / "data"))
-    assert other["test_images"] == 12 and "raw pixels" not in repr(other)
+    # Named, they are split in the same way.
+    assert coview.evaluate("r", "knn", str(tmp_path / "data"))["test_images"] == 30
 
 
 def test_embed_returns_what_the_command_writes(run: Run, photos: Path, finished: Any) -> None:
     answer = run("embed", finished.path, "--out", "a.npz")
     table = coview.embed(finished)
-    assert list(table) == ["embeddings", "labels", "names", "split"]
+    assert list(table) == ["embeddings", "labels", "classes", "names", "split"]
     with np.load("a.npz") as written:
         for name, values in table.items():
             assert (written[name] == values).all(), name
@@ -194,7 +193,7 @@ def test_embed_returns_what_the_command_writes(run: Run, photos: Path, finished:
     part = coview.embed(finished.path, str(photos), split="test", batch_size=5, out="b.npy")
     assert part["embeddings"].shape == np.load("b.npy").shape == (12, 128)
     assert f"{part}\n" == answer.stdout.replace("60", "12").replace("a.npz", "b.npy")
-    for wrong, said in (({"split": "tets"}, "Did you mean 'test'"), ({"out": "a.csv"}, ".npz")):
+    for wrong, said in (({"split": "tets"}, "Did you mean 'test'"), ({"out": "a.txt"}, ".npz")):
         with pytest.raises(coview.RequestError, match=said):
             coview.embed(finished, **wrong)
 
@@ -273,4 +272,6 @@ def test_views_is_a_package_and_a_function(python: Run) -> None:
 
 def test_views_of_images_in_memory(tmp_path: Path) -> None:
     images = torch.randint(0, 255, (5, 3, 24, 24), dtype=torch.uint8)
-    assert coview.views("simclr", images, out="v.png")["images"] == 4  # one is held out
+    assert (
+        coview.views("simclr", images, out="v.png")["images"] == 5
+    )  # without labels none is held out

@@ -97,7 +97,7 @@ def test_small_crops_are_queries_and_never_keys(name: str) -> None:
         **(
             {"encoded": encoded}
             if name == "simclr"
-            else {"views": views, "batch": batch(), "step": step}
+            else {"views": views, "encoded": encoded, "batch": batch(), "step": step}
         )
     )
     assert set(targets.keys) == {0, 1}

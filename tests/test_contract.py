@@ -388,7 +388,11 @@ WRONG = {
     "encoded: pairs": ("encoder", change(pairs=lambda p: ((9, 0),)), "a pair names query slot 9"),
     "encoded: empty": ("encoder", change(queries=lambda q: {}), "there are no queries"),
     "targets: nothing": ("target", lambda t: {}, "a Targets is wanted, not a dict"),
-    "targets: width": ("target", change(keys=each(lambda k: k[:, :2])), "has width 2, but queries"),
+    "targets: width": (
+        "target",
+        change(keys=each(lambda k: k[:, :2])),
+        "has width 2, but projections",
+    ),
     "targets: missing": ("target", change(keys=lambda k: {0: k[0]}), "a pair names key slot 1"),
     "targets: int": ("target", change(keys=each(Tensor.long)), "floating point"),
     "negatives: a list": ("negatives", lambda n: [n], "a Negatives is wanted, not a list"),

@@ -16,6 +16,7 @@ import safetensors.numpy
 import torch
 
 import coview
+from coview.evaluation.comparison import NAMES
 from coview.evaluation.metrics import percentages
 from coview.evaluation.verdict import verdict
 
@@ -57,7 +58,7 @@ def test_what_to_type_next_can_be_typed(run: Run, trained: Path, command: tuple[
         (table,) = following(
             answer.stderr, f"kept in {trained}/evaluations.jsonl; all results of the run: coview "
         )
-        assert command[1] in run(*shlex.split(table)).stdout
+        assert NAMES.get(command[1], command[1]) in run(*shlex.split(table)).stdout
     assert "next" not in run(*command[:words], trained, *command[words:], "--json").stderr
 
 

@@ -13,7 +13,7 @@ from coview.cli.linear import linear
 from coview.cli.retrieval import retrieval
 from coview.cli.table import table
 from coview.commands.endings import measured
-from coview.commands.options import parse_set
+from coview.commands.options import parse_set, settings_of_protocol
 from coview.commands.weights import data_option, measuring, weights_argument
 from coview.registry import Entry, entries
 
@@ -37,16 +37,9 @@ def _registered(entry: Entry) -> click.Command:
     @click.command(entry.name, help=description(entry) or f"(brought by {entry.package})")
     @weights_argument
     @data_option
-    @click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Change a setting of the protocol. Repeatable.",
-    )
     @measuring
-    def command(weights: Path, data: str | None, settings: tuple[str, ...], **options: Any) -> None:
-        measured(entry.name, weights, data, options, parse_set(settings))
+    def command(weights: Path, data: str | None, **options: Any) -> None:
+        measured(entry.name, weights, data, options, parse_set(settings_of_protocol()))
 
     return command
 

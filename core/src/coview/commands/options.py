@@ -36,7 +36,8 @@ def on_bad_image_option(function: AnyCommand) -> AnyCommand:
             metavar="data.KEY=VALUE",
             expose_value=False,
             callback=lambda ctx, _, value: ctx.meta.update({_SET: value}),
-            help="Change a setting of the data, like data.range=0,4095. Repeatable.",
+            help="Change a setting of the data, like data.range=0,4095, or, as KEY=VALUE, one of a "
+            "registered protocol. Repeatable.",
         ),
         click.option(
             "--on-bad-image",
@@ -76,6 +77,14 @@ def asked_of_data(texts: Sequence[str] | None = None) -> dict[str, Any]:
         ctx = click.get_current_context(silent=True)
         texts = (ctx.meta.get(_SET) if ctx else None) or ()
     return {key.removeprefix("data."): value for key, value in parse_set(texts).items()}
+
+
+def settings_of_protocol() -> list[str]:
+    """Take those values of ``--set`` that are not about the data from the running command."""
+    ctx = click.get_current_context()
+    texts: tuple[str, ...] = ctx.meta.get(_SET) or ()
+    ctx.meta[_SET] = tuple(text for text in texts if text.startswith("data."))
+    return [text for text in texts if not text.startswith("data.")]
 
 
 def data_settings(known: Mapping[str, Any], texts: Sequence[str] | None = None) -> Any:

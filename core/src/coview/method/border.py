@@ -123,7 +123,8 @@ def _encoded(encoded: Encoded, views: Views) -> Iterator[str]:
 
 
 def _targets(targets: Targets, encoded: Encoded, passing: bool) -> Iterator[str]:
-    query = next(iter(encoded.queries.values()))
+    # Queries may be scores of prototypes, and so of another width than what is compared.
+    query = next(iter(encoded.projections.values()), next(iter(encoded.queries.values())))
     for slot, rows in targets.keys.items():
         name = f"keys[{slot}]"
         yield from _rows(name, rows, query.device, query.shape[-1])
@@ -176,7 +177,7 @@ def _rows(name: str, value: Any, device: torch.device, width: int | None = None)
     elif value.device != device:
         yield f"{name} is on {value.device}, not on {device}"
     elif width is not None and value.shape[-1] != width:
-        yield f"{name} has width {value.shape[-1]}, but queries have {width}"
+        yield f"{name} has width {value.shape[-1]}, but projections have {width}"
 
 
 def _identities(where: str, value: Any, rows: Any) -> Iterator[str]:
