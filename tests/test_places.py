@@ -68,7 +68,7 @@ def test_a_run_that_cannot_be_written_to(run: Run, trained: Path, idx: Path) -> 
         shutil.rmtree(data)
     assert 0 <= answer.json["top1"] <= 1
     (kept,) = [line for line in answer.stderr.splitlines() if "not kept" in line]
-    assert kept.startswith(f"note: The result was not kept with the run: {out} cannot be written")
+    assert kept.startswith(f"The result was not kept with the run: {out} cannot be written")
     assert refused.errors == [f"{out} cannot be written to: Permission denied."]
     assert "w.safetensors could not be written: Permission denied" in taken.errors[0]
     assert new.errors == [f"{out / 'x/y'} cannot be made for the run: Permission denied."]

@@ -19,7 +19,6 @@ from PIL import Image
 
 import coview
 from coview.cli import main
-from coview.evaluation.results import markdown
 from coview.terminal import Output, controls, lasting, shown
 
 Run = Callable[..., Any]
@@ -80,11 +79,6 @@ def test_no_command_passes_such_names_on(run: Run, evil: Path, tiny: tuple[str, 
     assert "odd" in spoken(run("evaluate", "table", made))
     refused = run("train", "simclr", "--data", f"nowhere{EVIL}", status=2)
     assert r"nowherea\x1b[2J\u202e" in refused.stderr and "\x1b" not in refused.stderr
-
-
-def test_a_table_of_results_has_a_line_each() -> None:
-    row = {"run": "r\n| x", "data": EVIL, "command": ["coview", "evaluate", "a\nb"]}
-    assert len(markdown([row]).splitlines()) == 3 and "\x1b" not in markdown([row])
 
 
 @contextmanager

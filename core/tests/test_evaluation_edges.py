@@ -148,5 +148,7 @@ def test_nan_features(measure: Measure) -> None:
 @pytest.mark.parametrize("measure", CLASSIFYING)
 def test_every_accuracy_comes_with_the_mean_over_classes(measure: Measure) -> None:
     result = measure(exported(), data([0, 1] * 4, [0, 0, 0, 2]))
-    assert (result["top1"], result["top5"], result["mean_per_class"]) == (0.75, 1.0, 0.5)
+    # Only classes that got a vote count among a vote's first five.
+    five = 0.75 if measure is nearest else 1.0
+    assert (result["top1"], result["top5"], result["mean_per_class"]) == (0.75, five, 0.5)
     assert result["protocol"]
