@@ -8,6 +8,7 @@ from torch import Tensor
 
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
+from coview.method.joining import share
 from coview.records import Batch
 from coview.testing.errors import ConformanceError, demand
 from coview.testing.states import same
@@ -171,10 +172,9 @@ def forward_in_parts(subject: Subject, built: Built, parts: int) -> Recorder:
     recorder = Recorder()
     built.method.observe(recorder, "recorder")
     batch, step = subject.batch(0), subject.step(0)
-    pieces = zip(batch.images.chunk(parts), batch.indices.chunk(parts), strict=True)
-    for micro, (images, indices) in enumerate(pieces):
+    for micro in range(parts):
         within = attrs.evolve(step, micro=micro, generators={})
-        loss = built.method(Batch(images, indices), within) / parts
+        loss = built.method(share(batch, micro, parts), within) / parts
         loss.backward()
         built.losses.append(float(loss.detach()))
     built.method.gradients_ready(step)
