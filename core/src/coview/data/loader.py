@@ -217,7 +217,7 @@ class Batches:
         order = torch.randperm(self._count, generator=torch.Generator().manual_seed(mixed))
         if self._labels is not None:
             for row in self._split.bad.faults:
-                order[order == row] = self._same(row)
+                order[order == row] = self._instead(row)
         whole = order[: self.steps_per_epoch * self.batch_size]
         return whole.view(self.steps_per_epoch, self._world_size, -1)
 
@@ -236,14 +236,10 @@ class Batches:
 
     def _shown(self, row: int) -> int:
         """Return the image that is shown for image ``row``: itself, or the stand-in."""
-        known = self._split.bad.faults
-        if row not in known:
-            return row
-        others = islice(stand_ins(row, self._count, self._labels), TRIES)
-        return next((other for other in others if other not in known), row)
+        return self._instead(row) if row in self._split.bad.faults else row
 
-    def _same(self, row: int) -> int:
-        """Return the image of the same class that replaces a bad one."""
+    def _instead(self, row: int) -> int:
+        """Return the image that replaces a bad one: of its class, if batches are by class."""
         known = self._split.bad.faults
         others = islice(stand_ins(row, self._count, self._labels), len(known) + TRIES)
         return next((other for other in others if other not in known), row)
