@@ -6,7 +6,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -18,21 +17,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from webdataset.shardlists import expand_urls
 
-from coview.data.assemble import assemble, common_size, delivered_size
+from coview.data.assemble import assemble, delivered_size
 from coview.data.bad_images import BadImageError
-from coview.data.bands import Header, header
-from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
-from coview.data.decode import decode_file, deep_values, named
+from coview.data.base import DataSettings, ImageData, Split
+from coview.data.decode import decode_file, named
 from coview.data.sources.arrays import numbered
-from coview.data.sources.folder import mode_notes, seen_in
 from coview.data.sources.listing import counted
-from coview.data.splits import digest, evenly_spaced
-from coview.data.values import Reading, Values, settled
+from coview.data.sources.sample import Sample
+from coview.data.splits import digest
+from coview.data.values import Reading
 from coview.errors import CoviewError, RequestError
 from coview_webdataset.index import IMAGES, Index, index_of
 
 HELD = re.compile(r"(?:^|[^a-z])(test|val|validation)(?![a-z])")
-LOOKED_AT = 32
 
 
 class Shards:
@@ -55,46 +52,29 @@ class Shards:
 
     def native_size(self) -> int:
         """Return the short side if a sample of images shares one of up to 64, else 256."""
-        return common_size(min(seen.height, seen.width) for _, seen in self._sample)
+        return self._sample.native_size()
 
     def count(self) -> int:
         """Return the number of images to train on, some of which may be held out."""
         return len(self.train)
 
     @cached_property
-    def _sample(self) -> list[tuple[int, Header]]:
-        """The rows and headers of a sample of images.
-
-        Raises:
-            BadImageError: no image of the sample can be read.
-        """
-        seen: list[tuple[int, Header]] = []
-        problems = []
-        for row in evenly_spaced(len(self.train), LOOKED_AT):
-            try:
-                seen.append((row, header(self.train.file(row), self.train.ending(row))))
-            except Exception as error:  # see coview.data.decode.decode
-                problems.append(_of_shard(self.train.names[row], error))
-        if not seen:
-            raise problems[0]
-        return seen
-
-    def _deep(self, limit: int) -> Iterator[Values]:
-        for row, seen in self._sample:
-            if seen.deep:
-                with suppress(Exception):  # it is named when it is decoded
-                    yield from deep_values(self.train.file(row), self.train.ending(row), limit)
+    def _sample(self) -> Sample:
+        images = self.train
+        return Sample.of(
+            len(images),
+            lambda row: (images.file(row), images.ending(row)),
+            lambda row, error: _of_shard(images.names[row], error),
+        )
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data; in colour unless ``settings`` ask for grey."""
-        counts = (seen.channels for _, seen in self._sample)
-        stored = next((count for count in counts if count is not None), None)
-        native, channels = self.native_size(), settings.channels or stored or 3
+        native, channels = self.native_size(), self._sample.channels(settings)
         parts = [self.train] if self.test is None else [self.train, self.test]
         lost = [text for p in parts for text in p.lost]
         if lost and settings.on_bad_image == "stop":
             raise CoviewError(f"{lost[0]} (To use what there is: --on-bad-image skip)")
-        reading, said = settled(settings, lambda: self._deep(settings.max_pixels))
+        reading, said = self._sample.reading(settings)
         size = delivered_size(settings, native)
         sized = [attrs.evolve(p, size=size, channels=channels, reading=reading) for p in parts]
         labels, classes = _labels(parts)
@@ -115,16 +95,15 @@ class Shards:
             fingerprint=digest(
                 *(text for p in parts for text in (*p.names, str(p.places.tolist())))
             ),
-            # Arrays need not be photographs.
-            published=None if stored else (IMAGENET_MEAN, IMAGENET_STD),
-            notes=(*lost, *mode_notes(self._sample, channels), *said),
+            published=self._sample.published,
+            notes=(*lost, *self._sample.notes(channels), *said),
             workers=workers,
             reading=reading,
             summary={
                 "found": sum(map(len, parts)) + others.total(),
                 "left_out": dict(others),
                 "labels": _counts(labels, classes),
-                **seen_in(self._sample),
+                **self._sample.facts(),
             },
         )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import cached_property
@@ -13,21 +11,15 @@ from typing import Any, ClassVar
 import attrs
 import torch
 
-from coview.data import bands
-from coview.data.assemble import assemble, common_size, delivered_size
-from coview.data.bad_images import BadImageError
-from coview.data.bands import Header
-from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
-from coview.data.decode import Files, deep_values, named
+from coview.data.assemble import assemble, delivered_size
+from coview.data.base import DataSettings, ImageData, Split
+from coview.data.decode import Files
 from coview.data.sources.listing import HELD, SUFFIXES, Layout, Listing, counted, understood
-from coview.data.splits import digest, evenly_spaced
-from coview.data.values import Values, settled
+from coview.data.sources.sample import Sample
+from coview.data.splits import digest
 from coview.errors import RequestError
 
 __all__ = ["SUFFIXES", "Folder", "Listing"]
-
-LOOKED_AT = 32
-"""Number of images whose headers are read to tell sizes and modes."""
 
 
 class Folder:
@@ -56,22 +48,17 @@ class Folder:
 
     def native_size(self) -> int:
         """Return the short side if a sample of images shares one of up to 64, else 256."""
-        return common_size(min(seen.height, seen.width) for _, seen in self._sample)
+        return self._sample.native_size()
 
     def count(self) -> int:
         """Return the number of files to train on, some of which may be held out."""
         return len(self.train.names) + self.train.loose
 
     @cached_property
-    def _sample(self) -> list[tuple[str, Header]]:
-        """The paths and headers of a sample of images.
-
-        Raises:
-            BadImageError: no image of the sample can be read.
-        """
+    def _sample(self) -> Sample:
         beside = self.train.beside
         names = (*self.train.names, *(beside.names if beside else ()))
-        return headers([str(self.root / name) for name in names])
+        return Sample.of_files([str(self.root / name) for name in names])
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data; in colour unless ``settings`` ask for grey.
@@ -79,14 +66,11 @@ class Folder:
         If there are arrays or stacks, the first in the sample determines the number
         of channels.
         """
-        counts = (seen.channels for _, seen in self._sample)
-        stored = next((count for count in counts if count is not None), None)
-        native, channels = self.native_size(), settings.channels or stored or 3
+        native, channels = self.native_size(), self._sample.channels(settings)
         listings = [self.train] if self.test is None else [self.train, self.test]
         # The union, so that a class in only one split does not shift the others' numbers.
         classes = tuple(sorted({name for listing in listings for name in listing.classes or ()}))
-        limit = settings.max_pixels
-        reading, said = settled(settings, lambda: deep_sample(self._sample, limit))
+        reading, said = self._sample.reading(settings)
         size = delivered_size(settings, native)
         empty = Files((), size, channels, settings.decoder, reading)
         splits = [self._split(listing, classes, empty) for listing in listings]
@@ -103,9 +87,8 @@ class Folder:
             fingerprint=digest(
                 *_identity([*listings, *([beside] if beside else [])]), *self.layout.marks
             ),
-            # Arrays need not be photographs.
-            published=None if stored else (IMAGENET_MEAN, IMAGENET_STD),
-            notes=(*self._notes(listings, classes), *mode_notes(self._sample, channels), *said),
+            published=self._sample.published,
+            notes=(*self._notes(listings, classes), *self._sample.notes(channels), *said),
             workers=workers,
             unlabelled=extra,
             reading=reading,
@@ -150,7 +133,7 @@ class Folder:
             "labels": dict(Counter(name for s in listings for name in s.classes or ()))
             if len(classes) > 1
             else {},
-            **seen_in(self._sample),
+            **self._sample.facts(),
         }
 
 
@@ -162,60 +145,3 @@ def _identity(listings: Iterable[Listing]) -> Iterator[str]:
 
 def _others(listings: Iterable[Listing]) -> dict[str, int]:
     return dict(sum((Counter(listing.others) for listing in listings), Counter()))
-
-
-def headers(paths: Sequence[str]) -> list[tuple[str, Header]]:
-    """Return the paths and headers of a sample of image files.
-
-    Raises:
-        BadImageError: none of them can be read.
-    """
-    seen: list[tuple[str, Header]] = []
-    problems: list[BadImageError] = []
-    for row in evenly_spaced(len(paths), LOOKED_AT):
-        path = paths[row]
-        try:
-            seen.append((path, bands.header(path, os.path.splitext(path)[1].lower())))
-        except Exception as error:  # see coview.data.decode.decode
-            problems.append(named(path, error))
-    if not seen:
-        raise problems[0]
-    return seen
-
-
-def deep_sample(sample: Iterable[tuple[Any, Header]], limit: int) -> Iterator[Values]:
-    """Yield the values of images of more than 8 bits; those that cannot be read are left out."""
-    for path, seen in sample:
-        if seen.deep:
-            try:
-                yield from deep_values(path, os.path.splitext(path)[1].lower(), limit)
-            except Exception:  # it is named when it is decoded
-                continue
-
-
-def mode_notes(sample: Sequence[tuple[Any, Header]], channels: int) -> Iterator[str]:
-    """Yield sentences on what a sample of images has that is not used."""
-    more = [seen for _, seen in sample if seen.bands]
-    if more and channels < 4:
-        has = more[0].bands + len(more[0].mode)
-        yield (
-            f"{len(more)} of {len(sample)} sampled images have {has} bands, of which "
-            f"{len(more[0].mode)} are used. For all: --set data.channels={has}"
-        )
-    half = [s for _, s in sample if s.deep and s.mode in bands.COLOURS and s.channels is None]
-    if half and not bands.reads_tiff() and any(s.format == "TIFF" for s in half):
-        yield (
-            "Colours of 16 bits in TIFF files are cut to their upper 8 bits. To use all: "
-            "pip install tifffile"
-        )
-
-
-def seen_in(sample: Sequence[tuple[Any, Header]]) -> dict[str, Any]:
-    """Return the modes and sizes of a sample of images, for a summary."""
-    sides = [(seen.width, seen.height) for _, seen in sample]
-    return {
-        "sampled": len(sample),
-        "modes": dict(Counter(seen.mode for _, seen in sample)),
-        "smallest": list(min(sides, key=math.prod)),
-        "largest": list(max(sides, key=math.prod)),
-    }

@@ -15,15 +15,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from coview.data.assemble import assemble, common_size, delivered_size
-from coview.data.bands import Header
-from coview.data.base import IMAGENET_MEAN, IMAGENET_STD, DataSettings, ImageData, Split
+from coview.data.assemble import assemble, delivered_size
+from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import Files
 from coview.data.sources.arrays import numbered
-from coview.data.sources.folder import deep_sample, headers, mode_notes, seen_in
 from coview.data.sources.listing import HELD, TRAIN, counted
+from coview.data.sources.sample import Sample
 from coview.data.splits import digest
-from coview.data.values import settled
 from coview.errors import RequestError, unknown
 
 COLUMNS = {
@@ -159,23 +157,21 @@ class ListFile:
 
     def native_size(self) -> int:
         """Return the short side if a sample of images shares one of up to 64, else 256."""
-        return common_size(min(seen.height, seen.width) for _, seen in self._sample)
+        return self._sample.native_size()
 
     def count(self) -> int:
         """Return the number of files to train on, some of which may be held out."""
         return sum(row.split == "train" for row in self.rows)
 
     @cached_property
-    def _sample(self) -> list[tuple[str, Header]]:
-        return headers([row.path for row in self.rows if row.split == "train"] or
-                       [self.rows[0].path])  # fmt: skip
+    def _sample(self) -> Sample:
+        trained = [row.path for row in self.rows if row.split == "train"]
+        return Sample.of_files(trained or [self.rows[0].path])
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data; in colour unless ``settings`` ask for grey."""
-        counts = (seen.channels for _, seen in self._sample)
-        stored = next((count for count in counts if count is not None), None)
-        native, channels = self.native_size(), settings.channels or stored or 3
-        reading, said = settled(settings, lambda: deep_sample(self._sample, settings.max_pixels))
+        native, channels = self.native_size(), self._sample.channels(settings)
+        reading, said = self._sample.reading(settings)
         empty = Files((), delivered_size(settings, native), channels, settings.decoder, reading)
         parts = self._parts()
         single = parts.why == "" and parts.labelled
@@ -191,9 +187,8 @@ class ListFile:
             channels=channels,
             classes=classes,
             fingerprint=digest(*self._identity()),
-            # Arrays need not be photographs.
-            published=None if stored else (IMAGENET_MEAN, IMAGENET_STD),
-            notes=(*self._notes(parts), *mode_notes(self._sample, channels), *said),
+            published=self._sample.published,
+            notes=(*self._notes(parts), *self._sample.notes(channels), *said),
             workers=workers,
             unlabelled=self._made(parts.bare, empty, None) if parts.bare else None,
             reading=reading,
@@ -201,7 +196,7 @@ class ListFile:
                 "found": len(self.rows),
                 "left_out": dict(parts.left),
                 "labels": _counts((*parts.train, *parts.test)) if single else {},
-                **seen_in(self._sample),
+                **self._sample.facts(),
             },
         )
 
