@@ -8,7 +8,6 @@ stand under each other, best first.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +16,7 @@ from typing import Any
 import attrs
 
 from coview.evaluation.chance import margin
-from coview.evaluation.results import Row, facts_of
+from coview.evaluation.results import Row, facts_of, recipe_of
 from coview.recipes.recipe import AFTERWARDS, TEXTS
 
 Settings = dict[str, Any]
@@ -54,7 +53,7 @@ ALWAYS = (
 
 def settings_of(run: Path) -> Settings:
     """Return what a run was trained with, by name: ``loss.temperature``, ``epochs``, ``seed``."""
-    facts, recipe = facts_of(run), tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+    facts, recipe = facts_of(run), recipe_of(run)
     given = {**recipe.pop("run", {}), **facts.get("settings", {}), "seed": facts["seed"]}
     apart = {*TEXTS, *AFTERWARDS, "presets", "probe", "finetune"}
     found = dict(_flat("", {key: value for key, value in recipe.items() if key not in apart}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ import torch
 from torch import Tensor
 
 from coview.data.bad_images import BadImages
-from coview.data.base import DataSettings, ImageData, Split
+from coview.data.base import ImageData, Split
 from coview.data.decode import Files
 from coview.data.loader import read_batches
 from coview.data.picking import evenly
-from coview.data.sources import open_source
 from coview.data.sources.arrays import OBJECT
 from coview.data.sources.listing import list_images
 from coview.data.splits import part
@@ -29,9 +27,9 @@ from coview.evaluation.found import Found, Neighbours, Picture
 from coview.evaluation.knn import labelled_splits, vote
 from coview.evaluation.metrics import class_count
 from coview.evaluation.neighbours import nearest
-from coview.evaluation.results import facts_of
+from coview.evaluation.results import facts_of, recipe_of
 from coview.evaluation.rows import InMemory
-from coview.settings import structure
+from coview.evaluation.subject import load_like
 from coview.weights.card import WeightCard
 from coview.weights.open import open_weights
 
@@ -138,13 +136,9 @@ def _loaded(run: Path, data: Any, card: WeightCard, workers: int, on_bad_image: 
         data = facts_of(run)["data"]["name"]
         if data == OBJECT:
             raise RequestError("This run's data were a Python object. Name the data to search.")
-        recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
-        split = {key: recipe["data"][key] for key in ("holdout",) if key in recipe.get("data", {})}
-    asked = {**card.loading(), "on_bad_image": on_bad_image, **split}
-    settings, problems = structure(DataSettings, asked, "data")
-    if problems:
-        raise RequestError(*problems)
-    return open_source(data).load(settings, workers)
+        recorded = recipe_of(run).get("data", {})
+        split = {"holdout": recorded["holdout"]} if "holdout" in recorded else {}
+    return load_like(data, card, workers=workers, on_bad_image=on_bad_image, **split)
 
 
 def _unreadable(data: ImageData) -> Iterator[str]:

@@ -62,9 +62,13 @@ def facts_of(run: Path) -> dict[str, Any]:
     return facts
 
 
+def recipe_of(run: Path) -> dict[str, Any]:
+    """Return a run's ``recipe.toml``."""
+    return tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+
+
 def _of_run(run: Path) -> list[Row]:
-    facts = facts_of(run)
-    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+    facts, recipe = facts_of(run), recipe_of(run)
     trained = {
         "run": str(run),
         "method": facts["method"],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from coview.data.base import DataSettings, ImageData
 from coview.data.sources import open_source
 from coview.data.sources.arrays import OBJECT
 from coview.errors import RequestError
+from coview.evaluation.results import facts_of, recipe_of
 from coview.recipes.tables import POLICIES
 from coview.settings import ge, one_of, setting, structure
 from coview.weights.card import WeightCard
@@ -148,12 +147,11 @@ def own_data(weights: Path) -> str:
     Raises:
         RequestError: ``weights`` is not a run's directory, or its data had no name.
     """
-    facts = weights / "run.json"
-    if not facts.is_file():
+    if not (weights / "run.json").is_file():
         raise RequestError(
             "Name the data (--data, in Python data=): only a run records what it was trained on."
         )
-    name: str = json.loads(facts.read_text(encoding="utf-8"))["data"]["name"]
+    name: str = facts_of(weights)["data"]["name"]
     if name == OBJECT:
         raise RequestError(
             "This run's data were a Python object: name other data (--data), or pass the object "
@@ -167,6 +165,5 @@ def own_split(weights: Path) -> dict[str, Any]:
 
     A run that held nothing out is measured with the usual share of its images.
     """
-    recipe = tomllib.loads((weights / "recipe.toml").read_text(encoding="utf-8"))
-    data = recipe.get("data", {})
+    data = recipe_of(weights).get("data", {})
     return {"holdout": data["holdout"]} if data.get("holdout") else {}

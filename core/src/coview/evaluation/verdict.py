@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coview.data.base import ImageData
 from coview.evaluation.chance import margin
+from coview.evaluation.results import facts_of
 from coview.evaluation.sentences import recalled
 
 BASELINES = {
@@ -105,11 +106,10 @@ def _before(
     weights: Path, result: Mapping[str, Any], data: ImageData
 ) -> Iterator[tuple[str, float]]:
     """Yield what the run measured before training on these data: of what, kNN top-1."""
-    facts = weights / "run.json"
-    if not facts.is_file():
+    if not (weights / "run.json").is_file():
         return
     logged = _logged(weights / "metrics.jsonl")
-    same = json.loads(facts.read_text(encoding="utf-8"))["data"]["fingerprint"] == data.fingerprint
+    same = facts_of(weights)["data"]["fingerprint"] == data.fingerprint
     knn = logged.get("knn")
     # The same images may have been split otherwise.
     if knn is None or not same or knn["test_images"] != result.get("test_images"):

@@ -8,7 +8,7 @@ components nor torch. A recipe prints as TOML and is read back from it.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +265,15 @@ def to_document(recipe: Recipe) -> dict[str, Any]:
     if recipe.presets:
         document["presets"] = {name: _plain_preset(p) for name, p in recipe.presets.items()}
     return document
+
+
+def by_path(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested tables, each with its path, such as ``optimizer.lr``."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from by_path(item, f"{path}.{key}" if path else key)
+    else:
+        yield path, value
 
 
 def _plain_preset(preset: Mapping[str, Any]) -> dict[str, Any]:

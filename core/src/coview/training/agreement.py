@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from coview.data.base import ImageData
 from coview.distributed import active, everyones
 from coview.errors import RequestError
-from coview.recipes.recipe import to_toml
+from coview.recipes.recipe import by_path, to_toml
 from coview.recipes.resolve import CORE, Resolved
 from coview.training.run_settings import RunSettings
 
@@ -43,7 +42,7 @@ def facts_of(resolved: Resolved, settings: RunSettings, data: ImageData) -> dict
     parts = [part for parts in resolved.parts.values() for part in parts]
     packages = {CORE, *LIBRARIES, *(part.package for part in parts)}
     return {
-        **dict(_flat("", tomllib.loads(to_toml(resolved.recipe)))),
+        **{path: str(value) for path, value in by_path(tomllib.loads(to_toml(resolved.recipe)))},
         **{name: str(value) for name, value in settings.table().items() if name not in OWN},
         "data": data.fingerprint,
         **{f"version of {name}": _version(name) for name in sorted(packages)},
@@ -64,14 +63,6 @@ def unequal(facts: Sequence[Mapping[str, str]]) -> list[str]:
                 f"{facts[other].get(name, 'missing')} in process {other}."
             )
     return sentences
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else key, item)
-    else:
-        yield prefix, str(value)
 
 
 def _version(package: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from coview.data.sources.arrays import OBJECT
 from coview.distributed import is_first, wait
 from coview.errors import CoviewError, RequestError, nearest
 from coview.files import sweep
-from coview.recipes.recipe import AFTERWARDS, find_recipe
+from coview.recipes.recipe import AFTERWARDS, by_path, find_recipe
 from coview.recipes.tables import EARLIER, DataSettings
 from coview.settings import plain
 from coview.training import checkpoints, crafted
@@ -232,7 +232,7 @@ def refuse_others(found: Differences, identity: Mapping[str, Any], request: Requ
     meant = {name: _meant(_plain(name), keys) for name in request.allow_change}
     wrong = [name for name, those in meant.items() if not valid.issuperset(those)]
     allowed = [*FREE, *(name for those in meant.values() for name in those)]
-    in_recipe = set(dict(_settings("", tomllib.loads(identity["recipe"]))))
+    in_recipe = set(dict(by_path(tomllib.loads(identity["recipe"]))))
     refused = {
         key: values
         for key, values in found.items()
@@ -301,12 +301,4 @@ def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
     # Older runs lack settings of the data: those that change nothing are then not compared.
     recipe["data"] = {**plain(attrs.asdict(DataSettings())), **EARLIER, **recipe.get("data", {})}
     # The run is the same however its weights are evaluated afterwards.
-    return rest | dict(_settings("", {k: v for k, v in recipe.items() if k not in AFTERWARDS}))
-
-
-def _settings(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _settings(f"{prefix}.{key}" if prefix else key, item)
-    else:
-        yield prefix, value
+    return rest | dict(by_path({k: v for k, v in recipe.items() if k not in AFTERWARDS}))
