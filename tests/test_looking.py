@@ -345,6 +345,16 @@ def test_python_is_the_same(run: Run, trained: Path, photos: Path) -> None:
         coview.neighbours(trained, query, photos, k=0)
 
 
+def test_settings_of_the_data_apply(run: Run, refused: Run, trained: Path) -> None:
+    half = run("neighbours", trained, "--set", "data.holdout=0.5", "--json").json
+    assert half["searched"] == 30
+    assert run("neighbours", trained, "--json").json["searched"] != 30
+    found = coview.neighbours(trained, set={"data.holdout": 0.5}, device="cpu")
+    assert found.as_dict() == {key: value for key, value in half.items() if key != "out"}
+    (problem,) = refused("neighbours", trained, "--set", "data.holdot=0.5")
+    assert "Did you mean 'holdout'" in problem
+
+
 def test_an_unreadable_image_is_left_out_and_said(
     run: Run, trained: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coview.commands.options import on_bad_image, print_json
+from coview.commands.options import asked_of_data, on_bad_image, print_json
 from coview.commands.weights import data_option, measuring, weights_argument
 
 
@@ -83,6 +83,7 @@ def command(
         batch_size=batch_size,
         workers=workers,
         on_bad_image=on_bad_image(),
+        set=asked_of_data(),
     )
     for note in found.notes:
         click.echo(f"note: {note}", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def neighbours(
     batch_size: int = 256,
     workers: int = 0,
     on_bad_image: str = "skip",
+    set: Mapping[str, Any] | None = None,
 ) -> Neighbours:
     """Find the images that a network takes for the most similar, by cosine of its features.
 
@@ -77,6 +78,7 @@ def neighbours(
         batch_size: for computing features.
         workers: processes that decode images.
         on_bad_image: ``"skip"`` or ``"stop"``: what to do with unreadable images of the data.
+        set: settings of the data, like ``{"data.range": "0,4095"}``.
 
     Returns:
         A sequence with an item for each query (:class:`Found`).
@@ -95,7 +97,8 @@ def neighbours(
     paths = None if query is None else _files(query)
     opened = open_weights(run, backbone=backbone, pretrained=pretrained)
     card = opened.network.card
-    loaded = _loaded(Path(run), data, card, workers, on_bad_image)
+    asked = {"on_bad_image": on_bad_image, **(set or {})}
+    loaded = _loaded(Path(run), data, card, workers, asked)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     options = {"device": device, "batch_size": batch_size, "workers": workers}
@@ -127,7 +130,9 @@ def _files(query: str | Path | Sequence[str | Path]) -> list[str]:
     return files
 
 
-def _loaded(run: Path, data: Any, card: WeightCard, workers: int, on_bad_image: str) -> ImageData:
+def _loaded(
+    run: Path, data: Any, card: WeightCard, workers: int, asked: Mapping[str, Any]
+) -> ImageData:
     """Load the data to search as the network takes them; None: the run's own, split as there."""
     split = {}
     if data is None:
@@ -138,7 +143,8 @@ def _loaded(run: Path, data: Any, card: WeightCard, workers: int, on_bad_image: 
             raise RequestError("This run's data were a Python object. Name the data to search.")
         recorded = recipe_of(run).get("data", {})
         split = {"holdout": recorded["holdout"]} if "holdout" in recorded else {}
-    return load_like(data, card, workers=workers, on_bad_image=on_bad_image, **split)
+    asked = {key.removeprefix("data."): value for key, value in asked.items()}
+    return load_like(data, card, workers=workers, **{**split, **asked})
 
 
 def _unreadable(data: ImageData) -> Iterator[str]:
