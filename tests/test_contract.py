@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from small_parts import Flat
 from torch import Tensor, nn
 
 import coview
@@ -45,24 +46,6 @@ class TwoViews(nn.Module):
     def generate_views(self, batch: Batch, step: Step) -> Views:
         images = batch.images.float() / 255
         return Views((images, images + self._noise), (0, 1), (0, 1), PAIRS)
-
-
-class Flat(nn.Module):
-    """One linear layer."""
-
-    dim = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(16, 3)
-
-    @hookimpl
-    def encode(self, views: Views, batch: Batch) -> Encoded:
-        z = {v: self.layer(views.crops[v].flatten(1)) for v in views.queries}
-        return Encoded(z, z, dict.fromkeys(z, batch.indices), views.pairs, z)
-
-    def project(self) -> None:
-        """Encoders have one."""
 
 
 class Distance(nn.Module):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from data_cases import LAYOUTS, SIDE, VALUES, Layout, Values
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -158,6 +158,9 @@ PLACES = st.lists(st.tuples(st.lists(NAMES, max_size=3), ENDINGS), min_size=1, m
 
 @settings(max_examples=25, deadline=None)
 @given(PLACES)
+@example([([], "txt"), (["only", "within"], "png")])
+@example([([], "txt"), (["train", "a"], "png"), (["test", "a"], "txt"), (["test"], "png")])
+@example([(["train"], "png"), (["extra"], "txt"), (["test"], "png")])
 def test_every_file_of_any_folder_is_used_or_counted(places: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = images = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,30 +12,15 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import load_file
+from small_parts import MEAN, STD, exported
 from torch import nn
 
 from coview.errors import CoviewError, RequestError
-from coview.nn.backbones import BackboneSettings, find_backbone
 from coview.weights import convert as shipping
 from coview.weights.convert import ship
 from coview.weights.exported import ExportedBackbone, load_backbone
 
-MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 HAS_ONNX = importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript")
-
-
-def exported(name: str, size: int = 32, channels: int = 3, **settings: Any) -> ExportedBackbone:
-    torch.manual_seed(0)
-    chosen = BackboneSettings(**settings)
-    backbone = find_backbone(name)[0](channels, size, chosen)
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-    stored = {"stem": chosen.stem, "patch": chosen.patch}
-    meta = {"backbone": name, "settings": stored, "method": "simclr", "size": size}
-    facts = {"image_size": size, "channels": channels, "mean": MEAN[:channels]}
-    return ExportedBackbone(backbone, {**meta, **facts, "std": STD[:channels]}).eval()
 
 
 def images(size: int = 32, channels: int = 3) -> torch.Tensor:

@@ -10,39 +10,19 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import nn
+from small_parts import exported
 
 from coview.cli import main
-from coview.nn.backbones import BackboneSettings, find_backbone
 from coview.weights.exported import ExportedBackbone, load_backbone, save_backbone
-
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
 def saved(
     file: Path, name: str, size: int = 32, channels: int = 3, **settings: Any
 ) -> ExportedBackbone:
     """Write a backbone with random weights, as a run does."""
-    torch.manual_seed(0)
-    chosen = BackboneSettings(**settings)
-    network = find_backbone(name)[0](channels, size, chosen)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-    card = {
-        "backbone": name,
-        "method": "simclr",
-        "settings": {"stem": chosen.stem, "patch": chosen.patch},
-        "image_size": size,
-        "size": size,
-        "channels": channels,
-        "mean": MEAN[:channels],
-        "std": STD[:channels],
-    }
-    exported = ExportedBackbone(network, card).eval()
-    save_backbone(exported, file)
-    return exported
+    made = exported(name, size, channels, **settings)
+    save_backbone(made, file)
+    return made
 
 
 def printed(*arguments: object) -> tuple[list[str], list[str]]:

@@ -99,8 +99,9 @@ def opened(file: File, suffix: str | None = None) -> Iterator[Image.Image]:
     """
     ending = (os.path.splitext(str(file))[1] if suffix is None else suffix).lower()
     with QUIET:
-        if isinstance(file, str) and ending in STACKS:
-            # Given a path, Pillow maps the file, and scrambles it if EXIF data turn it.
+        if isinstance(file, str):
+            # Given a path, Pillow leaves a file open that cannot be read, and maps one of a
+            # stack, which scrambles it if EXIF data turn it.
             with open(file, "rb") as handle, _identified(handle, ending) as image:  # noqa: PTH123
                 yield image
         else:

@@ -219,8 +219,9 @@ def understood(root: Path, held: Sequence[str] = HELD, suffixes: Set[str] | None
     Raises:
         RequestError: there are no images.
     """
-    base, marks = root, []
+    base, marks, outside = root, [], Counter[str]()
     while (inner := _wrapped(base, suffixes)) is not None:
+        outside += _here(base, suffixes)[1]
         base = inner
         marks = [f"below {base.relative_to(root).as_posix()}"]
     there = {name.lower(): name for name in reversed(_folders(base))}
@@ -230,20 +231,25 @@ def understood(root: Path, held: Sequence[str] = HELD, suffixes: Set[str] | None
     where = (f"The data are the folders in {base.name}.",) if marks else ()
     # A folder "train" beside others may be a class (of vehicles, for example).
     if train is None or (others and not splits):
-        return Layout(list_images(base, root, suffixes), notes=where, marks=tuple(marks))
+        every = _also(list_images(base, root, suffixes), outside)
+        return Layout(every, notes=where, marks=tuple(marks))
     if not {train, *splits} <= FIRST:
         marks.append("splits")
     made = _split(list_images(base / train, root, suffixes), base, root, splits, suffixes)
     notes, left = [*where, *made.notes], dict(made.left_out)
     for name in (*others, ""):
         place = base / name
-        count = len(_found(place, suffixes)[0]) if name else _here(place, suffixes)
+        count, no_images = _below(place, suffixes) if name else _here(place, suffixes)
+        outside += no_images
         if count:
             said = f"in {name}/" if name else f"beside {train}/"
             notes.append(f"{count} images {said} are left out: they belong to no split.")
             left[said] = count
     marks += made.marks
-    return attrs.evolve(made, notes=tuple(notes), marks=tuple(marks), left_out=left)
+    train_and = _also(made.train, outside)
+    return attrs.evolve(
+        made, train=train_and, notes=tuple(notes), marks=tuple(marks), left_out=left
+    )
 
 
 def _wrapped(folder: Path, suffixes: Set[str] | None) -> Path | None:
@@ -253,16 +259,32 @@ def _wrapped(folder: Path, suffixes: Set[str] | None) -> Path | None:
         return None
     inner = folder / inside[0]
     try:
-        return inner if _folders(inner) and not _here(folder, suffixes) else None
+        return inner if _folders(inner) and not _here(folder, suffixes)[0] else None
     except OSError:
         return None
 
 
-def _here(folder: Path, suffixes: Set[str] | None) -> int:
-    """Return how many images lie in a folder itself."""
+def _here(folder: Path, suffixes: Set[str] | None) -> tuple[int, Counter[str]]:
+    """Return how many images lie in a folder itself, and what else does, by ending."""
     with os.scandir(folder) as entries:
         files = [e for e in entries if not _hidden(e.name) and not _is_folder(e)]
-    return sum(_wanted(entry, suffixes) for entry in files)
+    wanted = [_wanted(entry, suffixes) for entry in files]
+    others = (
+        _ending(e.name) or "without an ending"
+        for e, is_one in zip(files, wanted, strict=True)
+        if not is_one
+    )
+    return sum(wanted), Counter(others)
+
+
+def _below(folder: Path, suffixes: Set[str] | None) -> tuple[int, Counter[str]]:
+    """Return how many images lie below a folder at any depth, and what else does, by ending."""
+    found, left = _found(folder, suffixes)
+    return len(found), left.others
+
+
+def _also(listing: Listing, others: Counter[str]) -> Listing:
+    return attrs.evolve(listing, others=Counter(listing.others) + others)
 
 
 def _split(
