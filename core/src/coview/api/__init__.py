@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coview.api.looking import neighbours
 from coview.api.measuring import compare, evaluate
 from coview.api.writing import embed, export
 from coview.errors import RequestError
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_backbone",
+    "neighbours",
     "recipe",
     "train",
     "views",
