@@ -17,13 +17,13 @@ from torch.multiprocessing.spawn import spawn
 
 from coview.method.relay import BuiltComponent, answer
 from coview.recipes.recipe import Recipe
-from coview.records import Batch, Encoded, Negatives, Step, Targets
+from coview.records import Encoded, Negatives, Step, Targets
 from coview.testing.driver import a_method_of
 from coview.testing.errors import ConformanceError
 from coview.testing.evidence import different, shown
 from coview.testing.fakes import a_batch, a_step, an_encoded, some_targets
 from coview.testing.processes import State, averaged, compare, in_groups, train_part, train_together
-from coview.testing.subject import InDouble, Subject
+from coview.testing.subject import InDouble, Subject, share
 
 STEPS = 3
 
@@ -100,7 +100,7 @@ def assert_identical(first: Any, second: Any, what: str = "the states") -> None:
         ConformanceError: the message names the first difference, with both values.
     """
     for place, one, other in different(first, second):
-        raise ConformanceError(f"{what} differ{place and f' in {place}'}: {shown(one, other)}")
+        raise ConformanceError(f"{what} differ{place and f' in {place}'}", shown(one, other))
 
 
 def assert_equal_between_processes(
@@ -158,9 +158,8 @@ def _trained(components: Mapping[str, nn.Module], rank: int, processes: int) -> 
     kept: State = {}
     for number in range(STEPS):
         whole, step = a_batch(seed=number), Step(number=number, total_steps=40, seed=3)
-        own = slice(*(r * len(whole.indices) // processes for r in (rank, rank + 1)))
         method.zero_grad(set_to_none=True)
-        method(Batch(whole.images[own], whole.indices[own]), step).backward()
+        method(share(whole, rank, processes), step).backward()
         gradients = averaged(method, processes)
         kept = kept or {f"gradient of {name}": g.clone() for name, g in gradients.items()}
         method.gradients_ready(step)

@@ -71,6 +71,20 @@ def shown(first: Any, second: Any, rtol: float = 0.0, atol: float = 0.0) -> str:
     return f"{where}{columns}: {_numbers(one[row, part])} and {_numbers(other[row, part])}{rest}"
 
 
+def told(
+    found: tuple[str, Any, Any] | None,
+    first: str,
+    second: str,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+) -> str:
+    """Return a difference in one line: where it is, and both values by what they are called."""
+    if found is None:
+        return ""
+    place, one, other = found
+    return f"{place}, {first} and {second}: {shown(one, other, rtol, atol)}"
+
+
 def _rows(tensor: Tensor) -> Tensor:
     """Return a tensor as rows of float64, (R, C)."""
     flat = tensor.detach().cpu().double()

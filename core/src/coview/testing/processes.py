@@ -13,10 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from coview.records import Batch
 from coview.testing.errors import ConformanceError
-from coview.testing.evidence import shown
-from coview.testing.subject import Subject
+from coview.testing.evidence import told
+from coview.testing.subject import Subject, share
 
 STEPS = 3
 TOLERANCE = 1e-5
@@ -51,11 +50,10 @@ def train_part(subject: Subject, rank: int = 0, processes: int = 1) -> State:
     """
     built = subject.build(processes, double=True)
     kept: State = {}
-    own = slice(rank * subject.images // processes, (rank + 1) * subject.images // processes)
     for number in range(STEPS):
         batch, step = subject.batch(number), subject.step(number)
         built.optimizer.zero_grad(set_to_none=True)
-        built.method(Batch(batch.images[own], batch.indices[own]), step).backward()
+        built.method(share(batch, rank, processes), step).backward()
         gradients = averaged(built.method, processes)
         if number == 0:
             kept = {GRADIENT + name: value.clone() for name, value in gradients.items()}
@@ -90,7 +88,8 @@ def compare(one: State, several: Sequence[State | Exception], groups: bool) -> N
             if not error < TOLERANCE:
                 raise ConformanceError(
                     f"{key} on process {rank} of {len(several)} differs from a single process's "
-                    f"by {error:.2g} of its largest value: {shown(part[key], value, TOLERANCE)}"
+                    f"by {error:.2g} of its largest value",
+                    told((key, value, part[key]), "one process", f"process {rank}", TOLERANCE),
                 )
 
 
