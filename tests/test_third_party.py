@@ -199,6 +199,22 @@ LOSS = """
             return sum(z.square().mean() for z in encoded.queries.values())
 """
 POINT = {"losses:x": "Loss"}
+BY_LABEL = LOSS.replace("@attrs.frozen", 'needs_fields = ("labels",)\n\n        @attrs.frozen', 1)
+BY_LABEL = BY_LABEL.replace(
+    "def compute_loss(self, encoded):",
+    """def compute_loss(self, encoded, batch):
+            labels = batch.fields["labels"]
+            # The images' classes in the fixture are their numbers modulo 3.
+            assert len(labels) == 8 and torch.equal(labels, batch.indices % 3)""",
+)
+
+
+def test_a_field_reaches_the_component_that_asks_for_it(
+    package: Run, run: Run, idx: Path, tiny: tuple[str, ...]
+) -> None:
+    package("coview-x", POINT, BY_LABEL)
+    options = ("--data", f"idx:{idx}", *tiny, "--max-steps", 2, "--no-evaluate")
+    run("train", "simclr", *options, "--use", "loss=x", "--accumulate", 2, "--out", "run")
 
 
 def test_a_package_whose_import_raises(

@@ -25,6 +25,15 @@ def joined(records: Sequence[R]) -> R:
     return whole
 
 
+def share(batch: Batch, number: int, parts: int) -> Batch:
+    """Return one of ``parts`` equal parts of a batch, its fields included."""
+    if parts == 1:
+        return batch
+    own = slice(*(n * len(batch.indices) // parts for n in (number, number + 1)))
+    fields = {name: values[own] for name, values in batch.fields.items()}
+    return Batch(batch.images[own], batch.indices[own], fields)
+
+
 def _map(first: Any, function: Callable[[list[Any]], Any], records: Sequence[Any]) -> Any:
     """Apply ``function`` to the tensors at the same place in each record."""
     if isinstance(first, torch.Tensor):

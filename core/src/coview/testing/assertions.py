@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.multiprocessing.spawn import spawn
 
+from coview.method.joining import share
 from coview.method.relay import BuiltComponent, answer
 from coview.recipes.recipe import Recipe
 from coview.records import Encoded, Negatives, Step, Targets
@@ -23,7 +24,7 @@ from coview.testing.errors import ConformanceError
 from coview.testing.evidence import different, shown
 from coview.testing.fakes import a_batch, a_step, an_encoded, some_targets
 from coview.testing.processes import State, averaged, compare, in_groups, train_part, train_together
-from coview.testing.subject import InDouble, Subject, share
+from coview.testing.subject import InDouble, Subject
 
 STEPS = 3
 

@@ -13,9 +13,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
+from coview.method.joining import share
 from coview.testing.errors import ConformanceError
 from coview.testing.evidence import told
-from coview.testing.subject import Subject, share
+from coview.testing.subject import Subject
 
 STEPS = 3
 TOLERANCE = 1e-5

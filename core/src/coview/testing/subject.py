@@ -252,13 +252,6 @@ class Subject:
         return card_of(self.resolved, self.plan())
 
 
-def share(batch: Batch, number: int, parts: int) -> Batch:
-    """Return one of ``parts`` equal parts of a batch, with its fields."""
-    own = slice(*(n * len(batch.indices) // parts for n in (number, number + 1)))
-    fields = {name: values[own] for name, values in batch.fields.items()}
-    return Batch(batch.images[own], batch.indices[own], fields)
-
-
 def _narrowed(resolved: Resolved) -> dict[str, Any]:
     """Return the reduced settings, by path."""
     found: dict[str, Any] = {}

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
+from coview.method.joining import share
 from coview.records import Batch
 from coview.testing.errors import ConformanceError, demand
 from coview.testing.evidence import different, told
-from coview.testing.subject import Built, Subject, share
+from coview.testing.subject import Built, Subject
 from coview.testing.synchronisation import Synchronisations
 
 
