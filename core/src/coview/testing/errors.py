@@ -14,7 +14,7 @@ class ConformanceError(AssertionError):
         evidence: the smallest numbers that show it; may be empty.
     """
 
-    def __init__(self, sentence: str, evidence: str = "") -> None:
+    def __init__(self, sentence: str = "", evidence: str = "") -> None:
         super().__init__(f"{sentence}\n{evidence}" if evidence else sentence)
         self.sentence, self.evidence = sentence, evidence
 
