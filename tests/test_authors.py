@@ -132,7 +132,7 @@ def commands(text: str) -> list[list[str]]:
 def test_commands_and_options_exist(name: str) -> None:
     made = {"my-command"}  # brought by what the page writes
     for words in commands(page(name)):
-        if words[0] in made:
+        if words[0] in made or words[:2] == ["evaluate", "my-protocol"]:
             continue
         command = main.get_command(None, words[0])  # type: ignore[arg-type]
         assert command is not None, words

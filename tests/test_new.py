@@ -74,6 +74,7 @@ def test_every_kind_is_listed_and_used(
         "list": ["list", "--json"],
         "train": ["train", "mine.toml", *options, *uses, *observe, "--json"],
         "protocol": ["evaluate", "linear", "r", "--protocol", "paper", "--device", "cpu", "--json"],
+        "registered": ["evaluate", "my-protocol", "r", "--device", "cpu", "--json"],
         "command": ["my-command", "r", "--device", "cpu", "--json"],
         "study": ["study", "list", "--json"],
         "check": ["check", "coview-my-wrapper", *only, "--json"],
@@ -100,6 +101,7 @@ def test_every_kind_is_listed_and_used(
     rows = Path("r/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert sum("recognition" in json.loads(row) for row in rows) == 2
     assert said["protocol"]["protocol"] == "nearest class mean, frozen features"
+    assert said["registered"]["top1"] == said["protocol"]["top1"]
     assert 1 <= said["command"]["effective_rank"] <= said["command"]["width"]
     assert "my-study/crops" in {row["name"] for row in said["study"]}
     assert said["check"]["failed"] == said["check"]["skipped"] == 0

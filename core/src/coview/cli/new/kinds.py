@@ -63,7 +63,7 @@ KINDS = {
         "an evaluation protocol",
         "protocols",
         "NearestMean",
-        usage=("coview evaluate linear RUN --protocol paper   # of a recipe with probe = $name",),
+        usage=("coview evaluate $name RUN",),
     ),
     "command": Kind("a command", "commands", "command", usage=("coview $name RUN",)),
     "study": Kind(
