@@ -45,6 +45,19 @@ class Batch:
     indices: Tensor
     fields: Mapping[str, Any] = attrs.field(factory=dict)
 
+    def parts(self, count: int) -> list[Batch]:
+        """Return the batch in ``count`` parts of equal size, in order: micro-batches, say."""
+        size = -(-len(self.indices) // count)
+        slices = [slice(first, first + size) for first in range(0, len(self.indices), size)]
+        return [
+            Batch(
+                self.images[rows],
+                self.indices[rows],
+                {name: values[rows] for name, values in self.fields.items()},
+            )
+            for rows in slices
+        ]
+
 
 @attrs.frozen(eq=False)
 class Views:

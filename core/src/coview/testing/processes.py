@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from coview.records import Batch
 from coview.testing.errors import ConformanceError
 from coview.testing.subject import Built, Subject
 
@@ -50,11 +49,10 @@ def train_part(subject: Subject, rank: int = 0, processes: int = 1) -> State:
     """
     built = subject.build(processes, double=True)
     kept: State = {}
-    own = slice(rank * subject.images // processes, (rank + 1) * subject.images // processes)
     for number in range(STEPS):
-        batch, step = subject.batch(number), subject.step(number)
+        batch, step = subject.batch(number).parts(processes)[rank], subject.step(number)
         built.optimizer.zero_grad(set_to_none=True)
-        built.method(Batch(batch.images[own], batch.indices[own]), step).backward()
+        built.method(batch, step).backward()
         gradients = _averaged(built, processes)
         if number == 0:
             kept = {GRADIENT + name: value.clone() for name, value in gradients.items()}

@@ -219,12 +219,11 @@ def _whole_step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     losses: list[Tensor] = []
     position = _position(run, metrics.add)
     set_weight_decay(optimizer, run.resolved.part("optimizer").settings, position)
-    pieces = zip(batch.images.chunk(parts), batch.indices.chunk(parts), strict=True)
-    for micro, (images, indices) in enumerate(pieces):
+    for micro, part in enumerate(batch.parts(parts)):
         step = attrs.evolve(position, micro=micro, generators={})
         # Gradients are averaged over processes once, at the last micro-batch.
         with nullcontext() if micro == parts - 1 else run.apart():
-            loss = run.module(Batch(images, indices), step)
+            loss = run.module(part, step)
             loss = loss if parts == 1 else loss / parts
             run.scaler.scale(loss).backward()
         losses.append(loss.detach())

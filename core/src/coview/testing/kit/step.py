@@ -93,7 +93,10 @@ def draws_from_the_step_alone(subject: Subject) -> None:
 
 
 def sees_no_labels(subject: Subject) -> None:
-    """Components read a batch's images and indices, and nothing else."""
+    """Components read a batch's images, indices and the fields that they ask for, nothing else.
+
+    Labels enter training only where a component says so (``needs_fields``).
+    """
     built, asked = subject.build(), []
 
     class Sealed(Batch):
@@ -102,9 +105,13 @@ def sees_no_labels(subject: Subject) -> None:
                 asked.append(name)
             raise AttributeError(name)
 
+    class Asked(dict[str, object]):
+        def __missing__(self, name: str) -> object:
+            raise ConformanceError(f"a component reads the field {name!r}: list it in needs_fields")
+
     plain = subject.batch(0)
     step = subject.step(0)
-    built.method(Sealed(plain.images, plain.indices), step).backward()
+    built.method(Sealed(plain.images, plain.indices, Asked(plain.fields)), step).backward()
     built.method.update_target(step)
     demand(not asked, f"a component reads the batch's {', '.join(sorted(set(asked)))}")
 
@@ -133,6 +140,7 @@ def never_waits_for_the_device(subject: Subject) -> None:
     batch, step = subject.batch(1), subject.step(1)
     method = built.method
     on_device = [batch.images, batch.indices, *method.parameters(), *method.buffers()]
+    on_device += [values for values in batch.fields.values() if isinstance(values, Tensor)]
     with Synchronisations(of=on_device) as seen:
         built.method(batch, step).backward()
         built.method.gradients_ready(step)
@@ -171,10 +179,9 @@ def forward_in_parts(subject: Subject, built: Built, parts: int) -> Recorder:
     recorder = Recorder()
     built.method.observe(recorder, "recorder")
     batch, step = subject.batch(0), subject.step(0)
-    pieces = zip(batch.images.chunk(parts), batch.indices.chunk(parts), strict=True)
-    for micro, (images, indices) in enumerate(pieces):
+    for micro, part in enumerate(batch.parts(parts)):
         within = attrs.evolve(step, micro=micro, generators={})
-        loss = built.method(Batch(images, indices), within) / parts
+        loss = built.method(part, within) / parts
         loss.backward()
         built.losses.append(float(loss.detach()))
     built.method.gradients_ready(step)
