@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import coview
-from coview import Plan, RequestError
+from coview import Batch, Plan, RequestError
 from coview.testing import has, resolved
 
 
@@ -122,6 +122,28 @@ def test_a_few_steps_of_the_tiny_preset(tmp_path: Path) -> None:
     run = coview.train("supcon", "digits", out=tmp_path / "run", max_steps=8, set=chosen, **OPTIONS)
     losses = [row["loss"] for row in run.metrics if "loss" in row]
     assert len(losses) == 8 and losses[-1] < losses[0] - 0.1
+
+
+def test_micro_batches_have_the_labels_of_their_images(tmp_path: Path) -> None:
+    seen: list[Batch] = []
+
+    class Watching:
+        @coview.hookimpl
+        def update_target(self, batch: Batch) -> None:
+            seen.append(batch)
+
+    run = coview.train(
+        "supcon",
+        "digits",
+        out=tmp_path / "run",
+        max_steps=1,
+        accumulate=2,
+        observe=[Watching()],
+        **OPTIONS,
+    )
+    ((batch,), labels) = seen, run.data.train.labels
+    assert labels is not None and len(batch.indices) == 64
+    assert torch.equal(batch.fields["labels"], labels[batch.indices])
 
 
 def test_data_without_labels_are_refused(tmp_path: Path) -> None:
