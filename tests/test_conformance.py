@@ -319,6 +319,26 @@ def test_a_broken_promise_is_found(plugin: Run, run: Run, case: str) -> None:
     assert "coview-good" in result["sentence"] and "\n" not in result["sentence"]
 
 
+def test_a_field_that_was_not_asked_for_is_told(plugin: Run, run: Run) -> None:
+    plugin(("with torch.no_grad():", 'batch.fields["labels"]\n        with torch.no_grad():'))
+    (result,) = run("check", "good", "--only", "sees-no-labels", "--json", status=1).json["results"]
+    assert "a component reads the field 'labels': list it in needs_fields" in result["sentence"]
+
+
+def test_a_method_that_asks_for_labels_keeps_its_promises(plugin: Run, run: Run) -> None:
+    plugin(
+        ("return loss\n", 'return loss * (1 + 0 * batch.fields["labels"].sum())\n'),
+        ("def compute_loss(self, encoded", "def compute_loss(self, batch, encoded"),
+        (
+            'far from the memory."""',
+            'far from the memory."""\n\n    needs_fields = ("labels",)',
+        ),
+    )
+    names = ("sees-no-labels", "accumulates", "two-processes-equal-one")
+    only = [word for name in names for word in ("--only", name)]
+    assert run("check", "good", *only, "--json").json["ok"] == 3
+
+
 def test_a_plugin_that_does_not_build_is_not_tried_further(plugin: Run, run: Run) -> None:
     plugin(("def draw_negatives(self, targets)", "def draw_negative(self, targets)"))
     answer = run("check", "good", "--fast", status=1)

@@ -13,7 +13,7 @@ from coview.components import Component, ViewsComponent, declared
 from coview.data.base import DataSettings, ImageData
 from coview.data.loader import Batches
 from coview.data.sources import open_source
-from coview.hookspecs import ROLES, hookimpl
+from coview.hookspecs import hookimpl
 from coview.method.module import Method, build_method
 from coview.nn.sync_norm import synchronise
 from coview.optim.groups import make_optimizer, set_rate
@@ -66,7 +66,7 @@ class Subject:
     """A method under test, built small and always the same.
 
     It uses the ``small`` preset, a network of 0.3 M parameters, and images of 32
-    pixels; whole numbers above 64 in the encoder, target, negatives and loss
+    pixels; whole numbers above 64 in the encoder, target, negatives, loss and wrappers
     (widths, sizes, draws) become 32.
 
     Attributes:
@@ -255,7 +255,7 @@ class Subject:
 def _narrowed(resolved: Resolved) -> dict[str, Any]:
     """Return the reduced settings, by path."""
     found: dict[str, Any] = {}
-    for role in ROLES[1:]:
+    for role in COMPONENTS[1:]:
         parts = resolved.parts[role]
         for part in parts:
             if part.shared_with is None:

@@ -116,9 +116,13 @@ def sees_no_labels(subject: Subject) -> None:
                 asked.append(name)
             raise AttributeError(name)
 
+    class Asked(dict[str, object]):
+        def __missing__(self, name: str) -> object:
+            raise ConformanceError(f"a component reads the field {name!r}: list it in needs_fields")
+
     plain = subject.batch(0)
     step = subject.step(0)
-    built.method(Sealed(plain.images, plain.indices, plain.fields), step).backward()
+    built.method(Sealed(plain.images, plain.indices, Asked(plain.fields)), step).backward()
     built.method.update_target(step)
     demand(not asked, f"a component reads the batch's {', '.join(sorted(set(asked)))}")
 
@@ -151,6 +155,7 @@ def never_waits_for_the_device(subject: Subject) -> None:
     batch, step = subject.batch(1), subject.step(1)
     method = built.method
     on_device = [batch.images, batch.indices, *method.parameters(), *method.buffers()]
+    on_device += [values for values in batch.fields.values() if isinstance(values, Tensor)]
     with Synchronisations(of=on_device) as seen:
         built.method(batch, step).backward()
         built.method.gradients_ready(step)
