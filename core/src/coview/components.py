@@ -18,12 +18,13 @@ import difflib
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from coview.errors import PluginError
+from coview.errors import PluginError, RequestError
 from coview.hookspecs import ROLES, VERSION
 from coview.introspect import written
 from coview.records import Targets
@@ -171,6 +172,15 @@ class EncoderComponent(Component):
         """
         _, keys = self.project(views, views.keys)
         return Targets(keys, dict.fromkeys(views.keys, batch.indices))
+
+    def shuffled(
+        self, views: Views, which: Sequence[int], step: Step
+    ) -> AbstractContextManager[None]:
+        """Return a context in which images are batch-normalised in another order."""
+        raise RequestError(
+            f"target.shuffle needs an encoder that derives from coview.nn.encoder.Encoder, and "
+            f"{type(self).__name__} does not: set target.shuffle = false."
+        )
 
 
 class TargetComponent(Component):
