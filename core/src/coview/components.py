@@ -144,6 +144,10 @@ class EncoderComponent(Component):
     by_view: ClassVar[bool] = True
     """Whether each slot is a view."""
 
+    example_backbone: ClassVar[str | None] = None
+    """A small backbone that fits, of an encoder that not any fits (only transformers, say); the
+    conformance kit uses it."""
+
     slots: Mapping[int, str] = MappingProxyType({})
     """What the rows of each key slot are (``image``, ``patch``, ``token``, ``offset``, ``text``);
     empty: every key slot is a view, and its rows are images."""
