@@ -64,6 +64,7 @@ class Encoder(nn.Module):
         trunk: (B, C, H, W) -> (B, D).
         projector: (N, D) -> (N, d).
         predictor: (N, d) -> (N, d), or None.
+        patch: pixels per side of the trunk's patches; None: it has none.
         by_view: whether each slot is a view. A target whose key slots are views is
             refused with an encoder whose slots are not.
     """
@@ -87,7 +88,9 @@ class Encoder(nn.Module):
         self.trunk = plan.backbone.build(
             plan.layout.channels[0], max(max(size) for size in plan.layout.sizes)
         )
-        _refuse_broken_patches(self.trunk, plan.layout)
+        cut = getattr(getattr(self.trunk, "patch_embed", None), "patch_size", None)
+        self.patch: int | None = int(cut[0]) if cut else None
+        _refuse_broken_patches(self.patch, plan.layout)
         self.drop_paths = share(self.trunk)
         self.features = int(self.trunk.num_features)  # type: ignore[arg-type]
         self.predictor = None
@@ -253,14 +256,13 @@ def _dealt(rows: Tensor, order: Tensor) -> Tensor:
     return gather(rows)[order[own]]
 
 
-def _refuse_broken_patches(trunk: nn.Module, layout: Layout) -> None:
+def _refuse_broken_patches(patch: int | None, layout: Layout) -> None:
     """Refuse view sizes that are not multiples of a transformer's patch size."""
-    patches = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
     sizes = {layout.sizes[view] for view in (*layout.queries, *layout.keys)}
-    broken = [s for s in sizes if patches and any(a % b for a, b in zip(s, patches, strict=True))]
-    if patches and broken:
+    broken = [size for size in sizes if patch and any(side % patch for side in size)]
+    if broken:
         raise RequestError(
-            f"The backbone cuts views into patches of {patches[0]} pixels, but there are views of "
+            f"The backbone cuts views into patches of {patch} pixels, but there are views of "
             f"{sorted(size[0] for size in broken)} pixels. Set views.size to a multiple of the "
             "patch size, or change backbone.patch."
         )

@@ -36,7 +36,12 @@ class RandomMask(nn.Module):
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
-        patch = patch_of(plan)
+        patch: int | None = getattr(plan.encoder, "patch", None)
+        if patch is None:
+            raise RequestError(
+                "Masks hide patches of a vision transformer, but this backbone has none: use "
+                "--backbone mae-vit-base."
+            )
         assert plan.layout is not None  # views are built before wrappers
         self._counts: dict[int, tuple[int, int]] = {}
         for view in plan.layout.queries:
@@ -67,19 +72,3 @@ def _drawn(rows: int, count: int, step: Step) -> Tensor:
     generator = step.generator
     noise = torch.rand(rows * world_size(), count, generator=generator, device=generator.device)
     return noise[rank() * rows : (rank() + 1) * rows].argsort(dim=1)
-
-
-def patch_of(plan: Plan) -> int:
-    """Return the pixels per side of the encoder's patches.
-
-    Raises:
-        RequestError: the encoder's trunk does not cut images into patches.
-    """
-    embedding = getattr(getattr(plan.encoder, "trunk", None), "patch_embed", None)
-    if embedding is None:
-        raise RequestError(
-            "Masks hide patches of a vision transformer, but this backbone has none: use "
-            "--backbone mae-vit-base."
-        )
-    size: int = embedding.patch_size[0]
-    return size
