@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch.optim import Optimizer
 
-from coview.components import Component, ViewsComponent, declared
+from coview.components import Component, EncoderComponent, ViewsComponent, declared
 from coview.data.base import DataSettings, ImageData
 from coview.data.loader import Batches
 from coview.data.sources import open_source
@@ -65,9 +65,9 @@ class Built:
 class Subject:
     """A method under test, built small and always the same.
 
-    It uses the ``small`` preset, a network of 0.3 M parameters, and images of 32
-    pixels; whole numbers above 64 in the encoder, target, negatives, loss and wrappers
-    (widths, sizes, draws) become 32.
+    It uses the ``small`` preset, a network of 0.3 M parameters (or the encoder's
+    ``example_backbone``), and images of 32 pixels; whole numbers above 64 in the encoder,
+    target, negatives, loss and wrappers (widths, sizes, draws) become 32.
 
     Attributes:
         method: a method's name, or a recipe.
@@ -113,8 +113,10 @@ class Subject:
         own = self.changes
         preset = "small" if "small" in self.recipe.presets else "none"
         replaced = own.backbone is None and not self.signals
+        encoder = self.whole.part("encoder").factory
+        fitting = declared(encoder, EncoderComponent, "example_backbone") or BACKBONE
         small = attrs.evolve(
-            own, preset=own.preset or preset, backbone=BACKBONE if replaced else own.backbone
+            own, preset=own.preset or preset, backbone=fitting if replaced else own.backbone
         )
         first = configure(self.recipe, None, small, "check")
         stem = {"backbone.stem": "7x7"} if replaced else {}

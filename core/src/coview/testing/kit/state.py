@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +104,20 @@ def exports(subject: Subject) -> str:
 class Frozen:
     """An observer that gives every micro-batch the views that the whole batch would get."""
 
-    def __init__(self, crops: Sequence[Tensor], indices: Tensor) -> None:
-        self.crops, self.indices = crops, indices
+    def __init__(self, views: Views, indices: Tensor) -> None:
+        self.views, self.indices = views, indices
 
     @hookimpl(wrapper=True)
     def generate_views(self, batch: Batch) -> Any:
         """Return this part's rows of the whole batch's views."""
-        views: Views = yield
+        yield
         rows = [self.indices.tolist().index(i) for i in batch.indices.tolist()]
-        return attrs.evolve(views, crops=tuple(crop[rows] for crop in self.crops))
+        about = {
+            name: {view: value[rows] for view, value in by_view.items()}
+            for name, by_view in self.views.about.items()
+        }
+        crops = tuple(crop[rows] for crop in self.views.crops)
+        return attrs.evolve(self.views, crops=crops, about=about)
 
 
 def _compared(subject: Subject, parts: int) -> Built:
@@ -122,7 +126,7 @@ def _compared(subject: Subject, parts: int) -> Built:
     batch, step = subject.batch(0), subject.step(0)
     with torch.no_grad():
         views = built.method.manager.hook.generate_views(batch=batch, step=step)
-    built.method.observe(Frozen(views.crops, batch.indices), "frozen")
+    built.method.observe(Frozen(views, batch.indices), "frozen")
     for module in built.method.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
