@@ -246,6 +246,7 @@ def generated() -> dict[Path, str]:
         DOCS / "benchmarks.md": script("figures").text(),  # the raw figures as tables
         DOCS / "studies.md": script("recorded").text(),
         README: readme(),
+        **script("authors_pages").pages(),
     }
 
 

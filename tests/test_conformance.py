@@ -211,7 +211,7 @@ BROKEN = {
     "weights of Python's generator": (
         "builds",
         'self.register_buffer("seen", torch.zeros(()))',
-        'import random\n    self.register_buffer("seen", torch.tensor(random.random()))',
+        'import random\n        self.register_buffer("seen", torch.tensor(random.random()))',
     ),
     "a wrong argument": ("builds", "def compute_loss(self, encoded", "def compute_loss(self, enc"),
     "views of another size": (
@@ -319,6 +319,26 @@ def test_a_broken_promise_is_found(plugin: Run, run: Run, case: str) -> None:
     assert "coview-good" in result["sentence"] and "\n" not in result["sentence"]
 
 
+def test_a_field_that_was_not_asked_for_is_told(plugin: Run, run: Run) -> None:
+    plugin(("with torch.no_grad():", 'batch.fields["labels"]\n        with torch.no_grad():'))
+    (result,) = run("check", "good", "--only", "sees-no-labels", "--json", status=1).json["results"]
+    assert "a component reads the field 'labels': list it in needs_fields" in result["sentence"]
+
+
+def test_a_method_that_asks_for_labels_keeps_its_promises(plugin: Run, run: Run) -> None:
+    plugin(
+        ("return loss\n", 'return loss * (1 + 0 * batch.fields["labels"].sum())\n'),
+        ("def compute_loss(self, encoded", "def compute_loss(self, batch, encoded"),
+        (
+            'far from the memory."""',
+            'far from the memory."""\n\n    needs_fields = ("labels",)',
+        ),
+    )
+    names = ("sees-no-labels", "accumulates", "two-processes-equal-one")
+    only = [word for name in names for word in ("--only", name)]
+    assert run("check", "good", *only, "--json").json["ok"] == 3
+
+
 def test_a_plugin_that_does_not_build_is_not_tried_further(plugin: Run, run: Run) -> None:
     plugin(("def draw_negatives(self, targets)", "def draw_negative(self, targets)"))
     answer = run("check", "good", "--fast", status=1)
@@ -349,6 +369,48 @@ def test_a_recomposition_is_checked(run: Run) -> None:
     use = ("--use", "negatives=queue", "--use", "target=momentum", "--only", "goes-on-exactly")
     found = run("check", "simclr", *use, "--set", "negatives.size=24", "--json").json
     assert found["ok"] == 1 and found["checked"] == "simclr"
+
+
+SHOWN = {
+    "a counter that is not saved": "without a pause and after loading: row 0",
+    "weights of Python's generator": "components.target.seen, the first build and the second: 0.",
+    "a memory that is written when it is read": "before the forward pass and after it: row 0",
+    "another gradient in a micro-batch": "whole and in halves: ",
+    "evaluation views that vary": "crops[0], first and again: row 0, columns ",
+}
+
+
+@pytest.mark.parametrize("case", SHOWN)
+def test_a_failure_shows_the_numbers_and_the_page(plugin: Run, run: Run, case: str) -> None:
+    promise, *texts = BROKEN[case]
+    plugin(*zip(texts[::2], texts[1::2], strict=True))
+    failed, evidence, page, counts = run(
+        "check", "good", "--only", promise, status=1
+    ).stdout.splitlines()
+    assert failed.startswith("failed  good  " + promise) and counts == "0 ok, 1 failed, 0 skipped"
+    assert SHOWN[case] in evidence and len(evidence) < 300
+    assert f"docs/authors/promises.md#{promise}" in page
+    double = next(p.double for p in PROMISES if p.name == promise)
+    assert ("(in float64)" in failed) == double
+
+
+def test_a_method_is_checked_on_real_data_with_another_network(
+    run: Run, refused: Run, idx: Path
+) -> None:
+    only = ("--only", "builds", "--only", "fit-their-layout", "--only", "takes-other-channels")
+    options = ("--data", f"idx:{idx}", "--backbone", "resnet10-quarter-no-norm", "--device", "cpu")
+    found = run("check", "simclr", *options, *only, "--json").json
+    assert found["ok"] == 3 and {r["precision"] for r in found["results"]} == {"float32"}
+    subject = Subject("simclr", data=f"idx:{idx}")
+    batch, again = subject.batch(1), subject.batch(1)
+    assert subject.plan().dataset_size == 48 and subject.plan().channels == 1
+    assert batch.images.shape == (16, 1, 32, 32) and batch.images.equal(again.images)
+    loaded = subject.loaded
+    assert loaded is not None
+    assert batch.images.equal(loaded.train.images[batch.indices])
+    assert not batch.indices.equal(subject.batch(2).indices)
+    assert "There is no file or folder" in refused("check", "simclr", "--data", "idx:none")[0]
+    assert "cuda" in refused("check", "simclr", "--device", "cudda")[0]
 
 
 @pytest.mark.parametrize(

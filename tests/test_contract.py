@@ -21,7 +21,7 @@ from coview.data.loader import Batches
 from coview.data.sources import open_source
 from coview.errors import PluginError, RequestError
 from coview.hookspecs import hookimpl
-from coview.method.joining import joined
+from coview.method.joining import joined, share
 from coview.method.module import Method
 from coview.method.neutral import NoNegatives, Shared
 from coview.method.relay import BuiltComponent
@@ -460,6 +460,22 @@ def test_batches_have_the_fields_that_were_asked_for_and_no_others() -> None:
     whole = joined([first, second])
     assert whole.fields["captions"] == first.fields["captions"] + second.fields["captions"]
     assert len(whole.fields["place"]) == 8
+
+
+def test_micro_batches_keep_their_fields() -> None:
+    captions = [f"number {n}" for n in range(20)]
+    data = some_data(captions=captions)
+    (batch, *_) = Batches(data.train, 6, 0, "cpu", fields=("labels", "captions")).epoch(0)
+    parts = [share(batch, number, 3) for number in range(3)]
+    assert [len(part.indices) for part in parts] == [2, 2, 2]
+    for part in parts:
+        rows = part.indices.tolist()
+        assert part.images[:, 0, 0, 0].tolist() == rows
+        assert part.fields["labels"].tolist() == [row % 5 for row in rows]
+        assert part.fields["captions"] == [captions[row] for row in rows]
+    whole = joined(parts)
+    assert torch.equal(whole.indices, batch.indices)
+    assert whole.fields["captions"] == batch.fields["captions"]
 
 
 def test_a_field_is_that_of_the_image_that_is_shown() -> None:

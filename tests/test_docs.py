@@ -28,6 +28,7 @@ def load(path: Path) -> ModuleType:
     [
         *("docs/hooks.md", "docs/cli.md", "docs/data.md", "docs/python.md", "docs/benchmarks.md"),
         *("docs/studies.md", "README.md"),
+        *(f"docs/authors/{name}.md" for name in ("promises", "components", "packages")),
     ],
 )
 def test_generated_documentation(name: str) -> None:
@@ -49,6 +50,7 @@ def test_the_table_of_digits_is_the_measurement(
 PAGES = (
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/authors/*.md"),
 )
 
 

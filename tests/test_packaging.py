@@ -187,6 +187,7 @@ def test_names_of_the_top_level() -> None:
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+PAGES += ROOT.glob("docs/authors/*.md")
 PAGES += ROOT.glob("plugins/*/README.md")
 PIP = re.compile(r"pip install ((?:\./|-r )[^`#\n]*)")
 

@@ -290,7 +290,18 @@ def test_the_cause_is_what_is_missing(
     assert f"Missing: {missing}" in cause(built(name, use, **chosen))
 
 
-@pytest.mark.parametrize("name", ["simsiam", "byol", "dino", "swav", "simclr", "moco-v3"])
+@pytest.mark.parametrize("name", ["vicreg", "barlow-twins"])
+def test_a_loss_with_a_safeguard_of_its_own_needs_no_stop_gradient(name: str) -> None:
+    term = {"vicreg": "loss__variance", "barlow-twins": "loss__redundancy"}[name]
+    found = {guard.what: guard.on for guard in guards_of(built(name))}
+    assert len(found) == 1 and all(found.values())
+    off = [guard.what for guard in guards_of(built(name, **{term: 0.0})) if not guard.on]
+    assert len(off) == 2 and off[0].startswith("a stop-gradient") and off[1] in found
+
+
+@pytest.mark.parametrize(
+    "name", ["simsiam", "byol", "dino", "swav", "simclr", "moco-v3", "nnclr", "supcon"]
+)
 def test_recipes_as_they_are_miss_nothing(name: str) -> None:
     method = built(name)
     assert [guard.what for guard in guards_of(method) if not guard.on] == []

@@ -18,12 +18,13 @@ import difflib
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from coview.errors import PluginError
+from coview.errors import PluginError, RequestError
 from coview.hookspecs import ROLES, VERSION
 from coview.introspect import written
 from coview.records import Targets
@@ -143,6 +144,10 @@ class EncoderComponent(Component):
     by_view: ClassVar[bool] = True
     """Whether each slot is a view."""
 
+    example_backbone: ClassVar[str | None] = None
+    """A small backbone that fits, of an encoder that not any fits (only transformers, say); the
+    conformance kit uses it."""
+
     slots: Mapping[int, str] = MappingProxyType({})
     """What the rows of each key slot are (``image``, ``patch``, ``token``, ``offset``, ``text``);
     empty: every key slot is a view, and its rows are images."""
@@ -171,6 +176,15 @@ class EncoderComponent(Component):
         """
         _, keys = self.project(views, views.keys)
         return Targets(keys, dict.fromkeys(views.keys, batch.indices))
+
+    def shuffled(
+        self, views: Views, which: Sequence[int], step: Step
+    ) -> AbstractContextManager[None]:
+        """Return a context in which images are batch-normalised in another order."""
+        raise RequestError(
+            f"target.shuffle needs an encoder that derives from coview.nn.encoder.Encoder, and "
+            f"{type(self).__name__} does not: set target.shuffle = false."
+        )
 
 
 class TargetComponent(Component):

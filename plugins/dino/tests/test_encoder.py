@@ -12,10 +12,10 @@ import coview
 from coview import Batch, Plan, RequestError, Step
 from coview.method.module import build_method
 from coview.nn.backbones import BackboneSettings, BackboneSpec, find_backbone
+from coview.nn.heads import PrototypeHead, UnitRows
+from coview.optim.clipping import clip_each
 from coview.optim.groups import make_optimizer, set_weight_decay
 from coview.recipes.configure import Changes, configure
-from coview_dino.encoder import clip_each
-from coview_dino.head import DINOHead, UnitRows
 
 SMALL = {"encoder.hidden": 16, "encoder.bottleneck": 8, "encoder.dim": 12}
 
@@ -41,7 +41,7 @@ def batch() -> Batch:
 
 @pytest.mark.parametrize("width, mlp", [(384, 5_509_376), (768, 6_295_808)])
 def test_the_sheet_s_parameter_counts(width: int, mlp: int) -> None:
-    head = DINOHead(width, 2048, 256, 65536, 3, batch_norm=False, fixed_length=True)
+    head = PrototypeHead(width, 2048, 256, 65536, 3, batch_norm=False, fixed_length=True)
     assert sum(p.numel() for p in head.mlp.parameters()) == mlp
     assert head.last.weight.numel() == 16_777_216
     assert head.last.length.numel() == 65_536
@@ -67,7 +67,7 @@ def test_the_sheet_s_backbone(name: str, millions: float, heads: int) -> None:
 
 
 def test_logits_are_cosines_where_lengths_are_fixed() -> None:
-    head = DINOHead(6, 5, 4, 9, 3, batch_norm=False, fixed_length=True).double()
+    head = PrototypeHead(6, 5, 4, 9, 3, batch_norm=False, fixed_length=True).double()
     features = torch.randn(7, 6, dtype=torch.float64) * 50
     logits = head(features)
     assert logits.abs().max() <= 1

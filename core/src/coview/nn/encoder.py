@@ -7,7 +7,8 @@ decide it here, and it never depends on accident.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
+from coview.distributed import gather, rank, world_size
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.nn.backbones import is_convolutional
@@ -62,6 +64,7 @@ class Encoder(nn.Module):
         trunk: (B, C, H, W) -> (B, D).
         projector: (N, D) -> (N, d).
         predictor: (N, d) -> (N, d), or None.
+        patch: pixels per side of the trunk's patches; None: it has none.
         by_view: whether each slot is a view. A target whose key slots are views is
             refused with an encoder whose slots are not.
     """
@@ -85,10 +88,13 @@ class Encoder(nn.Module):
         self.trunk = plan.backbone.build(
             plan.layout.channels[0], max(max(size) for size in plan.layout.sizes)
         )
-        _refuse_broken_patches(self.trunk, plan.layout)
+        cut = getattr(getattr(self.trunk, "patch_embed", None), "patch_size", None)
+        self.patch: int | None = int(cut[0]) if cut else None
+        _refuse_broken_patches(self.patch, plan.layout)
         self.drop_paths = share(self.trunk)
         self.features = int(self.trunk.num_features)  # type: ignore[arg-type]
         self.predictor = None
+        self._orders: Mapping[int, Tensor] = {}
         self.channels_last = is_convolutional(self.trunk)
         if self.channels_last:
             self.trunk.to(memory_format=torch.channels_last)
@@ -110,6 +116,23 @@ class Encoder(nn.Module):
         features = self._run(self.trunk, crops, self._trunk_groups(crops))
         projections = self._run(self.projector, features, self._head_groups(crops))
         return _full(features), _full(projections)
+
+    def maps(self, views: Views, which: Sequence[int]) -> ByView:
+        """Run the trunk without its pooling, for encoders that compare places.
+
+        Returns:
+            Feature maps (B, D, h, w), by view, in full precision.
+
+        Raises:
+            RequestError: the backbone has no feature map.
+        """
+        crops = {view: self._laid_out(views.crops[view]) for view in which}
+        return _full(self._run(self._map, crops, self._trunk_groups(crops)))
+
+    def pooled(self, maps: ByView) -> tuple[ByView, ByView]:
+        """Return the features (B, D) and projections (N, d) of what :meth:`maps` returned."""
+        features = {view: self.trunk.forward_head(one) for view, one in maps.items()}  # type: ignore[operator]
+        return features, _full(self._run(self.projector, features, self._head_groups(maps)))
 
     def predict(self, projections: ByView) -> ByView:
         """Run the predictor if there is one; (N, d) -> (N, d), by view."""
@@ -149,6 +172,26 @@ class Encoder(nn.Module):
                 module.drop_prob = 0.0
         return twin
 
+    @contextmanager
+    def shuffled(self, views: Views, which: Sequence[int], step: Step) -> Iterator[None]:
+        """Within the context, show each view to trunk and heads in an order of its own.
+
+        Orders are of the rows of all processes, so that images that are batch-normalised
+        together as queries are not as keys (He et al. 2020, section 3.3). Outputs are in the
+        usual order. Not for a network that takes gradient.
+        """
+        draw = step.generator
+        self._orders = {
+            view: torch.randperm(
+                len(views.crops[view]) * world_size(), generator=draw, device=draw.device
+            )
+            for view in which
+        }
+        try:
+            yield
+        finally:
+            self._orders = {}
+
     @hookimpl
     def encode(self, views: Views, batch: Batch) -> Encoded:
         """Encode the query views; a slot is a view."""
@@ -156,6 +199,16 @@ class Encoder(nn.Module):
         queries = self.predict(projections)
         identities = dict.fromkeys(views.queries, batch.indices)
         return Encoded(queries, projections, identities, views.pairs, features)
+
+    def _map(self, images: Tensor) -> Tensor:
+        forward = getattr(self.trunk, "forward_features", None)
+        made = forward(images) if forward else None
+        if made is None or made.ndim != 4 or made.shape[1] != self.features:
+            raise RequestError(
+                f"This encoder compares places, but the backbone {type(self.trunk).__name__} has "
+                "no feature map (B, D, h, w): use a convolutional one (--backbone resnet18)."
+            )
+        return made  # type: ignore[no-any-return]
 
     def _laid_out(self, crop: Tensor) -> Tensor:
         return crop.contiguous(memory_format=torch.channels_last) if self.channels_last else crop
@@ -176,6 +229,9 @@ class Encoder(nn.Module):
         self, module: Callable[[Tensor], Tensor], rows: ByView, groups: list[list[int]]
     ) -> ByView:
         """Apply ``module`` to every group of views, separately for each part of the batch."""
+        orders = self._orders
+        if orders:
+            rows = {view: _dealt(x, orders[view]) for view, x in rows.items()}
         parts: dict[int, list[Tensor]] = {view: [] for view in rows}
         for group in groups:
             # Not chunk, which would split 25 rows into 8 groups with a last one of a single row.
@@ -183,24 +239,30 @@ class Encoder(nn.Module):
             chunks = [rows[view].tensor_split(count) for view in group]
             for pieces in zip(*chunks, strict=True):
                 together = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-                if module is self.trunk:
+                if module in (self.trunk, self._map):
                     deal(self.drop_paths, len(pieces), len(pieces[0]))
                 outputs = module(together).split([len(piece) for piece in pieces])
                 for view, output in zip(group, outputs, strict=True):
                     parts[view].append(output)
-        return {
+        whole = {
             v: pieces[0] if len(pieces) == 1 else torch.cat(pieces) for v, pieces in parts.items()
         }
+        return {v: _dealt(x, orders[v].argsort()) for v, x in whole.items()} if orders else whole
 
 
-def _refuse_broken_patches(trunk: nn.Module, layout: Layout) -> None:
+def _dealt(rows: Tensor, order: Tensor) -> Tensor:
+    """Return this process's share of the rows of all processes, put in another order."""
+    own = slice(rank() * len(rows), (rank() + 1) * len(rows))
+    return gather(rows)[order[own]]
+
+
+def _refuse_broken_patches(patch: int | None, layout: Layout) -> None:
     """Refuse view sizes that are not multiples of a transformer's patch size."""
-    patches = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
     sizes = {layout.sizes[view] for view in (*layout.queries, *layout.keys)}
-    broken = [s for s in sizes if patches and any(a % b for a, b in zip(s, patches, strict=True))]
-    if patches and broken:
+    broken = [size for size in sizes if patch and any(side % patch for side in size)]
+    if broken:
         raise RequestError(
-            f"The backbone cuts views into patches of {patches[0]} pixels, but there are views of "
+            f"The backbone cuts views into patches of {patch} pixels, but there are views of "
             f"{sorted(size[0] for size in broken)} pixels. Set views.size to a multiple of the "
             "patch size, or change backbone.patch."
         )

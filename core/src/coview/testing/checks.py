@@ -28,12 +28,18 @@ class Result:
         promise: name of the promise.
         status: ``ok``, ``failed`` or ``skipped``.
         sentence: what was seen, or why it was skipped; may be empty if ok.
+        precision: ``float64`` where that was used in place of float32.
+        evidence: of a failure, the smallest numbers that show it; may be empty.
+        page: of a failure, where the documentation explains the promise.
     """
 
     subject: str
     promise: str
     status: str
     sentence: str = ""
+    precision: str = "float32"
+    evidence: str = ""
+    page: str = ""
 
 
 @attrs.frozen(eq=False)
@@ -104,6 +110,7 @@ def try_all(subject: Subject, tried: Sequence[Promise]) -> Iterator[Result]:
 
 def attempt(subject: Subject, promise: Promise) -> Result:
     """Check one promise; any error inside it becomes a sentence of the result."""
+    precision = "float64" if promise.double else "float32"
     try:
         remark = promise.check(subject) or ""
     except NotTried as error:
@@ -112,13 +119,17 @@ def attempt(subject: Subject, promise: Promise) -> Result:
         sentence, package = said(error), subject.package
         if package and package not in sentence:
             sentence = f"package {package}: {sentence}"
-        return Result(subject.name, promise.name, FAILED, sentence)
-    return Result(subject.name, promise.name, OK, remark)
+        evidence = getattr(error, "evidence", "")
+        return Result(
+            subject.name, promise.name, FAILED, sentence, precision, evidence, promise.page
+        )
+    return Result(subject.name, promise.name, OK, remark, precision)
 
 
 def said(error: BaseException) -> str:
     """Return an error as one line, which includes its notes on component and package."""
     own = isinstance(error, (ConformanceError, CoviewError))
     text = str(error) if own else f"{type(error).__name__}: {error}"
+    text = getattr(error, "sentence", text)
     notes = getattr(error, "__notes__", ())
     return "; ".join(" ".join(line.split()) for line in (text, *notes))

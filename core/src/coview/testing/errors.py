@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import unittest
+from collections.abc import Callable
 
 
 class ConformanceError(AssertionError):
-    """A promise is broken; the message says what was seen."""
+    """A promise is broken.
+
+    Attributes:
+        sentence: what was seen.
+        evidence: the smallest numbers that show it; may be empty.
+    """
+
+    def __init__(self, sentence: str = "", evidence: str = "") -> None:
+        super().__init__(f"{sentence}\n{evidence}" if evidence else sentence)
+        self.sentence, self.evidence = sentence, evidence
 
 
 class NotTried(unittest.SkipTest):
     """A promise does not apply here; the message says why. pytest counts it as skipped."""
 
 
-def demand(kept: bool, sentence: str) -> None:
+def demand(kept: bool, sentence: str, evidence: Callable[[], str] = str) -> None:
     """Raise an error with this sentence unless the promise is kept.
+
+    Args:
+        kept: whether it is kept.
+        sentence: what was seen otherwise.
+        evidence: called to get the smallest numbers that show it.
 
     Raises:
         ConformanceError: the promise is not kept.
     """
     if not kept:
-        raise ConformanceError(sentence)
+        raise ConformanceError(sentence, evidence())

@@ -31,12 +31,16 @@ def packages() -> list[str]:
     return sorted(found - {"coview"})
 
 
-def try_package(brought: Sequence[Entry], tried: Sequence[Promise]) -> Iterator[Result]:
+def try_package(
+    brought: Sequence[Entry],
+    tried: Sequence[Promise],
+    subject_of: Callable[[str], Subject] = Subject,
+) -> Iterator[Result]:
     """Check everything that a package registers: its methods, then each other thing by itself."""
     used: set[object] = set()
     for entry in brought:
         if entry.kind == "methods":
-            subject = Subject(f"{entry.package}:{entry.name}")
+            subject = subject_of(f"{entry.package}:{entry.name}")
             yield from try_all(subject, tried)
             used |= _used(subject)
     for entry in brought:

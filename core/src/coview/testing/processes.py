@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from coview.method.joining import share
 from coview.testing.errors import ConformanceError
-from coview.testing.subject import Built, Subject
+from coview.testing.evidence import told
+from coview.testing.subject import Subject
 
 STEPS = 3
 TOLERANCE = 1e-5
@@ -54,7 +55,7 @@ def train_part(subject: Subject, rank: int = 0, processes: int = 1) -> State:
         batch, step = subject.batch(number), subject.step(number)
         built.optimizer.zero_grad(set_to_none=True)
         built.method(share(batch, rank, processes), step).backward()
-        gradients = _averaged(built, processes)
+        gradients = averaged(built.method, processes)
         if number == 0:
             kept = {GRADIENT + name: value.clone() for name, value in gradients.items()}
         built.method.gradients_ready(step)
@@ -88,7 +89,8 @@ def compare(one: State, several: Sequence[State | Exception], groups: bool) -> N
             if not error < TOLERANCE:
                 raise ConformanceError(
                     f"{key} on process {rank} of {len(several)} differs from a single process's "
-                    f"by {error:.2g} of its largest value"
+                    f"by {error:.2g} of its largest value",
+                    told((key, value, part[key]), "one process", f"process {rank}", TOLERANCE),
                 )
 
 
@@ -107,9 +109,10 @@ def in_groups(subject: Subject) -> bool:
     return getattr(subject.resolved.part("encoder").settings, "norm_groups", 1) > 1
 
 
-def _averaged(built: Built, processes: int) -> Mapping[str, Tensor]:
+def averaged(method: nn.Module, processes: int) -> Mapping[str, Tensor]:
+    """Average the gradients over processes, in place; return them by parameter name."""
     found = {}
-    for name, parameter in built.method.named_parameters():
+    for name, parameter in method.named_parameters():
         if parameter.grad is not None:
             if processes > 1:
                 dist.all_reduce(parameter.grad)

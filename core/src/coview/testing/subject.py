@@ -9,8 +9,11 @@ import attrs
 import torch
 from torch.optim import Optimizer
 
-from coview.components import Component, ViewsComponent, declared
-from coview.hookspecs import ROLES, hookimpl
+from coview.components import Component, EncoderComponent, ViewsComponent, declared
+from coview.data.base import DataSettings, ImageData
+from coview.data.loader import Batches
+from coview.data.sources import open_source
+from coview.hookspecs import hookimpl
 from coview.method.module import Method, build_method
 from coview.nn.sync_norm import synchronise
 from coview.optim.groups import make_optimizer, set_rate
@@ -22,6 +25,7 @@ from coview.records import Batch, Step, Views
 from coview.registry import find
 from coview.settings import fields_of
 from coview.testing.errors import ConformanceError
+from coview.training.fields import fields_for
 from coview.weights.card import WeightCard, card_of
 
 SIZE, DATASET, STEPS_PER_EPOCH, TOTAL_STEPS = 32, 64, 4, 40
@@ -61,21 +65,25 @@ class Built:
 class Subject:
     """A method under test, built small and always the same.
 
-    It uses the ``small`` preset, a network of 0.3 M parameters, and images of 32
-    pixels; whole numbers above 64 in the encoder, target, negatives and loss
-    (widths, sizes, draws) become 32.
+    It uses the ``small`` preset, a network of 0.3 M parameters (or the encoder's
+    ``example_backbone``), and images of 32 pixels; whole numbers above 64 in the encoder,
+    target, negatives, loss and wrappers (widths, sizes, draws) become 32.
 
     Attributes:
         method: a method's name, or a recipe.
         changes: changes to the recipe, as from the command line.
         batch_size: images per global batch; None: 16, or 4 signals.
-        channels: number of channels of the images.
+        channels: number of channels of the images; None: those of the data, or 3.
+        data: ``SOURCE[:PATH]`` of real images to use; empty: noise.
+        device: where it is built and trained; promises on several processes use the CPU.
     """
 
     method: str | Recipe
     changes: Changes = Changes()
     batch_size: int | None = None
-    channels: int = 3
+    channels: int | None = None
+    data: str = ""
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -105,8 +113,10 @@ class Subject:
         own = self.changes
         preset = "small" if "small" in self.recipe.presets else "none"
         replaced = own.backbone is None and not self.signals
+        encoder = self.whole.part("encoder").factory
+        fitting = declared(encoder, EncoderComponent, "example_backbone") or BACKBONE
         small = attrs.evolve(
-            own, preset=own.preset or preset, backbone=BACKBONE if replaced else own.backbone
+            own, preset=own.preset or preset, backbone=fitting if replaced else own.backbone
         )
         first = configure(self.recipe, None, small, "check")
         stem = {"backbone.stem": "7x7"} if replaced else {}
@@ -131,14 +141,28 @@ class Subject:
         whole: int = self.whole.data.size if self.signals else SIZE
         return self.changes.image_size or whole
 
+    @cached_property
+    def loaded(self) -> ImageData | None:
+        """The real data, at the size and with the channels of this subject."""
+        if not self.data:
+            return None
+        settings = DataSettings(size=self.side, channels=self.channels)
+        return open_source(self.data).load(settings)
+
+    @cached_property
+    def colours(self) -> int:
+        """Number of channels of the images."""
+        return self.channels or (self.loaded.channels if self.loaded else 3)
+
     def plan(self, processes: int = 1, accumulate: int = 1) -> Plan:
         """Return the plan that components are built from."""
+        real = self.loaded
         return Plan(
-            dataset_size=DATASET,
-            channels=self.channels,
+            dataset_size=len(real.train) if real else DATASET,
+            channels=self.colours,
             image_size=self.side,
-            mean=(0.5,) * self.channels,
-            std=(0.2,) * self.channels,
+            mean=real.mean if real else (0.5,) * self.colours,
+            std=real.std if real else (0.2,) * self.colours,
             batch_size=self.images,
             world_size=processes,
             accumulate=accumulate,
@@ -156,9 +180,11 @@ class Subject:
             method = build_method(self.resolved, plan)
         if double:
             method.double().observe(InDouble(), "in-double")
+        method.to(self.device)
         synchronise(method)
         part = self.resolved.part("optimizer")
-        optimizer = make_optimizer(part.factory, part.settings, method, plan, torch.device("cpu"))
+        place = torch.device(self.device)
+        optimizer = make_optimizer(part.factory, part.settings, method, plan, place)
         set_rate(optimizer, min(part.settings.peak(self.images), 0.05))
         method.train()
         method.always_checked = True
@@ -167,19 +193,32 @@ class Subject:
     def step(self, number: int, seed: int = 3) -> Step:
         """Return the step with this number."""
         return Step(
-            number=number, steps_per_epoch=STEPS_PER_EPOCH, total_steps=TOTAL_STEPS, seed=seed
+            number=number,
+            steps_per_epoch=STEPS_PER_EPOCH,
+            total_steps=TOTAL_STEPS,
+            seed=seed,
+            device=self.device,
         )
 
     def batch(self, number: int) -> Batch:
-        """Return a step's batch: images (or signals) of noise, and their indices."""
+        """Return a step's batch: images (or signals), of noise if no data are given."""
+        if self.loaded is not None:
+            fields = fields_for(self.resolved, self.loaded)
+            real = Batches(self.loaded.train, self.images, 0, self.device, fields=fields)
+            epoch, position = divmod(number, real.steps_per_epoch)
+            return next(iter(real.epoch(epoch, position)))
         generator = torch.Generator().manual_seed(number)
-        shape = (self.images, self.channels, self.side, self.side)
+        shape = (self.images, self.colours, self.side, self.side)
         if self.signals:
             images = torch.randn(shape[:3], generator=generator)
         else:
             images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         indices = torch.randperm(DATASET, generator=generator)[: self.images]
-        return Batch(images, indices, self._fields(indices))
+        made = {
+            name: values.to(self.device) if isinstance(values, torch.Tensor) else values
+            for name, values in self._fields(indices).items()
+        }
+        return Batch(images.to(self.device), indices.to(self.device), made)
 
     def _fields(self, indices: torch.Tensor) -> dict[str, Any]:
         """Return what the components ask for: labels of a few classes, or their own examples."""
@@ -218,7 +257,7 @@ class Subject:
 def _narrowed(resolved: Resolved) -> dict[str, Any]:
     """Return the reduced settings, by path."""
     found: dict[str, Any] = {}
-    for role in ROLES[1:]:
+    for role in COMPONENTS[1:]:
         parts = resolved.parts[role]
         for part in parts:
             if part.shared_with is None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import attrs
-import torch
 
 from coview.hookspecs import hookimpl
 from coview.nn.encoder import Encoder, EncoderSettings, norm_views
+from coview.nn.heads import PrototypeHead
+from coview.optim.clipping import clip_each
 from coview.plan import Plan
 from coview.records import Step
 from coview.settings import ge, gt, one_of, setting
-from coview_dino.head import DINOHead
 
 
 class DINOEncoder(Encoder):
@@ -22,7 +22,7 @@ class DINOEncoder(Encoder):
     Views of one resolution pass through the trunk together, and the head sees all.
     """
 
-    projector: DINOHead
+    projector: PrototypeHead
 
     @attrs.frozen
     class Settings(EncoderSettings):
@@ -44,7 +44,7 @@ class DINOEncoder(Encoder):
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__(settings, plan, settings.dim)
-        self.projector = DINOHead(
+        self.projector = PrototypeHead(
             self.features,
             settings.hidden,
             settings.bottleneck,
@@ -67,13 +67,3 @@ class DINOEncoder(Encoder):
         if step.number < self.freeze_last_epochs * step.steps_per_epoch:
             for parameter in self.projector.last.parameters():
                 parameter.grad = None
-
-
-def clip_each(module: torch.nn.Module, longest: float) -> None:
-    """Clip each parameter's gradient to a norm of at most ``longest``, in place."""
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    if not gradients:
-        return
-    lengths = torch.stack(list(torch._foreach_norm(gradients)))
-    factors = (longest / (lengths + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, list(factors.unbind()))

@@ -24,7 +24,8 @@ class SelfDistillation(nn.Module):
     The teacher's logits are centred (their running mean is subtracted, which
     keeps one output from dominating) and sharpened (divided by a low
     temperature, which keeps them from becoming uniform). After each use the centre
-    moves towards the mean of the raw logits of all processes.
+    moves towards the mean of the raw logits of all processes. Slots of another kind than
+    images (tokens, say) are left to other losses.
 
     Attributes:
         centre: (K,), zero at the start.
@@ -55,6 +56,7 @@ class SelfDistillation(nn.Module):
         if plan.dim < 1:
             raise RequestError("Self-distillation needs a plan with dim (the number of outputs).")
         self.settings = settings
+        self._others = {slot for slot, kind in plan.slots.items() if kind != "image"}
         self.register_buffer("centre", torch.zeros(plan.dim))
 
     def guards(self) -> list[Guard]:
@@ -75,19 +77,24 @@ class SelfDistillation(nn.Module):
         """Return the loss; the keys are constants, and gradient reaches the queries."""
         student = step.read(self.settings.student_temperature)
         teacher = step.read(self.settings.teacher_temperature)
-        given = {slot: self._given(rows, teacher) for slot, rows in targets.keys.items()}
-        terms = soft_cross_entropies(encoded.queries, given, encoded.pairs, student)
-        keys = (key for _, key in encoded.pairs)
+        pairs = tuple(pair for pair in encoded.pairs if pair[1] not in self._others)
+        given = {slot: self._given(rows, teacher) for slot, rows in self._keys(targets).items()}
+        terms = soft_cross_entropies(encoded.queries, given, pairs, student)
+        keys = (key for _, key in pairs)
         log_assignments(step, given, zip(keys, terms, strict=True))
         return reduced(terms, self.settings.reduction)
 
     @hookimpl
     def update_target(self, targets: Targets) -> None:
         """Move the centre towards the mean of the teacher's raw logits of all processes."""
-        rows = torch.cat(list(targets.keys.values()))
+        rows = torch.cat(list(self._keys(targets).values()))
         mean = mean_over_processes(rows.mean(dim=0)).to(self.centre.dtype)
         keep = self.settings.centre_momentum
         self.centre.mul_(keep).add_(mean, alpha=1 - keep)
+
+    def _keys(self, targets: Targets) -> dict[int, Tensor]:
+        """Return the keys of whole images."""
+        return {s: rows for s, rows in targets.keys.items() if s not in self._others}
 
     @torch.no_grad()
     def _given(self, rows: Tensor, temperature: float | Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import attrs
 import torch
 from torch import Tensor, nn
 
 from coview.components import EncoderComponent, Guard, declared
-from coview.distributed import gather, rank
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.nn.encoder import Encoder
@@ -51,11 +52,6 @@ class Momentum(nn.Module):
         if plan.encoder is None:
             raise RequestError("A momentum target needs a plan with the encoder to copy.")
         self.settings = settings
-        if settings.shuffle and plan.slots:
-            raise RequestError(
-                "target.shuffle shuffles whole images, but this encoder compares "
-                f"{', '.join(dict.fromkeys(plan.slots.values()))}: set target.shuffle = false."
-            )
         self.network = plan.encoder.without_predictor().requires_grad_(False)
         for parameter in self.network.parameters():
             parameter.grad = None
@@ -68,11 +64,10 @@ class Momentum(nn.Module):
     @torch.no_grad()
     def encode_targets(self, views: Views, encoded: Encoded, batch: Batch, step: Step) -> Targets:
         """Return the copy's keys (N, d), without gradient: of the key views, if slots are views."""
-        if self.settings.shuffle:
-            keys = self._shuffled(views, step)
-            return Targets(keys, dict.fromkeys(views.keys, batch.indices))
         keys_of = declared(self.network, EncoderComponent, "encode_keys")
-        made: Targets = keys_of(views, encoded, batch, step)
+        shuffled = declared(self.network, EncoderComponent, "shuffled")
+        with shuffled(views, views.keys, step) if self.settings.shuffle else nullcontext():
+            made: Targets = keys_of(views, encoded, batch, step)
         return made
 
     @hookimpl
@@ -89,22 +84,6 @@ class Momentum(nn.Module):
     def backbone(self) -> nn.Module:
         """Return the copy's trunk, for recipes that evaluate the target."""
         return self.network.backbone()
-
-    def _shuffled(self, views: Views, step: Step) -> dict[int, Tensor]:
-        """Encode each key view with its rows shuffled over groups and processes."""
-        keys = {}
-        for view in views.keys:
-            crops = gather(views.crops[view])
-            order = torch.randperm(
-                len(crops), generator=step.generator, device=step.generator.device
-            )
-            mine = order.chunk(len(crops) // len(views.crops[view]))[rank()]
-            dealt = Views((crops[mine],), (0,), (0,), ())
-            _, projections = self.network.project(dealt, (0,))
-            returned = gather(projections[0])[torch.argsort(order)]
-            rows = len(views.crops[view])
-            keys[view] = returned[rank() * rows : (rank() + 1) * rows]
-        return keys
 
 
 def toward(weights: list[Tensor], goal: list[Tensor], decay: float | Tensor) -> None:

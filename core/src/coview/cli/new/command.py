@@ -6,29 +6,39 @@ from pathlib import Path
 
 import click
 
+from coview.cli.new.kinds import KINDS
 from coview.commands.options import json_option, print_json
 
 
 @click.command("new")
 @click.argument("name")
 @click.option(
+    "--kind",
+    type=click.Choice(list(KINDS)),
+    default="loss",
+    show_default=True,
+    help="What the package provides.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), help="Folder to create.  [default: ./coview-NAME]"
 )
 @json_option
-def command(name: str, out: Path | None, as_json: bool) -> None:
-    """Write a plugin package: a recipe, a loss, and tests for both.
+def command(name: str, kind: str, out: Path | None, as_json: bool) -> None:
+    """Write a plugin package: a small component that works, and tests for it.
 
-    NAME is the method's name, for example my-method; the package is called coview-NAME.
-    Existing files are never overwritten.
+    NAME is the component's name, for example my-loss; the package is called coview-NAME. A
+    loss, views, an encoder, a target, negatives or a wrapper come with a method of the same
+    name: SimCLR with that part replaced. Existing files are never overwritten.
     """
     from coview.cli.new.scaffold import write_plugin
 
     folder = out or Path(f"coview-{name}")
-    written = write_plugin(name, folder)
+    written = write_plugin(name, folder, kind)
     if as_json:
         files = [path.relative_to(folder).as_posix() for path in written]
-        print_json({"name": name, "path": str(folder), "files": files})
+        print_json({"name": name, "kind": kind, "path": str(folder), "files": files})
         return
     for path in written:
         click.echo(str(path))
-    click.echo(f"\nnext: pip install -e {folder} && coview check {name} && pytest {folder}")
+    check = f" && coview check {name}" if KINDS[kind].role else ""
+    click.echo(f"\nnext: pip install -e {folder}{check} && pytest {folder}")

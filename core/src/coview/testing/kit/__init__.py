@@ -10,6 +10,7 @@ from coview.testing.kit import recipe, state, step, together, views
 from coview.testing.subject import Subject
 
 Check = Callable[[Subject], str | None]
+PAGE = "docs/authors/promises.md"
 
 
 @attrs.frozen(eq=False)
@@ -22,11 +23,18 @@ class Promise:
             is not kept and :class:`~coview.testing.errors.NotTried` if it does not
             apply; may return a remark.
         slow: whether the check starts processes, which takes seconds.
+        double: whether the method is checked in float64.
     """
 
     name: str
     check: Check
     slow: bool = False
+    double: bool = False
+
+    @property
+    def page(self) -> str:
+        """Where the documentation explains it."""
+        return f"{PAGE}#{self.name}"
 
     @property
     def meaning(self) -> str:
@@ -34,8 +42,8 @@ class Promise:
         return (self.check.__doc__ or "").strip()
 
 
-def _promise(check: Check, slow: bool = False) -> Promise:
-    return Promise(check.__name__.replace("_", "-"), check, slow)
+def _promise(check: Check, slow: bool = False, double: bool = False) -> Promise:
+    return Promise(check.__name__.replace("_", "-"), check, slow, double)
 
 
 PROMISES: tuple[Promise, ...] = (
@@ -51,15 +59,15 @@ PROMISES: tuple[Promise, ...] = (
     _promise(views.follow_the_step),
     _promise(views.evaluate_without_randomness),
     _promise(step.gives_a_loss_with_gradient),
-    _promise(step.descends),
+    _promise(step.descends, double=True),
     _promise(step.draws_from_the_step_alone),
     _promise(step.sees_no_labels),
     _promise(step.reads_memory_before_writing),
     _promise(step.never_waits_for_the_device),
     _promise(step.takes_other_channels),
     _promise(state.goes_on_exactly),
-    _promise(state.accumulates),
+    _promise(state.accumulates, double=True),
     _promise(state.exports),
-    _promise(together.two_processes_equal_one, slow=True),
+    _promise(together.two_processes_equal_one, slow=True, double=True),
 )
 """All promises in the order of checking: a failure of an early one explains later failures."""

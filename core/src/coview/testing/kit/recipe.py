@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from coview.recipes.configure import Changes, configure
-from coview.recipes.recipe import read_recipe, to_toml
+from coview.recipes.recipe import COMPONENTS, read_recipe, to_toml
 from coview.recipes.resolve import Part, Resolved
 from coview.registry import find
 from coview.settings import fields_of, structure
@@ -118,9 +118,7 @@ def refusing(table: str, factory: Any) -> None:
 
 
 def _parts(resolved: Resolved) -> Iterator[Part]:
-    from coview.hookspecs import ROLES
-
-    for role in ROLES:
+    for role in COMPONENTS:
         yield from (part for part in resolved.parts[role] if part.shared_with is None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.records import Batch, Views
 from coview.testing.errors import NotTried, demand
+from coview.testing.evidence import different, told
 from coview.testing.kit.step import forward_in_parts
-from coview.testing.states import same
 from coview.testing.subject import Built, Subject
 from coview.weights.exported import export, load_backbone, save_backbone
 
@@ -39,16 +38,19 @@ def goes_on_exactly(subject: Subject) -> None:
     resumed.optimizer.load_state_dict(optimizer)
     subject.train(resumed, 2, STEPS)
 
+    wrong = different(going_on.state(), resumed.state())
     for number, (ours, theirs) in enumerate(zip(resumed.losses, going_on.losses[2:], strict=True)):
         demand(
             ours == theirs,
             f"the loss of step {number} after loading is {ours!r}, not {theirs!r}: keep all state "
             "that it depends on in buffers (register_buffer)",
+            lambda: told(next(wrong, None), "without a pause", "after loading"),
         )
-    ended = zip(resumed.state().items(), going_on.state().values(), strict=True)
-    wrong = [key for (key, ours), theirs in ended if not same(ours, theirs)]
+    first = next(wrong, None)
     demand(
-        not wrong, f"after loading and training on to step {STEPS}, {', '.join(wrong[:3])} differ"
+        first is None,
+        f"after loading and training on to step {STEPS}, {first and first[0]} differs",
+        lambda: told(first, "without a pause", "after loading"),
     )
 
 
@@ -70,9 +72,13 @@ def accumulates(subject: Subject) -> str:
     whole, halves = _compared(subject, 1), _compared(subject, 2)
     if abs(sum(whole.losses) - sum(halves.losses)) > 1e-9:
         return "its loss compares the rows of a batch with each other"
-    before, after = whole.state(), halves.state()
-    wrong = [k for k, v in before.items() if not torch.allclose(v, after[k], atol=1e-7)]
-    demand(not wrong, f"{', '.join(wrong[:3])} differ from those after a step on the whole batch")
+    wrong = list(different(whole.state(), halves.state(), rtol=1e-5, atol=1e-7))
+    demand(
+        not wrong,
+        f"{', '.join(key for key, _, _ in wrong[:3])} differ from those after a step on the "
+        "whole batch",
+        lambda: told(wrong[0], "whole", "in halves", rtol=1e-5, atol=1e-7),
+    )
     return "a step in micro-batches equals one on the whole batch"
 
 
@@ -87,22 +93,31 @@ def exports(subject: Subject) -> str:
         before, after = exported(images), load_backbone(path)(images)
     demand(before.ndim == 2, f"features have shape {tuple(before.shape)}, not (B, D)")
     near = torch.allclose(before, after, rtol=1e-4, atol=1e-5)  # weights' memory layout differs
-    demand(near, "the loaded backbone gives different features")
+    demand(
+        near,
+        "the loaded backbone gives different features",
+        lambda: told(("features", before, after), "exported", "loaded", rtol=1e-4, atol=1e-5),
+    )
     return f"{before.shape[1]} features"
 
 
 class Frozen:
     """An observer that gives every micro-batch the views that the whole batch would get."""
 
-    def __init__(self, crops: Sequence[Tensor], indices: Tensor) -> None:
-        self.crops, self.indices = crops, indices
+    def __init__(self, views: Views, indices: Tensor) -> None:
+        self.views, self.indices = views, indices
 
     @hookimpl(wrapper=True)
     def generate_views(self, batch: Batch) -> Any:
         """Return this part's rows of the whole batch's views."""
-        views: Views = yield
+        yield
         rows = [self.indices.tolist().index(i) for i in batch.indices.tolist()]
-        return attrs.evolve(views, crops=tuple(crop[rows] for crop in self.crops))
+        about = {
+            name: {view: value[rows] for view, value in by_view.items()}
+            for name, by_view in self.views.about.items()
+        }
+        crops = tuple(crop[rows] for crop in self.views.crops)
+        return attrs.evolve(self.views, crops=crops, about=about)
 
 
 def _compared(subject: Subject, parts: int) -> Built:
@@ -111,7 +126,7 @@ def _compared(subject: Subject, parts: int) -> Built:
     batch, step = subject.batch(0), subject.step(0)
     with torch.no_grad():
         views = built.method.manager.hook.generate_views(batch=batch, step=step)
-    built.method.observe(Frozen(views.crops, batch.indices), "frozen")
+    built.method.observe(Frozen(views, batch.indices), "frozen")
     for module in built.method.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

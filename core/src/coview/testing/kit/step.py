@@ -11,7 +11,7 @@ from coview.hookspecs import hookimpl
 from coview.method.joining import share
 from coview.records import Batch
 from coview.testing.errors import ConformanceError, demand
-from coview.testing.states import same
+from coview.testing.evidence import different, told
 from coview.testing.subject import Built, Subject
 from coview.testing.synchronisation import Synchronisations
 
@@ -19,8 +19,12 @@ from coview.testing.synchronisation import Synchronisations
 def builds(subject: Subject) -> str:
     """The components fit their hooks and each other, and the same seed builds the same weights."""
     first, second = subject.build(), subject.build()
-    equal = same(first.state(), second.state())
-    demand(equal, "two builds from the same seed differ: use torch's generator when building")
+    found = next(different(first.state(), second.state()), None)
+    demand(
+        found is None,
+        "two builds from the same seed differ: use torch's generator when building",
+        lambda: told(found, "the first build", "the second"),
+    )
     parameters = sum(p.numel() for p in first.method.parameters())
     return f"{parameters / 1e6:.2f} M parameters here"
 
@@ -89,12 +93,21 @@ def draws_from_the_step_alone(subject: Subject) -> None:
             used = not torch.equal(before, torch.get_rng_state())
         demand(not used, "a step draws from torch's global generator: use step.generator")
         demand(torch.equal(images, subject.batch(0).images), "the batch's images were changed")
-        results.append((built.losses, built.state()))
-    demand(same(results[0], results[1]), "a step's result depends on torch's global generator")
+        results.append({"loss": built.losses, **built.state()})
+    found = next(different(results[0], results[1]), None)
+    demand(
+        found is None,
+        "a step's result depends on torch's global generator",
+        lambda: told(found, "with one seed of it", "with another"),
+    )
 
 
 def sees_no_labels(subject: Subject) -> None:
-    """Components read a batch's images and indices, and nothing else."""
+    """Components read a batch's images, indices and the fields that they ask for, and nothing else.
+
+    A field is asked for with ``needs_fields``, which `coview show` tells; so labels never
+    reach a method that is said to do without.
+    """
     built, asked = subject.build(), []
 
     class Sealed(Batch):
@@ -103,9 +116,13 @@ def sees_no_labels(subject: Subject) -> None:
                 asked.append(name)
             raise AttributeError(name)
 
+    class Asked(dict[str, object]):
+        def __missing__(self, name: str) -> object:
+            raise ConformanceError(f"a component reads the field {name!r}: list it in needs_fields")
+
     plain = subject.batch(0)
     step = subject.step(0)
-    built.method(Sealed(plain.images, plain.indices), step).backward()
+    built.method(Sealed(plain.images, plain.indices, Asked(plain.fields)), step).backward()
     built.method.update_target(step)
     demand(not asked, f"a component reads the batch's {', '.join(sorted(set(asked)))}")
 
@@ -124,8 +141,12 @@ def reads_memory_before_writing(subject: Subject) -> None:
 
     before = memory()
     built.method(subject.batch(1), subject.step(1)).backward()
-    changed = [key for key, value in memory().items() if not torch.equal(value, before[key])]
-    demand(not changed, f"{', '.join(changed)} changed before update_target")
+    changed = list(different(before, memory()))
+    demand(
+        not changed,
+        f"{', '.join(key for key, _, _ in changed)} changed before update_target",
+        lambda: told(changed[0], "before the forward pass", "after it"),
+    )
 
 
 def never_waits_for_the_device(subject: Subject) -> None:
@@ -134,6 +155,7 @@ def never_waits_for_the_device(subject: Subject) -> None:
     batch, step = subject.batch(1), subject.step(1)
     method = built.method
     on_device = [batch.images, batch.indices, *method.parameters(), *method.buffers()]
+    on_device += [values for values in batch.fields.values() if isinstance(values, Tensor)]
     with Synchronisations(of=on_device) as seen:
         built.method(batch, step).backward()
         built.method.gradients_ready(step)

@@ -8,6 +8,7 @@ from torch import Tensor
 from coview.plan import Layout
 from coview.records import Views
 from coview.testing.errors import demand
+from coview.testing.evidence import different, told
 from coview.testing.subject import Built, Subject
 
 
@@ -47,7 +48,12 @@ def follow_the_step(subject: Subject) -> None:
     built = subject.build()
     first = made(subject, built, 0).crops
     torch.rand(7)  # other code draws too
-    demand(_same(first, made(subject, built, 0).crops), "the same step gives different views")
+    again = next(different(first, made(subject, built, 0).crops, "crops"), None)
+    demand(
+        again is None,
+        "the same step gives different views",
+        lambda: told(again, "first", "again"),
+    )
     batch = subject.batch(0)
     for text, step in (("step", subject.step(1)), ("seed", subject.step(0, seed=4))):
         with torch.no_grad():
@@ -60,13 +66,20 @@ def evaluate_without_randomness(subject: Subject) -> None:
     built = subject.build()
     images = subject.batch(0).images
     first = built.method.evaluation_views(images).crops
+    again = next(different(first, built.method.evaluation_views(images).crops, "crops"), None)
     demand(
-        _same(first, built.method.evaluation_views(images).crops),
+        again is None,
         "evaluation_views gives different views when repeated",
+        lambda: told(again, "first", "again"),
     )
     alone = built.method.evaluation_views(images[3:4]).crops
-    near = all(torch.allclose(a[3:4], b, atol=1e-6) for a, b in zip(first, alone, strict=True))
-    demand(near, "an image's evaluation views depend on the other images in its batch")
+    own = tuple(crop[3:4] for crop in first)
+    other = next(different(own, alone, "crops", rtol=1e-5, atol=1e-6), None)
+    demand(
+        other is None,
+        "an image's evaluation views depend on the other images in its batch",
+        lambda: told(other, "in the batch", "alone", rtol=1e-5, atol=1e-6),
+    )
 
 
 def made(subject: Subject, built: Built, number: int) -> Views:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -117,12 +117,16 @@ def _negatives(method: Method) -> Guard | None:
 
 
 def _constant_keys(method: Method) -> Guard | None:
-    """Return keys without gradient as a safeguard, needed unless the loss uses negatives."""
+    """Return keys without gradient as a safeguard, unless the loss has one of its own.
+
+    That is negatives, or what it declares (``guards``) and has switched on.
+    """
     parts = method.parts.values()
     targets = [part.module for part in parts if "target" in part.roles]
     passes = any(declared(target, TargetComponent, "passes_gradient") for target in targets)
     passes &= not declared(method.components["loss"], LossComponent, "constant_keys")
-    if _negatives(method) is not None and passes:
+    declares: Sequence[Guard] = declared(method.components["loss"], Component, "guards")()
+    if passes and (_negatives(method) is not None or any(guard.on for guard in declares)):
         return None
     return Guard(
         "a stop-gradient (keys pass gradient back, and the loss has no negatives)"
