@@ -337,3 +337,24 @@ def test_no_evaluate_is_kept(run: Run, idx: Path, tiny: tuple[str, ...]) -> None
     # Asked for, it is measured after all.
     again = coview.train(resume="r", evaluate=True, progress=False)
     assert again.step == 6 and again.value("knn_top1") is not None
+
+
+def test_a_finished_run_takes_no_change_that_no_step_would_see(
+    refused: Run, run: Run, idx: Path, tiny: tuple[str, ...]
+) -> None:
+    options = ("--data", f"idx:{idx}", *tiny, "--no-evaluate")
+    run("train", "simclr", *options, "--out", "r", "--epochs", 1)
+    before = Path("r/recipe.toml").read_text(encoding="utf-8")
+    change = ("train", "--resume", "r", "--device", "cpu", "--lr", 0.003)
+    allowed = (*change, "--allow-change", "lr")
+    (problem,) = refused(*allowed)
+    assert problem == (
+        "This run is finished: no step is left to which optimizer.lr could apply. Give it more "
+        "epochs too."
+    )
+    assert Path("r/recipe.toml").read_text(encoding="utf-8") == before
+    run(*allowed, "--epochs", 2, "--allow-change", "epochs")
+    assert "lr = 0.003" in Path("r/recipe.toml").read_text(encoding="utf-8")
+    with pytest.raises(coview.RequestError) as caught:
+        coview.train(resume="r", lr=0.01, allow_change=["lr"])
+    assert "epochs=4, allow_change=['lr', 'epochs']" in caught.value.__notes__[0]

@@ -107,14 +107,33 @@ def test_what_it_says_to_type_next_works(trained: Any, tmp_path: Path) -> None:
     lines = next_steps(trained)
     assert Path(lines[0].removeprefix("weights: ")).is_file()
     assert lines[1] == f"in Python: coview.load_backbone({str(trained.path)!r})"
-    assert lines[2].startswith("for timm or torchvision: coview export ")
-    small = "the first layer is the one for small images" in lines[2]
-    assert small == (trained.card.settings["stem"] == "3x3")
+    assert lines[2] == (
+        "timm and torchvision have no resnet10-quarter: for weights that load there, train with "
+        "--backbone resnet18"
+    )
     commands = [line.removeprefix("next: coview ") for line in lines if line.startswith("next")]
     assert len(commands) == 2
     embed = shlex.split(commands[1])
     subprocess.run([sys.executable, "-m", "coview", *embed], check=True, cwd=tmp_path)
     assert list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stem", ["3x3", "7x7"])
+def test_a_network_that_others_have_is_exported_for_them(stem: str, tmp_path: Path) -> None:
+    run = coview.train(
+        "simclr",
+        "digits",
+        out=tmp_path / "r",
+        preset="tiny",
+        backbone="resnet18",
+        set={"backbone.stem": stem},
+        max_steps=1,
+        batch_size=8,
+        evaluate=False,
+    )
+    line = next_steps(run)[2]
+    assert line.startswith(f"for timm or torchvision: coview export {tmp_path / 'r'} --out ")
+    assert ("the first layer is the one for small images" in line) == (stem == "3x3")
 
 
 def test_the_terminal_says_it(run: Callable[..., Any], tiny: tuple[str, ...]) -> None:
@@ -127,6 +146,12 @@ def test_the_terminal_says_it(run: Callable[..., Any], tiny: tuple[str, ...]) ->
 def test_without_labels_it_says_why_there_is_no_accuracy(tmp_path: Path) -> None:
     images = torch.randint(0, 255, (64, 3, 32, 32), dtype=torch.uint8)
     out = tmp_path / "run"
-    run = coview.train("simclr", images, preset="tiny", max_steps=1, batch_size=8, out=out)
-    assert any("no labels" in line for line in next_steps(run))
+    watch = ["collapse:every=1"]
+    run = coview.train(
+        "simclr", images, preset="tiny", max_steps=2, batch_size=8, out=out, observe=watch
+    )
+    lines = next_steps(run)
+    assert any("no labels" in line for line in lines)
+    assert f"next: coview neighbours {out}" in lines
+    assert "have not collapsed (they spread over " in told(run)[3]
     assert told(run)[2] == "kNN top-1: not measured"

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from coview.errors import CoviewError, RequestError
+from coview.evaluation.comparison import compare
 from coview.evaluation.results import remember, rows
+from coview.evaluation.tables import text
 
 KNN = {"protocol": "weighted kNN, cosine", "top1": 0.5, "top5": 0.9, "k": 20}
 LINEAR = {
@@ -36,7 +38,8 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_row_says_what_was_trained_how_it_was_measured_and_by_what(run: Path) -> None:
     remember(run, LINEAR, ["coview", "evaluate", "linear", str(run)])
-    trained = {"run": str(run), "method": "simclr", "trained_on": "digits", "trained_epochs": 3.0}
+    trained = {"run": str(run), "method": "simclr", "trained_on": "digits"}
+    trained |= {"trained_epochs": 3.0, "run_epochs": 3.0}
     first, second = rows([run])
     assert first == {
         **trained,
@@ -49,6 +52,18 @@ def test_a_row_says_what_was_trained_how_it_was_measured_and_by_what(run: Path) 
     assert second.pop("time").endswith("+00:00")
     command = ["coview", "evaluate", "linear", str(run)]
     assert second == {**trained, "train_seed": 7, **LINEAR, "command": command}
+
+
+def test_what_was_measured_before_a_run_was_trained_further_says_so(run: Path) -> None:
+    remember(run, LINEAR, ["coview"])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 12, "epoch": 4.0, "knn": KNN}) + "\n")
+    remember(run, {**LINEAR, "seed": 4}, ["coview"])
+    found = [(row["evaluation"], row["trained_epochs"], row["run_epochs"]) for row in rows([run])]
+    assert found == [("knn", 3, 4), ("knn", 4, 4), ("linear", 3, 4), ("linear", 4, 4)]
+    shown = text(compare([run], rows([run])), 80)
+    assert f"What was measured of {run} after 3 epochs is left out" in " ".join(shown.split())
+    assert shown.count("Linear probe on ") == 1
 
 
 def test_results_are_added_one_a_line(run: Path) -> None:

@@ -95,7 +95,10 @@ def test_what_torchvision_lacks_loads_in_timm(tmp_path: Path) -> None:
 def test_what_only_coview_has_loads_in_coview(tmp_path: Path) -> None:
     own = saved(tmp_path / "own.safetensors", "resnet10-quarter")
     lines, code = printed(tmp_path / "own.safetensors", "--out", tmp_path / "file.safetensors")
-    assert lines[0] == "resnet10-quarter is not a network of timm or torchvision: coview loads it."
+    assert lines[0] == (
+        "resnet10-quarter is not a network of timm or torchvision: coview loads it. For weights "
+        "that load there, train with --backbone resnet18, for example."
+    )
     same(own, code, normalised=False)
 
 

@@ -126,12 +126,15 @@ class Comparison:
         shared: settings that all runs have.
         differing: names of the settings that differ.
         without: runs that have no evaluation.
+        outdated: runs that were trained further after some of their evaluations, which are
+            left out: by run, the epochs after which these were made.
     """
 
     groups: tuple[Group, ...]
     shared: Settings
     differing: tuple[str, ...]
     without: tuple[str, ...]
+    outdated: Mapping[str, tuple[float, ...]] = attrs.field(factory=dict)
 
 
 def compare(runs: Sequence[Path], rows: Sequence[Row], each: bool = False) -> Comparison:
@@ -149,6 +152,11 @@ def compare(runs: Sequence[Path], rows: Sequence[Row], each: bool = False) -> Co
         for name in _names(settings)
         if not len({_hashable(found.get(name)) for found in settings.values()}) > 1
     }
+    outdated: dict[str, tuple[float, ...]] = {}
+    for row in filter(_outdated, rows):
+        before = outdated.get(row["run"], ())
+        outdated[row["run"]] = tuple(dict.fromkeys((*before, row["trained_epochs"])))
+    rows = [row for row in rows if not _outdated(row)]
     grouped: dict[Any, list[Row]] = {}
     for row in rows:
         if measures := [name for name in MEASURES if row.get(name) is not None]:
@@ -161,7 +169,14 @@ def compare(runs: Sequence[Path], rows: Sequence[Row], each: bool = False) -> Co
         shared=shared,
         differing=tuple(differing),
         without=tuple(str(run) for run in runs if str(run) not in kept),
+        outdated=outdated,
     )
+
+
+def _outdated(row: Row) -> bool:
+    """Whether a run was trained further after it was measured: the weights are no more."""
+    now, then = row.get("run_epochs"), row.get("trained_epochs")
+    return now is not None and then is not None and bool(then < now)
 
 
 def as_rows(runs: Sequence[Path], rows: Sequence[Row]) -> list[Row]:
@@ -191,7 +206,7 @@ def comparable(row: Row) -> tuple[Any, ...]:
 def _settings(runs: Sequence[Path], rows: Sequence[Row]) -> dict[str, Settings]:
     """Return each run's settings: the epochs that were trained, and data told apart."""
     settings = {str(run): settings_of(run) for run in runs}
-    trained = {row["run"]: row["trained_epochs"] for row in rows}
+    trained = {row["run"]: row.get("run_epochs", row["trained_epochs"]) for row in rows}
     contents: dict[str, list[Any]] = {}
     for run, its in settings.items():
         planned, done = its.get("epochs"), trained.get(run)
@@ -292,8 +307,9 @@ def worth(group: Group) -> str:
     best, *others = (line.means[name] for line in group.lines)
     if not others:
         return f"{said}."
-    chance = _chance(best, others[0], group.images)
-    close = sum(best - share <= _chance(best, share, group.images) for share in others)
+    # The widest of them, so that one number holds for all lines.
+    chance = max(_chance(best, share, group.images) for share in others)
+    close = sum(best - share <= chance for share in others)
     told = (
         "The first is better than all others by more than that."
         if not close

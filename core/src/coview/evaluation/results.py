@@ -32,8 +32,9 @@ def remember(weights: Path, result: dict[str, Any], command: Sequence[str]) -> N
     if not (weights / "run.json").is_file():
         return
     file = weights / FILE
+    trained = {"trained_epochs": _epochs(weights, recipe_of(weights))}
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    line = json.dumps({**result, "command": list(command), "time": time})
+    line = json.dumps({**result, **trained, "command": list(command), "time": time})
     busy = f"Another process has been writing to {file} for {PATIENCE:.0f} seconds."
     with Hold(weights / f".{FILE}.lock", busy, PATIENCE):
         before = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -73,7 +74,8 @@ def _of_run(run: Path) -> list[Row]:
         "run": str(run),
         "method": facts["method"],
         "trained_on": facts["data"]["name"],
-        "trained_epochs": _epochs(run, recipe),
+        "trained_epochs": (now := _epochs(run, recipe)),
+        "run_epochs": now,
         "train_seed": facts["seed"],
     }
     found = [
@@ -81,6 +83,7 @@ def _of_run(run: Path) -> list[Row]:
             "evaluation": "knn",
             "data": facts["data"]["name"],
             **line["knn"],
+            **({"trained_epochs": line["epoch"]} if "epoch" in line else {}),
             "command": facts["command"],
         }
         for line in _lines(run / "metrics.jsonl")

@@ -108,6 +108,12 @@ def _below(found: Comparison) -> Iterator[str]:
         yield APART
     if any(len(line.runs) > 1 for group in found.groups for line in group.lines):
         yield "Runs that differ by their seed alone are one line; --each shows every run."
+    for run, epochs in found.outdated.items():
+        times = " and ".join(f"{number:g}" for number in epochs)
+        yield (
+            f"What was measured of {run} after {times} epochs is left out: it was trained further. "
+            f"To measure it again: coview evaluate knn {run}"
+        )
     for run in found.without:
         yield f"{run} has no evaluations yet. To add one: coview evaluate knn {run}"
 

@@ -13,6 +13,8 @@ from timm.models.resnet import ResNet
 from coview.evaluation.verdict import BASELINES, compared, doubt_of_votes
 from coview.terminal import shown
 from coview.training.introduction import LESS_WARMUP, all_warmup
+from coview.weights.elsewhere import in_stock
+from coview.weights.exported import export
 
 LABELS = {**BASELINES, "knn_top1": "trained network"}
 """The accuracies that a run logs, in the order in which they are told."""
@@ -33,7 +35,7 @@ def verdict(run: Any) -> list[str]:
     """Return sentences that say whether training worked, and what makes the figures doubtful."""
     measured = run.value("knn")
     if measured is None:
-        return [*_doubts_of_training(run)]
+        return [*_spread(run), *_doubts_of_training(run)]
     trained, images = run.value("knn_top1"), measured["test_images"]
     sentences = [
         compared(trained, other, label, images)
@@ -42,6 +44,20 @@ def verdict(run: Any) -> list[str]:
     ]
     votes = doubt_of_votes(run.data.reference.labels, measured["k"], run.path)
     return [*sentences, *_doubts_of_training(run), *votes]
+
+
+def _spread(run: Any) -> list[str]:
+    """Return what can be said without labels: whether the embeddings tell images apart."""
+    collapsed = next((m["warning"] for m in reversed(run.metrics) if "collapse" in m), None)
+    if collapsed is not None:
+        return [str(collapsed)]
+    rank = run.value("collapse/effective_rank")
+    if rank is None:
+        return []
+    return [
+        f"The embeddings have not collapsed (they spread over {rank:.0f} directions). What they "
+        "are worth cannot be measured without labels, but looked at."
+    ]
 
 
 def _doubts_of_training(run: Any) -> list[str]:
@@ -66,21 +82,35 @@ def next_steps(run: Any) -> list[str]:
     lines = [
         f"weights: {weights}",
         f"in Python: coview.load_backbone({str(run.path)!r})",
-        f"for timm or torchvision: coview export {_quoted(run)} --out weights.safetensors",
+        *_elsewhere(run),
     ]
+    if run.data.labelled:
+        first = f"next: coview evaluate linear {_quoted(run)}"
+    else:
+        first = f"next: coview neighbours {_quoted(run)}"
+        lines.append(
+            "These images have no labels, so no accuracy was measured: a folder needs a sub-folder "
+            "for each class, other data a label for each image."
+        )
+    return [*lines, first, f"next: coview embed {_quoted(run)} --out embeddings.npz"]
+
+
+def _elsewhere(run: Any) -> list[str]:
+    """Return how to load the weights without coview, or why that cannot be."""
+    if run.card.given:
+        return []
+    if not in_stock(export(run.method, run.card).card):
+        return [
+            f"timm and torchvision have no {shown(run.card.backbone)}: for weights that load "
+            "there, train with --backbone resnet18"
+        ]
+    line = f"for timm or torchvision: coview export {_quoted(run)} --out weights.safetensors"
     if run.card.settings.get("stem") == "3x3" and isinstance(run.method.backbone(), ResNet):
-        lines[-1] += (
+        line += (
             "  (the first layer is the one for small images, so a stock network needs another: "
             "export prints the lines)"
         )
-    if run.data.labelled:
-        lines.append(f"next: coview evaluate linear {_quoted(run)}")
-    else:
-        lines.append(
-            "These images have no labels, so no accuracy was measured: a folder needs a sub-folder "
-            "for each class."
-        )
-    return [*lines, f"next: coview embed {_quoted(run)} --out embeddings.npz"]
+    return [line]
 
 
 def told(run: Any) -> list[str]:

@@ -71,10 +71,13 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     now = {key: value for key, value in run.identity.items() if key in before}
     run.changed = differences(before, now)
     refuse_others(run.changed, run.identity, request)
+    ended = facts.get("finished") is not None
+    if ended and found.state["step"] == run.last_step and not _to_measure(run):
+        refuse_too_late(run, request)
     if set(run.changed) <= set(FREE):
         checkpoints.refuse(found.path, crafted.problems(found.state, run.plan.total_steps))
     run.step = run.saved_at = int(found.state["step"])
-    if facts.get("finished") is not None and _nothing_left(run):
+    if ended and _nothing_left(run):
         run.finished = way_on(run, request)
     notices = _restore(run, found, observers)
     owed = found.state.get("owed")
@@ -92,9 +95,12 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
 
 def _nothing_left(run: Run) -> bool:
     """Whether a run that has ended once has nothing more to do."""
-    now_measured = run.settings.evaluate and "evaluate" in run.changed
-    others = [key for key in run.changed if key not in FREE]
-    return run.step >= run.last_step and not now_measured and not others and _has_results(run)
+    return run.step >= run.last_step and not _to_measure(run) and _has_results(run)
+
+
+def _to_measure(run: Run) -> bool:
+    """Whether it is asked now that a run is evaluated, which it was not to be before."""
+    return run.settings.evaluate and "evaluate" in run.changed
 
 
 def _has_results(run: Run) -> bool:
@@ -126,7 +132,7 @@ def way_on(run: Run, request: Request) -> str:
 def _call(run: Run, request: Request, changes: Mapping[str, Any]) -> str:
     """Return a command, or in Python a call, that resumes a run with these changes."""
     if request.layer == COMMAND_LINE:
-        words = [f"--{name.replace('_', '-')} {value}" for name, value in changes.items()]
+        words = [f"{_option(name)} {value}" for name, value in changes.items()]
         return " ".join(["coview train --resume", shlex.quote(str(run.path)), *words])
     given = ["data=data"] if run.data.name == OBJECT else []
     given += [f"{name}={value!r}" for name, value in changes.items()]
@@ -211,6 +217,38 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Difference
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     }
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def refuse_too_late(run: Run, request: Request) -> None:
+    """Refuse changes of a run that has no step left to which they could apply.
+
+    Raises:
+        RequestError: there are such changes; a note has the request that would be accepted.
+    """
+    keys = [key for key in run.changed if key not in (*FREE, "data")]
+    if not keys:
+        return
+    epochs = run.resolved.training.epochs
+    error = RequestError(
+        f"This run is finished: no step is left to which {' and '.join(keys)} could apply. Give "
+        "it more epochs too."
+    )
+    longer: dict[str, Any] = {"epochs": 2 * epochs}
+    if run.settings.max_steps is not None:
+        longer["max_steps"] = "none"
+    if request.layer == COMMAND_LINE:
+        words = [word for name, value in longer.items() for word in (_option(name), str(value))]
+        words += ["--allow-change", "epochs"]
+        error.add_note(f"For example:\n  {shlex.join(['coview', *request.command[1:], *words])}")
+    else:
+        given = ", ".join(f"{name}={value!r}" for name, value in longer.items())
+        allowed = [*request.allow_change, "epochs"]
+        error.add_note(f"For example:\n  {given}, allow_change={allowed!r}")
+    raise error
 
 
 def refuse_others(found: Differences, identity: Mapping[str, Any], request: Request) -> None:

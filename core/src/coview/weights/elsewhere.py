@@ -44,7 +44,7 @@ def loading(exported: ExportedBackbone, path: Path, format: str, keys: str) -> L
         return Loading(None, ("import torch", f"net = torch.export.load({file}).module()"))
     if format == "onnx":
         return Loading(None, ("import onnxruntime", f"net = onnxruntime.InferenceSession({file})"))
-    if card.given or card.parts is not None or not _of_timm(card.backbone):
+    if not in_stock(card):
         return _in_coview(card, file)
     note = _about_the_stem(exported)
     made = _in_torchvision(exported) if keys == "torchvision" else _in_timm(exported)
@@ -55,13 +55,19 @@ def loading(exported: ExportedBackbone, path: Path, format: str, keys: str) -> L
     return Loading(note, (*made, f"net.load_state_dict(load_file({file}))", "net.eval()"))
 
 
-def _of_timm(name: str) -> bool:
-    return timm.is_model(name) and find_backbone(name)[1].from_catalogue
+def in_stock(card: WeightCard) -> bool:
+    """Whether timm or torchvision has a backbone's network."""
+    if card.given or card.parts is not None:
+        return False
+    return timm.is_model(card.backbone) and find_backbone(card.backbone)[1].from_catalogue
 
 
 def _in_coview(card: WeightCard, file: str) -> Loading:
     if not card.given:
-        note = f"{card.backbone} is not a network of timm or torchvision: coview loads it."
+        note = (
+            f"{card.backbone} is not a network of timm or torchvision: coview loads it. For "
+            "weights that load there, train with --backbone resnet18, for example."
+        )
         if card.parts is not None:
             note = f"This network needs the views of {card.method}: coview loads it."
         return Loading(note, ("import coview", f"net = coview.load_backbone({file})"))
