@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import coview
@@ -192,7 +193,7 @@ def test_a_run_of_an_object_needs_its_data(run: Run, refused: Run, trained: Path
     (problem,) = refused("views", copy, "--out", "v.png")
     assert problem == "This run's data were a Python object. Name other data: --data."
     (problem,) = refused("neighbours", copy)
-    assert problem.startswith("This run's data were a Python object. Name the data")
+    assert problem.startswith("This run's data were a Python object: name other data (--data)")
     # The name of a method is the method, and no run that lies there.
     shutil.move(copy, "simclr")
     run("views", "simclr", "--out", "v.png", "--images", 1)
@@ -320,7 +321,7 @@ def test_what_cannot_be_looked_for(run: Run, refused: Run, trained: Path, tmp_pa
     assert "text.jpg cannot be decoded" in answer.errors[0] and "Traceback" not in answer.stderr
     weights = trained / "backbone.safetensors"
     assert refused("neighbours", weights) == [
-        "Name the data to search: only a run records its own."
+        "Name the data (--data, in Python data=): only a run records what it was trained on."
     ]
     assert not Path("neighbours.png").exists()
 
@@ -345,6 +346,25 @@ def test_python_is_the_same(run: Run, trained: Path, photos: Path) -> None:
         coview.neighbours(trained, query, photos, k=0)
 
 
+def test_a_finished_runs_own_network_and_data() -> None:
+    images = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    finished = coview.train(
+        "simclr",
+        (images, torch.arange(24) % 2),
+        out="run",
+        epochs=1,
+        batch_size=4,
+        image_size=16,
+        backbone=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 4)),
+        evaluate=False,
+        device="cpu",
+    )
+    shutil.rmtree("run")  # so it is the network in memory
+    found = coview.neighbours(finished, images=3, k=2, device="cpu")
+    assert len(found) == 3 and found.searched == len(finished.data.train)
+    assert {p.label for each in found for p in each.neighbours} <= {"0", "1"}
+
+
 def test_settings_of_the_data_apply(run: Run, refused: Run, trained: Path) -> None:
     half = run("neighbours", trained, "--set", "data.holdout=0.5", "--json").json
     assert half["searched"] == 30
@@ -362,6 +382,8 @@ def test_an_unreadable_image_is_left_out_and_said(
     (data / "class0" / "003.png").write_bytes(b"no image")
     query = data / "class0" / "006.jpg"
     answer = run("neighbours", trained, "--query", query, "--data", data, "-k", 60, "--json")
-    assert "note: 1 " in answer.stderr and "cannot be read and are left out" in answer.stderr
+    assert (
+        "1 train images of " in answer.stderr and "cannot be read and are left out" in answer.stderr
+    )
     names = [each["name"] for each in answer.json["queries"][0]["neighbours"]]
     assert len(names) == 58 and "class0/003.png" not in names and "class0/006.jpg" not in names

@@ -214,9 +214,72 @@ def generator() -> Iterator[int]:
     yield 0
 
 
+CAPTIONS = [f"image {number}" for number in range(len(COLOUR))]
+
+
+@pytest.mark.parametrize("images", [COLOUR, Records(COLOUR)], ids=["tensor", "data set"])
+def test_a_dict_has_images_labels_and_fields(images: Any) -> None:
+    many_hot = torch.eye(len(COLOUR))
+    data = from_object(
+        {"images": images, "labels": LABELS, "captions": CAPTIONS, "places": many_hot.numpy()},
+        DEFAULT,
+    )
+    assert data.test is not None and len(data.train) + len(data.test) == len(COLOUR)
+    for part in (data.train, data.test):
+        assert part.field("captions") == [CAPTIONS[row] for row in part.rows]
+        assert torch.equal(part.field("places"), many_hot[part.rows])
+        assert torch.equal(part.field("labels"), LABELS[part.rows])
+    several = from_object({"images": images, "labels": many_hot}, DEFAULT)
+    assert several.train.labels is None and torch.equal(several.train.field("labels"), many_hot)
+
+
+RAMP = torch.linspace(0, 1, 16 * 16).reshape(1, 1, 16, 16).repeat(20, 1, 1, 1)
+EXPECTED = (RAMP * 255).round().to(torch.uint8)
+RANGES: dict[str, tuple[Any, str]] = {
+    "12 bits in 16": ((RAMP * 4095).round().to(torch.uint16), "0,4095"),
+    "12 bits in 64": ((RAMP * 4095).round().long().numpy(), "0,4095"),
+    "Hounsfield": ((RAMP * 2000 - 1000).to(torch.int16), "-1000,1000"),
+    "float": (RAMP * 3 - 1, "-1,2"),
+    "half": ((RAMP * 8).bfloat16(), "0,8"),
+}
+
+
+@pytest.mark.parametrize("kind", RANGES)
+def test_a_range_says_what_values_mean(kind: str) -> None:
+    values, window = RANGES[kind]
+    settings = DataSettings(range=window, holdout=0)
+    many, items = (from_object(data, settings).train.resident for data in (values, Records(values)))
+    assert many is not None and items is not None
+    off = 4 if kind == "half" else 1
+    assert (many.int() - EXPECTED.int()).abs().max() <= off
+    assert torch.equal(many[:, 0], items[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["12 bits in 16", "Hounsfield"])
+def test_values_of_16_bits_are_measured_and_it_is_said(kind: str) -> None:
+    values, _ = RANGES[kind]
+    data = from_object(values, DataSettings(holdout=0))
+    assert len(data.train.resident.unique()) > 200
+    assert any("To choose: --set data.range=LOW,HIGH" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("kind", ["float", "12 bits in 64"])
+def test_other_values_are_measured_when_asked(kind: str) -> None:
+    values, _ = RANGES[kind]
+    data = from_object(values, DataSettings(range="measure", holdout=0))
+    assert (data.train.resident.int() - EXPECTED.int()).abs().max() <= 2
+
+
+def test_dark_floats_stay_dark() -> None:
+    data = from_object(RAMP / 10, DataSettings(holdout=0))
+    assert torch.equal(data.train.resident, (RAMP / 10 * 255).round().to(torch.uint8))
+
+
 BAD: list[tuple[Any, str]] = [
     (3, r"Data can be an array .*, not int\."),
-    ({"images": COLOUR}, "not dict"),
+    ({"image": COLOUR}, "not a dict of 'image'"),
+    ({"images": COLOUR, "captions": ["a"]}, "one value of 'captions' for each of 20 images, not 1"),
+    ({"images": COLOUR, "captions": "a"}, "'captions' must have one value per image, not be str"),
     ("text", "not str"),
     (generator(), "not generator"),
     ((COLOUR, LABELS, 1), "not a tuple of 3"),

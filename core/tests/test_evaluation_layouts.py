@@ -135,6 +135,36 @@ def test_layout(tmp_path: Path, program: str) -> None:
         assert torch.allclose(target.eval()(images), source.eval()(images), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["model.", "net.", "_orig_mod.", "module._orig_mod.", "a.b.c.", "model.backbone."]
+)
+def test_any_one_prefix_is_stripped(tmp_path: Path, prefix: str) -> None:
+    source, path = resnet(0), tmp_path / "w.pth"
+    torch.save({"state_dict": {**under(prefix, body(source)), "head.bias": torch.ones(3)}}, path)
+    target = own()
+    found = match(read_tensors(path), target, path)
+    load_into(target, found)
+    assert f"tensors under the prefix {prefix}: all 120" in found.report(path)
+    assert found.ignored == ("head.bias",)
+    assert torch.equal(target.conv1.weight, source.conv1.weight)
+
+
+def test_a_network_that_is_there_twice_is_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    both = {**under("net.online.", body(resnet(0))), **under("net.target.", body(resnet(1)))}
+    torch.save(both, path)
+    with pytest.raises(RequestError, match=r"2 times, under net\.online\., net\.target\.: save"):
+        match(read_tensors(path), own(), path)
+
+
+def test_where_nothing_fits_names_are_shown(tmp_path: Path) -> None:
+    tensors = {f"layer{number}.w": torch.ones(1) for number in range(7)}
+    with pytest.raises(RequestError) as caught:
+        match({"state_dict": tensors}, own(), tmp_path / "w.pth")
+    names = "layer0.w, layer1.w, layer2.w, layer3.w, layer4.w and 2 others"
+    assert f"It holds {names}; wanted are conv1.weight, bn1.weight," in str(caught.value)
+
+
 def test_old_solo_learn(tmp_path: Path) -> None:
     path = tmp_path / "old.ckpt"
     torch.save(solo_before(body(resnet(0)), {}), path)

@@ -39,7 +39,7 @@ _HOME = {
     "component": "coview.api",
     "build": "coview.api",
     "load_backbone": "coview.api",
-    "neighbours": "coview.evaluation.looking",
+    "neighbours": "coview.api",
     "evaluate": "coview.api",
     "compare": "coview.api",
     "embed": "coview.api",

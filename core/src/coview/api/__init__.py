@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coview.api.looking import neighbours
 from coview.api.measuring import compare, evaluate
 from coview.api.writing import embed, export
 from coview.errors import RequestError
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_backbone",
+    "neighbours",
     "recipe",
     "train",
     "views",
@@ -167,7 +169,8 @@ def train(
     Args:
         method: a method's name, a TOML file (such as a run's ``recipe.toml``), or a recipe.
         data: ``SOURCE[:PATH]`` (default ``digits``), a torch data set, a tensor
-            or array of images, or ``(images, labels)``.
+            or array of images, ``(images, labels)``, or a dict of ``images``,
+            ``labels`` and other fields.
         out: the run's directory; default ``runs/METHOD-DATA-TIME``.
         epochs, batch_size, accumulate: replace the recipe's values.
         lr: learning rate, before the recipe's rule for the batch size (``optimizer.lr``).

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from coview.commands.options import asked_of_data, on_bad_image, print_json
-from coview.commands.weights import data_option, measuring, weights_argument
+from coview.commands.options import print_json
+from coview.commands.weights import computing, data_option, measuring, weights_argument
 
 
 @click.command("neighbours")
@@ -53,12 +54,8 @@ def command(
     images: int,
     mistakes: bool,
     out: Path,
-    batch_size: int,
-    workers: int,
-    device: str,
     as_json: bool,
-    backbone: str | None,
-    pretrained: bool,
+    **options: Any,
 ) -> None:
     """Find the images that weights take for the most similar, and draw them.
 
@@ -66,8 +63,7 @@ def command(
     (the cosine of the features) and its class. A green frame is the query's own class, a red
     one another.
     """
-    from coview.evaluation.looking import neighbours
-    from coview.training.device import pick_device
+    from coview.api import neighbours
 
     found = neighbours(
         weights,
@@ -77,16 +73,8 @@ def command(
         images=images,
         mistakes=mistakes,
         out=out,
-        backbone=backbone,
-        pretrained=pretrained,
-        device=pick_device(device),
-        batch_size=batch_size,
-        workers=workers,
-        on_bad_image=on_bad_image(),
-        set=asked_of_data(),
+        **computing(options),
     )
-    for note in found.notes:
-        click.echo(f"note: {note}", err=True)
     if as_json:
         print_json({"out": str(out), **found.as_dict()})
         return

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +15,8 @@ from coview.errors import RequestError
 from coview.settings import fields_of, literal, structure
 
 AnyCommand = Callable[..., Any]
+GAP, NARROW = 2, 20
+"""Columns between those of a table; what is narrower is not worth wrapping into."""
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
@@ -258,13 +263,19 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Sequence[str]], indent: str = "") -> None:
-    """Print rows in aligned columns."""
+    """Print rows in aligned columns; a terminal wraps the last one within itself."""
     if not rows:
         return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    start = len(indent) + sum(widths[:-1]) + GAP * (len(widths) - 1)
+    room = shutil.get_terminal_size().columns - start if sys.stdout.isatty() else 0
     for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo((indent + "  ".join(cells)).rstrip())
+        *others, last = row
+        cells = [cell.ljust(width) for cell, width in zip(others, widths, strict=False)]
+        first, *more = textwrap.wrap(last, room) if last and room > NARROW else [last]
+        click.echo((indent + (" " * GAP).join([*cells, first])).rstrip())
+        for line in more:
+            click.echo(" " * start + line)
 
 
 def percent(share: float) -> str:

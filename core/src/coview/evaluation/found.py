@@ -92,14 +92,12 @@ class Neighbours(Sequence[Found]):
         weights: whose features were compared.
         data: name of the data that were searched.
         searched: number of images that were searched.
-        notes: sentences that the user should read.
     """
 
     found: tuple[Found, ...]
     weights: str
     data: str
     searched: int
-    notes: tuple[str, ...] = ()
 
     def __getitem__(self, index: Any) -> Any:
         return self.found[index]

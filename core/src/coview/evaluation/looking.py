@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from coview.data.base import ImageData, Split
 from coview.data.decode import Files
 from coview.data.loader import read_batches
 from coview.data.picking import evenly
-from coview.data.sources.arrays import OBJECT
-from coview.data.sources.listing import list_images
 from coview.data.splits import part
+from coview.data.values import recorded
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.embeddings import data_order
 from coview.evaluation.features import features
@@ -27,129 +26,34 @@ from coview.evaluation.found import Found, Neighbours, Picture
 from coview.evaluation.knn import labelled_splits, vote
 from coview.evaluation.metrics import class_count
 from coview.evaluation.neighbours import nearest
-from coview.evaluation.results import facts_of, recipe_of
 from coview.evaluation.rows import InMemory
-from coview.evaluation.subject import load_like
-from coview.weights.card import WeightCard
-from coview.weights.open import open_weights
+from coview.evaluation.subject import Subject
 
 VOTERS = 200
 """Neighbours whose vote is an image's guessed class, as in ``coview evaluate knn``."""
 
 
-def neighbours(
-    run: Any,
-    query: str | Path | Sequence[str | Path] | None = None,
-    data: Any = None,
+def look(
+    subject: Subject,
+    paths: Sequence[str] | None = None,
     k: int = 5,
     *,
     images: int = 8,
     mistakes: bool = False,
-    out: str | Path | None = None,
-    backbone: str | None = None,
-    pretrained: bool = False,
-    device: torch.device | str = "auto",
-    batch_size: int = 256,
-    workers: int = 0,
-    on_bad_image: str = "skip",
-    set: Mapping[str, Any] | None = None,
 ) -> Neighbours:
-    """Find the images that a network takes for the most similar, by cosine of its features.
-
-    ::
-
-        found = coview.neighbours("runs/simclr-photos", "photo.jpg", "photos/")
-        found[0].paths, found[0].similarities
-        found.draw("neighbours.png")
+    """Search a subject's data; see :func:`coview.neighbours`.
 
     Args:
-        run: a finished run, its directory, weights in a file, or ``timm:NAME``.
-        query: a photograph, a folder of them, or several; None: a few of the data's test
-            images, which are compared with its training images.
-        data: the images to search, as for :func:`coview.train`; None: the run's own.
-        k: number of neighbours.
-        images: number of queries, if none are given.
-        mistakes: take test images that their neighbours vote for another class of, those
-            with the largest majority first.
-        out: PNG file to draw.
-        backbone: architecture of a checkpoint that coview did not write.
-        pretrained: for ``timm:NAME``: load timm's published weights.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        batch_size: for computing features.
-        workers: processes that decode images.
-        on_bad_image: ``"skip"`` or ``"stop"``: what to do with unreadable images of the data.
-        set: settings of the data, like ``{"data.range": "0,4095"}``.
-
-    Returns:
-        A sequence with an item for each query (:class:`Found`).
-
-    Raises:
-        RequestError: there is no such run, data or query; no labels to know mistakes by.
-        CoviewError: a query cannot be read, there are no mistakes, or the picture cannot be
-            written.
+        subject: the network, and the data to search.
+        paths: files to look for; None: some of the data's test images.
+        k, images, mistakes: see :func:`coview.neighbours`.
     """
-    run = getattr(run, "path", run)
-    for name, value in {"k": k, "images": images}.items():
-        if value < 1:
-            raise RequestError(f"{name} must be at least 1, not {value}.")
-    if query is not None and mistakes:
-        raise RequestError("Mistakes are looked for among the data's test images: give no query.")
-    paths = None if query is None else _files(query)
-    opened = open_weights(run, backbone=backbone, pretrained=pretrained)
-    card = opened.network.card
-    asked = {"on_bad_image": on_bad_image, **(set or {})}
-    loaded = _loaded(Path(run), data, card, workers, asked)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = {"device": device, "batch_size": batch_size, "workers": workers}
-    look = _Looking(opened.network.to(device), loaded, options)
+    looking = _Looking(subject.network, subject.data, subject.options)
     if paths is not None:
-        found, searched = look.at_files(paths, k)
+        found, searched = looking.at_files(paths, k)
     else:
-        found, searched = (look.at_mistakes if mistakes else look.at_some)(images, k)
-    notes = (*opened.notes, *_unreadable(loaded))
-    made = Neighbours(tuple(found), str(run), loaded.name, searched, notes)
-    if out is not None:
-        made.draw(out)
-    return made
-
-
-def _files(query: str | Path | Sequence[str | Path]) -> list[str]:
-    """Return the files that are asked for; of a folder, the images below it."""
-    files: list[str] = []
-    for name in [query] if isinstance(query, (str, Path)) else query:
-        path = Path(name)
-        if path.is_dir():
-            files += [str(path / image) for image in list_images(path, path).names]
-        elif path.is_file():
-            files.append(str(path))
-        else:
-            raise RequestError(f"There is no file or folder {name} to look for.")
-    if not files:
-        raise RequestError("No query was given.")
-    return files
-
-
-def _loaded(
-    run: Path, data: Any, card: WeightCard, workers: int, asked: Mapping[str, Any]
-) -> ImageData:
-    """Load the data to search as the network takes them; None: the run's own, split as there."""
-    split = {}
-    if data is None:
-        if not (run / "run.json").is_file():
-            raise RequestError("Name the data to search: only a run records its own.")
-        data = facts_of(run)["data"]["name"]
-        if data == OBJECT:
-            raise RequestError("This run's data were a Python object. Name the data to search.")
-        recorded = recipe_of(run).get("data", {})
-        split = {"holdout": recorded["holdout"]} if "holdout" in recorded else {}
-    asked = {key.removeprefix("data."): value for key, value in asked.items()}
-    return load_like(data, card, workers=workers, **{**split, **asked})
-
-
-def _unreadable(data: ImageData) -> Iterator[str]:
-    for kind, facts in data.bad_images.items():
-        yield f"{facts['count']} {kind} images of {data.name} cannot be read and are left out."
+        found, searched = (looking.at_mistakes if mistakes else looking.at_some)(images, k)
+    return Neighbours(tuple(found), str(subject.weights), subject.data.name, searched)
 
 
 @attrs.frozen(eq=False)
@@ -167,7 +71,7 @@ class _Shelf:
 
 
 class _Looking:
-    """Searches a data set with a network; see :func:`neighbours`."""
+    """Searches a data set with a network; see :func:`coview.neighbours`."""
 
     def __init__(self, network: Any, data: ImageData, options: dict[str, Any]) -> None:
         self.network, self.data, self.options = network, data, options
@@ -182,7 +86,10 @@ class _Looking:
     def at_files(self, paths: Sequence[str], k: int) -> tuple[list[Found], int]:
         """Search all images for those nearest to files; a file is not its own neighbour."""
         card = self.network.card
-        files = Files(tuple(paths), card.image_size, card.channels, reading=card.values())
+        reading = card.values()
+        if self.data.reading:  # as it was asked for, for both
+            reading = attrs.evolve(reading, **recorded(self.data.reading))
+        files = Files(tuple(paths), card.image_size, card.channels, reading=reading)
         split = Split(files, bad=BadImages("stop"))
         queries = features(self.network, split, **self.options)
         shelf = self._shelf(*self.splits)

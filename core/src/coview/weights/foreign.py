@@ -6,7 +6,8 @@ Nothing in a file is executed: pickles are read as data only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "lay
 def _numbered(name: str) -> str:
     first, dot, rest = name.partition(".")
     return f"{_SEQUENTIAL.get(first, first)}{dot}{rest}"
+
+
+SHOWN = 5
+"""Number of names shown of a file that has nothing that is wanted."""
 
 
 @attrs.frozen
@@ -133,6 +138,9 @@ def _unreadable(path: Path, problem: str) -> str:
 def match(content: Mapping[str, Any], backbone: nn.Module, path: Path) -> Matched:
     """Find a backbone in a checkpoint: all its tensors, with the same shapes.
 
+    A program that is not known may write any one prefix before all names
+    (``model.``, ``module._orig_mod.``): it is found where what remains fits.
+
     Raises:
         RequestError: no layout has them all; the message describes the closest one.
     """
@@ -141,18 +149,60 @@ def match(content: Mapping[str, Any], backbone: nn.Module, path: Path) -> Matche
     needed = {k: v for k, v in wanted.items() if not k.endswith("num_batches_tracked")}
     best: tuple[int, Layout, dict[str, Tensor], Mapping[str, Tensor]] | None = None
     for tensors in _tables(content):
-        for layout in (each for each in LAYOUTS if each.possible(tensors)):
+        known = (each for each in LAYOUTS if each.possible(tensors))
+        for layout in (*known, *map(_under, _prefixes(tensors, needed))):
             taken = layout.taken(tensors)
-            fitting = sum(k in taken and taken[k].shape == v.shape for k, v in needed.items())
+            fitting = _fitting(taken, needed)
             if best is None or fitting > best[0]:
                 best = (fitting, layout, taken, tensors)
     if best is None or best[0] == 0:
-        raise RequestError(f"{path} holds no tensor of this backbone under any known name.")
+        raise RequestError(_nothing(path, content, needed))
     fitting, layout, taken, tensors = best
     if fitting < len(needed):
         raise RequestError(_misfit(path, layout, taken, needed, fitting))
+    if layout not in LAYOUTS:
+        _refuse_two(path, tensors, needed)
     own = {k: taken[k] for k in wanted if k in taken}
     return Matched(layout.program, own, _others(layout, tensors, own))
+
+
+def _fitting(taken: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> int:
+    return sum(k in taken and taken[k].shape == v.shape for k, v in needed.items())
+
+
+def _prefixes(tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> list[str]:
+    """Return what stands before the name of the backbone's first tensor, shortest first."""
+    first = next(iter(needed))
+    return sorted((k.removesuffix(first) for k in tensors if k.endswith(f".{first}")), key=len)
+
+
+def _under(prefix: str) -> Layout:
+    return Layout(f"tensors under the prefix {prefix}", re.escape(prefix))
+
+
+def _refuse_two(path: Path, tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:
+    prefixes = _prefixes(tensors, needed)
+    found = [p for p in prefixes if _fitting(_under(p).taken(tensors), needed) == len(needed)]
+    if len(found) > 1:
+        raise RequestError(
+            f"{path} holds this backbone {len(found)} times, under {', '.join(found)}: save the "
+            "one that is wanted alone."
+        )
+
+
+def _nothing(path: Path, content: Mapping[str, Any], needed: Mapping[str, Tensor]) -> str:
+    there = next(_tables(content), {})
+    return (
+        f"{path} holds no tensor of this backbone under any known name. It holds {_first(there)}; "
+        f"wanted are {_first(needed)}. If it is another network's, name that with --backbone."
+    )
+
+
+def _first(names: Collection[str]) -> str:
+    if not names:
+        return "no tensors"
+    rest = len(names) - SHOWN
+    return ", ".join(islice(names, SHOWN)) + (f" and {rest} others" if rest > 0 else "")
 
 
 def _others(

@@ -21,9 +21,9 @@ from coview.data.assemble import assemble, delivered_size
 from coview.data.bad_images import BadImageError
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import decode_file, named
-from coview.data.sources.arrays import numbered
 from coview.data.sources.listing import counted
 from coview.data.sources.sample import Sample
+from coview.data.sources.targets import numbered
 from coview.data.splits import digest
 from coview.data.values import Reading
 from coview.errors import CoviewError, RequestError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -17,10 +18,13 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import CHUNK, fit, pixels
 from coview.data.items import Changing, Item, changes, without_transform
 from coview.data.loader import fetched
+from coview.data.sources.targets import as_field, numbered, plain_label, single_classes
 from coview.data.splits import digest, evenly_spaced
-from coview.data.values import Reading, Values, settled
+from coview.data.values import Reading, Values, eight_bits, settled
 from coview.errors import RequestError
 
+DEEP = (torch.uint16, torch.int16)
+"""Types of arrays whose range is measured, as that of files of 16 bits is."""
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
@@ -41,15 +45,26 @@ def one_image(item: Any, reading: Reading | None = None, channels: int | None = 
         except ValueError as error:
             raise RequestError(f"An image cannot be used: {error}.") from error
     if isinstance(image, (Tensor, np.ndarray)):
-        return as_images(image[None])[0]
+        return as_images(image[None], reading)[0]
     raise RequestError(
         f"An item must be an image (tensor, array or PIL image), or a tuple that begins with "
         f"(image, label), but its image is of type {type(image).__name__}."
     )
 
 
-def as_images(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    """Return images in any accepted layout as (N, 1 or 3, H, W) uint8.
+def as_images(values: Tensor | np.ndarray[Any, Any], reading: Reading | None = None) -> Tensor:
+    """Return images in any accepted layout and type as (N, 1 or 3, H, W) uint8.
+
+    Args:
+        values: see :func:`laid_out`.
+        reading: its range says what values that are not uint8 mean; without one floats
+            are from 0 to 1, and whole numbers of 16 bits from 0 to 65535.
+    """
+    return _to_bytes(laid_out(values), reading or Reading())
+
+
+def laid_out(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Return images in any accepted layout as (N, 1 or 3, H, W), of their own type.
 
     If both readings are possible, a tensor's channels are taken to come first and
     an array's last, as is usual for each.
@@ -65,7 +80,7 @@ def as_images(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
         )
     if last and not (first and isinstance(values, Tensor)):
         images = images.permute(0, 3, 1, 2)
-    return _to_bytes(images).contiguous()
+    return images
 
 
 def _as_tensor(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
@@ -78,94 +93,46 @@ def _as_tensor(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
         raise RequestError(f"Images must be uint8 or float, not {values.dtype}.") from error
 
 
-def _to_bytes(images: Tensor) -> Tensor:
+def _to_bytes(images: Tensor, reading: Reading) -> Tensor:
     if images.dtype == torch.uint8:
-        return images
+        return images.contiguous()
+    if reading.window is None:
+        _natural(images)
+        if images.is_floating_point():
+            return (images * 255).round().to(torch.uint8).contiguous()
+    if images.dtype == torch.bfloat16:  # which NumPy does not know
+        images = images.float()
+    try:
+        parts = [eight_bits(part.numpy(), reading) for part in images.split(CHUNK)]
+    except ValueError as error:
+        raise RequestError(f"Images cannot be used: {error}.") from error
+    return torch.cat([torch.from_numpy(part) for part in parts]).contiguous()
+
+
+def _natural(images: Tensor) -> None:
+    """Refuse what is neither float in [0, 1] nor whole numbers of 16 bits."""
+    if images.dtype in DEEP:
+        return
+    kind = str(images.dtype).removeprefix("torch.")
     if not images.is_floating_point():
-        kind = str(images.dtype).removeprefix("torch.")
-        raise RequestError(f"Images must be uint8, or float in [0, 1], not {kind}.")
+        raise RequestError(
+            f"Images must be uint8, or float in [0, 1], not {kind}. Other values are used as "
+            "data.range = LOW,HIGH says, for example set={'data.range': '0,4095'}."
+        )
     low, high = (images.min().item(), images.max().item()) if len(images) else (0, 0)
     # Written so that NaN is refused.
     if not 0 <= low <= high <= 1:
         raise RequestError(
             f"Float images must be in [0, 1], but run from {low:g} to {high:g}. (Leave out "
-            "Normalize: coview normalises images itself.)"
+            "Normalize: coview normalises images itself.) If that is what they mean: "
+            f"set={{'data.range': '{low:g},{high:g}'}}."
         )
-    return (images * 255).round().to(torch.uint8)
-
-
-def numbered(
-    labels: Iterable[Any], count: int, names: Any = None
-) -> tuple[Tensor, tuple[str, ...]]:
-    """Number the distinct labels from 0, in sorted order.
-
-    Args:
-        labels: whole numbers from 0 or texts, one per image.
-        count: number of images.
-        names: names of the classes, by label, if known.
-
-    Returns:
-        (count,) int64, and the name of each class.
-    """
-    values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-    if values.shape != (count,):
-        raise RequestError(
-            f"There must be one label per image, so shape ({count},), not {values.shape}."
-        )
-    if values.dtype.kind not in "iubU" or (values.dtype.kind == "i" and (values < 0).any()):
-        raise RequestError(
-            "Labels must be whole numbers from 0, or texts. Without labels, pass the images alone."
-        )
-    found, numbers = np.unique(values, return_inverse=True)
-    named = names is not None and found.dtype.kind in "iu" and found[-1] < len(names)
-    return torch.from_numpy(numbers).long(), tuple(str(names[v] if named else v) for v in found)
-
-
-def plain_label(label: Any) -> Any:
-    """Return a label of one element as Python's own number or text; others as they are."""
-    if isinstance(label, Tensor):
-        return label.item() if label.numel() == 1 else label
-    one = isinstance(label, (np.ndarray, np.generic)) and label.size == 1
-    return label.item() if one else label
-
-
-def single_classes(labels: Any) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
-    """Tell apart labels that are one class each from targets that are something else.
-
-    Args:
-        labels: one for each item, or None.
-
-    Returns:
-        The labels, or None if they are no classes; the fields of a split that such
-        targets become, ``labels`` (N, ...); and a sentence about it, if so.
-    """
-    classes = (int, str, bool)
-    if labels is None or all(isinstance(label, classes) for label in labels):
-        return labels, {}, ()
-    if all(isinstance(label, (int, float)) and float(label).is_integer() for label in labels):
-        return [int(label) for label in labels], {}, ()
-    kind = next(type(label).__name__ for label in labels if not isinstance(label, classes))
-    return (
-        None,
-        {"labels": _together(labels)},
-        (
-            f"The targets (of type {kind}) are not one class per item: accuracies cannot be "
-            "measured with them. They are the images' field 'labels'.",
-        ),
-    )
-
-
-def _together(labels: Sequence[Any]) -> Tensor | list[Any]:
-    """Return targets (N, ...) as one tensor if they are numbers of one shape, else as a list."""
-    try:
-        return torch.stack([torch.as_tensor(label) for label in labels])
-    except (TypeError, ValueError, RuntimeError):
-        return list(labels)
 
 
 ACCEPTED = (
-    "Data can be an array or tensor of images, a tuple (images, labels), or a map-style data set "
-    "whose items are an image or (image, label)"
+    "Data can be an array or tensor of images, a tuple (images, labels), a dict with 'images' and "
+    "for each of them 'labels' or other fields, or a map-style data set whose items are an image "
+    "or (image, label)"
 )
 
 CHANGING = (
@@ -195,8 +162,10 @@ def from_object(
 
     Args:
         data: images as a tensor or array, (N, H, W), (N, C, H, W) or
-            (N, H, W, C), uint8 or float in [0, 1]; a tuple (images, labels);
-            or a map-style data set whose items are an image (tensor, array or
+            (N, H, W, C), uint8, float in [0, 1], or what ``data.range`` says; a
+            tuple (images, labels); a dict of ``images``, ``labels`` if there are
+            any, and fields that a component may need (``captions``), each with one
+            value per image; or a map-style data set whose items are an image (tensor, array or
             PIL image) or a tuple that begins with (image, label).
         settings: the user's settings.
         name: name of the data in messages and in the run.
@@ -206,6 +175,30 @@ def from_object(
         RequestError: ``data`` is none of these.
     """
     return Objects(data, name).load(settings, workers)
+
+
+def _taken_apart(data: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the images, their labels or None, and the fields of a dict."""
+    if "images" not in data:
+        keys = ", ".join(map(repr, data)) or "nothing"
+        raise RequestError(f"{ACCEPTED}, not a dict of {keys}.")
+    fields = {name: values for name, values in data.items() if name != "images"}
+    for name, values in fields.items():
+        if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+            raise RequestError(
+                f"{name!r} must have one value per image, not be {type(values).__name__}."
+            )
+    # Labels of more than one number (multi-hot, boxes) are no classes.
+    labels = fields.get("labels")
+    single = labels is not None and np.ndim(labels) == 1
+    return data["images"], fields.pop("labels") if single else None, fields
+
+
+def _short_side(item: Any) -> int:
+    image = Item.of(item).image
+    if isinstance(image, (Tensor, np.ndarray)):
+        return min(laid_out(image[None]).shape[-2:])
+    return min(one_image(item).shape[-2:])
 
 
 class Objects:
@@ -221,18 +214,27 @@ class Objects:
         """Check the data; see :func:`from_object`."""
         self.transform: Any = None
         self.name, self._data, self._labels = name, data, None
-        if isinstance(data, tuple):
+        self._fields: dict[str, Any] = {}
+        if isinstance(data, Mapping):
+            self._data, self._labels, self._fields = _taken_apart(data)
+        elif isinstance(data, tuple):
             if len(data) != 2:
                 raise RequestError(f"{ACCEPTED}, not a tuple of {len(data)}.")
             self._data, self._labels = data
         if isinstance(self._data, (Tensor, np.ndarray)):
-            self._data = as_images(self._data)
-        elif isinstance(data, (tuple, str, bytes, Mapping)) or not hasattr(data, "__getitem__"):
+            self._data = laid_out(self._data)
+        elif isinstance(data, (tuple, str, bytes)) or not hasattr(self._data, "__getitem__"):
             raise RequestError(f"{ACCEPTED}, not {type(data).__name__}.")
-        elif not hasattr(data, "__len__"):
+        elif not hasattr(self._data, "__len__"):
             raise RequestError(f"{ACCEPTED}; {type(data).__name__} has no length.")
         if not len(self._data):
             raise RequestError("The data hold no images.")
+        for field, values in self._fields.items():
+            if len(values) != len(self._data):
+                raise RequestError(
+                    f"There must be one value of {field!r} for each of {len(self._data)} images, "
+                    f"not {len(values)}."
+                )
         self.views = 1 if isinstance(self._data, Tensor) else Item.of(self._data[0]).views
         if self.views > 1 and (found := without_transform(self._data)) is not None:
             self._data, self.transform = found
@@ -242,28 +244,38 @@ class Objects:
         if isinstance(self._data, Tensor):
             return min(self._data.shape[-2:])
         sample = evenly_spaced(len(self._data), 8)
-        return common_size(min(one_image(self._data[row]).shape[-2:]) for row in sample)
+        return common_size(_short_side(self._data[row]) for row in sample)
 
     def count(self) -> int:
         """Return the number of items, some of which may be held out."""
         return len(self._data)
 
-    def _deep(self) -> Iterator[Values]:
-        """Yield the values of PIL images of more than 8 bits in a sample."""
-        if isinstance(self._data, Tensor):
-            return
+    def _deep(self, settings: DataSettings) -> Iterator[Values]:
+        """Yield the values of images of more than 8 bits in a sample.
+
+        Floats mean 0 to 1 in Python unless the range is to be measured.
+        """
         for row in evenly_spaced(len(self._data), 32):
             image = Item.of(self._data[row]).image
-            if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
-                yield np.asarray(image)
+            if isinstance(image, Image.Image):
+                if image.mode.startswith(("I", "F")):
+                    yield np.asarray(image)
+            elif isinstance(image, (Tensor, np.ndarray)):
+                values = _as_tensor(image)
+                if values.dtype in DEEP or (
+                    settings.range == "measure" and values.dtype != torch.uint8
+                ):
+                    yield values.numpy()
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data."""
         native, names = self.native_size(), getattr(self._data, "classes", None)
         images, labels, notes = self._data, self._labels, []
-        reading, said = settled(settings, self._deep)
-        fields: dict[str, Any] = {}
-        if not isinstance(images, Tensor):
+        reading, said = settled(settings, partial(self._deep, settings))
+        fields = {name: as_field(values) for name, values in self._fields.items()}
+        if isinstance(images, Tensor):
+            images = _to_bytes(images, reading)
+        else:
             channels = settings.channels or len(one_image(images[0], reading))
             items = Items(images, delivered_size(settings, native), channels, reading)
             if self.views > 1 and self.transform is None:
@@ -271,9 +283,10 @@ class Objects:
             changing = changes(items, evenly_spaced(len(items), 8))
             if changing and settings.cache == "auto":
                 settings = attrs.evolve(settings, cache="off")
-            images, labels = _read(items, settings, workers)
-            labels, fields, why = single_classes(labels)
-            said = (*said, *why)
+            images, theirs = _read(items, settings, workers)
+            if labels is None and "labels" not in fields:
+                labels, own, why = single_classes(theirs)
+                fields, said = {**fields, **own}, (*said, *why)
             if changing:
                 notes.append(FROZEN if isinstance(images, Tensor) else CHANGING)
                 images = images if isinstance(images, Tensor) else Changing(images)

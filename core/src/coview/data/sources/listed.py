@@ -18,9 +18,9 @@ from torch import Tensor
 from coview.data.assemble import assemble, delivered_size
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import Files
-from coview.data.sources.arrays import numbered
 from coview.data.sources.listing import HELD, TRAIN, counted
 from coview.data.sources.sample import Sample
+from coview.data.sources.targets import numbered
 from coview.data.splits import digest
 from coview.errors import RequestError, unknown
 

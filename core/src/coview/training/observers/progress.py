@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +23,9 @@ from coview.training.outcome import figures
 MOST_LINES = 40
 FIRST_ESTIMATE, QUIET = 3.0, 30.0
 """Seconds of training before it is said how long the rest takes; seconds between lines."""
+
+BAR = 20
+"""Columns that are left to the bar, where a terminal is narrow."""
 
 
 class ProgressObserver:
@@ -73,15 +77,17 @@ class ProgressObserver:
     @hookimpl
     def epoch_finished(self, run: Any, epoch: int, metrics: dict[str, float]) -> None:
         """Print the epoch's means; runs of many short epochs print only some."""
-        line = (
-            f"epoch {epoch + 1}/{run.resolved.training.epochs}  step {run.step}/{run.last_step}  "
-            f"loss {metrics.get('loss', float('nan')):.4f}  lr {metrics.get('lr', 0.0):.3g}  "
-            f"{metrics.get('images_per_second', 0.0):.0f} images/s"
-        )
+        passed = f"epoch {epoch + 1}/{run.resolved.training.epochs}"
+        loss = f"loss {metrics.get('loss', float('nan')):.4f}"
+        rate = f"lr {metrics.get('lr', 0.0):.3g}"
+        speed = f"{metrics.get('images_per_second', 0.0):.0f} images/s"
         if self.bar is not None:
+            room = self.bar.console.width - len(f"{run.last_step}/{run.last_step} 0:00:00") - BAR
+            line = _fitting((passed, loss, speed, rate), room)
             self.bar.update(self.task, description=line)
         elif self._worth_a_line(run):
-            self._say(line)
+            step = f"step {run.step}/{run.last_step}"
+            self._say("  ".join((passed, step, loss, rate, speed)))
 
     def close(self) -> None:
         """Remove the bar and restore the terminal's cursor."""
@@ -118,3 +124,13 @@ class ProgressObserver:
             self.bar.console.print(shown(text), markup=False)  # above the bar
         else:
             print(shown(text), file=sys.stderr, flush=True)
+
+
+def _fitting(parts: Sequence[str], room: int) -> str:
+    """Return as many parts as there is room for, the first always."""
+    line, *others = parts
+    for part in others:
+        if len(line) + len(part) + 2 > room:
+            break
+        line = f"{line}  {part}"
+    return line
