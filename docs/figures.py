@@ -32,6 +32,11 @@ NO_GPU = (
     "call of under nine minutes, and its figures then stand here."
 )
 INTRODUCTIONS = {
+    "overhead": (
+        "The engine's own step, and the same with records checked in every step and not only in "
+        "the first; beside it the step of the revision from before records had fields, several "
+        "losses, wrappers and checks. Networks are so small that all else shows."
+    ),
     "step": (
         "A whole training step over forward and backward of its own networks alone, on views made "
         "beforehand, in the same layout and grouping of batch normalisation; lightly's loop, whose "

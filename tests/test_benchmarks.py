@@ -287,3 +287,18 @@ def test_slow_a_quick_run_goes_to_another_folder(name: str, tmp_path: Path) -> N
     assert answer.returncode == 0, answer.stderr
     document = json.loads((tmp_path / f"{name}.json").read_text())
     assert len(document["summary"]) >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="for a clone: revisions come from git")
+def test_slow_a_step_is_timed_beside_a_checked_one_and_another_revisions(tmp_path: Path) -> None:
+    words = ("--quick", "--only", "simclr", "--other", "HEAD", "--out", str(tmp_path))
+    answer = script("overhead", *words)
+    assert answer.returncode == 0, answer.stderr
+    document = json.loads((tmp_path / "overhead.json").read_text())
+    this = document["revisions"][0]
+    assert document["revisions"] == [this, this]
+    pairs = {(ratio["of"], ratio["to"]) for ratio in document["rows"]["simclr"]["ratios"]}
+    checked = "records checked in every step"
+    assert pairs == {("step", f"step of {this}"), (checked, "step")}
+    assert all(len(seconds) == 2 for seconds in document["rows"]["simclr"]["seconds"].values())

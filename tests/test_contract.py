@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from small_parts import Flat
-from torch import Tensor, nn
+from small_parts import PAIRS, Distance, TwoViews, a_batch, a_method, part
+from torch import nn
 
 import coview
 from coview import hookspecs
@@ -22,66 +22,10 @@ from coview.data.sources import open_source
 from coview.errors import PluginError, RequestError
 from coview.hookspecs import hookimpl
 from coview.method.joining import joined, share
-from coview.method.module import Method
-from coview.method.neutral import NoNegatives, Shared
-from coview.method.relay import BuiltComponent
-from coview.plan import Layout, Plan
-from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
+from coview.records import Batch, Encoded, Step, Views
 from coview.schedules import linear
 
 Run = Callable[..., Any]
-PAIRS = ((0, 1), (1, 0))
-
-
-class TwoViews(nn.Module):
-    """The images, and the images with noise of a size."""
-
-    layout = Layout(((4, 4),) * 2, (1, 1), (0, 1), (0, 1), PAIRS)
-
-    def __init__(self, noise: float = 1.0) -> None:
-        super().__init__()
-        self._noise = noise
-
-    @hookimpl
-    def generate_views(self, batch: Batch, step: Step) -> Views:
-        images = batch.images.float() / 255
-        return Views((images, images + self._noise), (0, 1), (0, 1), PAIRS)
-
-
-class Distance(nn.Module):
-    """Mean squared distance times a factor, which it logs."""
-
-    def __init__(self, factor: float = 1.0) -> None:
-        super().__init__()
-        self._factor = factor
-
-    @hookimpl
-    def compute_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
-        terms = [(encoded.queries[q] - targets.keys[k]).square().mean() for q, k in encoded.pairs]
-        return self._factor * torch.stack(terms).mean()
-
-
-def part(role: str, module: nn.Module, name: str = "", weight: Any = 1.0) -> BuiltComponent:
-    return BuiltComponent(name or role, module, (role,), name or f"my-{role}", "coview-a", weight)
-
-
-def a_method(*extra: BuiltComponent, **replaced: nn.Module) -> Method:
-    torch.manual_seed(0)
-    modules = {
-        "views": TwoViews(),
-        "encoder": Flat(),
-        "target": Shared(Shared.Settings(), Plan()),
-        "negatives": NoNegatives(NoNegatives.Settings(), Plan()),
-        "loss": Distance(),
-    }
-    taken = {role for component in extra for role in component.roles}
-    kept = {role: m for role, m in {**modules, **replaced}.items() if role not in taken}
-    return Method([*(part(role, module) for role, module in kept.items()), *extra])
-
-
-def a_batch() -> Batch:
-    images = torch.arange(4 * 16, dtype=torch.uint8).view(4, 1, 4, 4)
-    return Batch(images, torch.arange(4))
 
 
 # --- several losses -------------------------------------------------------------------------
@@ -223,217 +167,6 @@ def test_the_first_wrapper_is_the_innermost() -> None:
     assert loss(adding, halving) != pytest.approx(loss(halving, adding), rel=1e-3)
 
 
-class Answers(nn.Module):
-    """A wrapper that answers instead of wrapping."""
-
-    @hookimpl
-    def encode(self, views: Views) -> None:
-        """Return nothing."""
-
-
-class Nothing(nn.Module):
-    """A wrapper without hooks."""
-
-
-class Wrapping(Distance):
-    """A loss that wraps."""
-
-    @hookimpl(wrapper=True)
-    def compute_loss(self) -> Any:
-        """Return what it wraps."""
-        return (yield)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        (part("wrap", Answers(), "a"), "may wrap encode but not answer it: write @hookimpl"),
-        (part("wrap", Nothing(), "a"), "implements no hook, so it wraps nothing"),
-        (part("loss", Wrapping(), "a"), "may not wrap compute_loss: a wrapper"),
-    ],
-)
-def test_wrong_wrappers_are_refused(wrong: BuiltComponent, said: str) -> None:
-    with pytest.raises(PluginError, match=said.replace("(", r"\(")):
-        a_method(wrong)
-
-
-class Failing(nn.Module):
-    """A wrapper that fails after what it wraps."""
-
-    @hookimpl(wrapper=True)
-    def encode(self) -> Any:
-        yield
-        raise ValueError("no")
-
-
-class FailingLoss(Distance):
-    """A loss that fails."""
-
-    @hookimpl
-    def compute_loss(self) -> Tensor:
-        raise ValueError("no")
-
-
-class AroundLoss(nn.Module):
-    """A wrapper of the loss."""
-
-    @hookimpl(wrapper=True)
-    def compute_loss(self) -> Any:
-        return (yield)
-
-
-def test_an_error_names_the_component_that_made_it() -> None:
-    with pytest.raises(ValueError, match="no") as caught:
-        a_method(part("wrap", Failing(), "failing"))(a_batch(), Step())
-    assert caught.value.__notes__ == ["in wrap 'failing' of package coview-a"]
-    with pytest.raises(ValueError, match="no") as caught:
-        a_method(part("wrap", AroundLoss(), "around"), loss=FailingLoss())(a_batch(), Step())
-    assert caught.value.__notes__ == ["in loss 'my-loss' of package coview-a"]
-
-
-# --- records at the border --------------------------------------------------------------------
-
-
-def wrong(role: str, change: Callable[[Any], Any]) -> nn.Module:
-    """Return a component of a role whose record is changed."""
-    hook = hookspecs.ROLE_HOOKS[role]
-    bases = {"views": TwoViews, "encoder": Flat, "loss": Distance}
-    base = bases.get(role) or {"target": Detached, "negatives": Fixed}[role]
-    right = getattr(base, hook)
-
-    class Wrong(base):  # type: ignore[misc,valid-type]
-        """Made wrong on purpose."""
-
-    names = right.__code__.co_varnames[: right.__code__.co_argcount]
-    source = f"def {hook}({', '.join(names)}):\n    return change(right({', '.join(names)}))"
-    scope: dict[str, Any] = {"change": change, "right": right}
-    exec(source, scope)
-    setattr(Wrong, hook, hookimpl(scope[hook]))
-    return Wrong()
-
-
-class Detached(nn.Module):
-    """The projections, without gradient."""
-
-    @hookimpl
-    def encode_targets(self, encoded: Encoded) -> Targets:
-        return Targets({s: z.detach() for s, z in encoded.projections.items()}, encoded.identities)
-
-
-class Fixed(nn.Module):
-    """Two negatives."""
-
-    @hookimpl
-    def draw_negatives(self, targets: Targets) -> Negatives:
-        return Negatives(
-            dict.fromkeys(targets.keys, torch.zeros(2, 3)), dict.fromkeys(targets.keys)
-        )
-
-
-def change(**changes: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda record: attrs.evolve(
-        record, **{name: function(getattr(record, name)) for name, function in changes.items()}
-    )
-
-
-def each(function: Callable[[Tensor], Any]) -> Callable[[Any], Any]:
-    return lambda rows: {slot: function(value) for slot, value in rows.items()}
-
-
-WRONG = {
-    "views: nothing": ("views", lambda v: None, "a Views is wanted, not None"),
-    "views: a tuple": ("views", lambda v: v.crops, "a Views is wanted, not a tuple"),
-    "views: integers": (
-        "views",
-        change(crops=lambda c: (c[0].long(), c[1])),
-        "crop 0 must be float",
-    ),
-    "views: rows": ("views", change(crops=lambda c: (c[0][:2], c[1])), "crop 0 must have 4 rows"),
-    "views: size": ("views", change(crops=lambda c: (c[0][..., :2], c[1])), "the layout says"),
-    "views: too few": ("views", change(crops=lambda c: c[:1]), "the layout has 2 views"),
-    "views: pairs": ("views", change(pairs=lambda p: ((0, 5),)), r"\(0, 5\) is not of a query"),
-    "views: queries": ("views", change(queries=lambda q: (0, 7)), r"queries name views \[7\]"),
-    "views: no tensor": ("views", change(crops=lambda c: (c[0], 3)), "crop 1 must be a tensor"),
-    "encoded: nothing": ("encoder", lambda e: None, "a Encoded is wanted"),
-    "encoded: 3-D": (
-        "encoder",
-        change(queries=each(lambda q: q[None])),
-        r"queries\[0\] must be \(N",
-    ),
-    "encoded: detached": ("encoder", change(queries=each(Tensor.detach)), "must carry gradient"),
-    "encoded: identities": ("encoder", change(identities=lambda i: {}), "is missing"),
-    "encoded: half rows": (
-        "encoder",
-        change(identities=each(lambda i: i[:1])),
-        r"identities\[0\] must be \(4,\), not \(1,\)",
-    ),
-    "encoded: float": ("encoder", change(identities=each(Tensor.float)), "must be an int64 tensor"),
-    "encoded: pairs": ("encoder", change(pairs=lambda p: ((9, 0),)), "a pair names query slot 9"),
-    "encoded: empty": ("encoder", change(queries=lambda q: {}), "there are no queries"),
-    "targets: nothing": ("target", lambda t: {}, "a Targets is wanted, not a dict"),
-    "targets: width": (
-        "target",
-        change(keys=each(lambda k: k[:, :2])),
-        "has width 2, but projections",
-    ),
-    "targets: missing": ("target", change(keys=lambda k: {0: k[0]}), "a pair names key slot 1"),
-    "targets: int": ("target", change(keys=each(Tensor.long)), "floating point"),
-    "negatives: a list": ("negatives", lambda n: [n], "a Negatives is wanted, not a list"),
-    "negatives: 1-D": ("negatives", change(vectors=each(lambda v: v[0])), r"must be \(K, d\)"),
-    "negatives: width": ("negatives", change(vectors=each(lambda v: v[:, :1])), "has width 1"),
-    "negatives: identities": (
-        "negatives",
-        change(identities=each(lambda i: torch.zeros(5))),
-        r"identities\[0\] must be \(2,\), not \(5,\)",
-    ),
-    "loss: a number": ("loss", lambda x: 1.5, "a loss must be a tensor, not a float"),
-    "loss: a row": ("loss", lambda x: x[None], r"one number, \(\), not \(1,\)"),
-    "loss: detached": ("loss", Tensor.detach, "the loss must carry gradient"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_record_names_the_package_that_made_it(case: str) -> None:
-    role, changed, said = WRONG[case]
-    modules = {"target": Detached(), "negatives": Fixed(), role: wrong(role, changed)}
-    with pytest.raises(PluginError, match=said) as caught:
-        a_method(**modules)(a_batch(), Step())
-    assert str(caught.value).startswith(
-        f"{role} 'my-{role}' of package coview-a made a wrong record"
-    )
-
-
-def test_gradient_in_keys_must_be_declared() -> None:
-    class Passing(Detached):
-        """Keys with gradient."""
-
-        @hookimpl
-        def encode_targets(self, encoded: Encoded) -> Targets:
-            return Targets(encoded.projections, encoded.identities)
-
-    with pytest.raises(PluginError, match="a target must declare"):
-        a_method(target=Passing())(a_batch(), Step())
-
-    class Declared(Passing):
-        """The same, said."""
-
-        passes_gradient = True
-
-    assert a_method(target=Declared())(a_batch(), Step()).requires_grad
-
-
-def test_only_the_first_step_is_checked_unless_asked() -> None:
-    method = a_method(target=Detached())
-    method(a_batch(), Step())
-    later = wrong("loss", lambda loss: loss.detach())
-    method.manager.unregister(name="loss")
-    method.manager.register(later, name="loss")
-    method(a_batch(), Step(number=1))
-    method.always_checked, method._checked = True, False
-    with pytest.raises(PluginError, match="must carry gradient"):
-        method(a_batch(), Step(number=2))
-
-
 # --- fields -----------------------------------------------------------------------------------
 
 
@@ -467,12 +200,12 @@ def test_micro_batches_keep_their_fields() -> None:
     data = some_data(captions=captions)
     (batch, *_) = Batches(data.train, 6, 0, "cpu", fields=("labels", "captions")).epoch(0)
     parts = [share(batch, number, 3) for number in range(3)]
-    assert [len(part.indices) for part in parts] == [2, 2, 2]
-    for part in parts:
-        rows = part.indices.tolist()
-        assert part.images[:, 0, 0, 0].tolist() == rows
-        assert part.fields["labels"].tolist() == [row % 5 for row in rows]
-        assert part.fields["captions"] == [captions[row] for row in rows]
+    assert [len(micro.indices) for micro in parts] == [2, 2, 2]
+    for micro in parts:
+        rows = micro.indices.tolist()
+        assert micro.images[:, 0, 0, 0].tolist() == rows
+        assert micro.fields["labels"].tolist() == [row % 5 for row in rows]
+        assert micro.fields["captions"] == [captions[row] for row in rows]
     whole = joined(parts)
     assert torch.equal(whole.indices, batch.indices)
     assert whole.fields["captions"] == batch.fields["captions"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pluggy
 import pytest
 import torch
 from torch import Tensor, nn
 
 import coview
 from coview.errors import PluginError
-from coview.hookspecs import hookimpl
+from coview.hookspecs import PROJECT, hookimpl
 from coview.method.border import Border
 from coview.method.relay import BuiltComponent
 from coview.records import Batch, Encoded, Targets
@@ -55,19 +56,23 @@ def test_records_of_one_size_fit_each_other(rows: int, dim: int, views: int) -> 
         for role in ("views", "encoder", "target", "negatives", "loss")
     ]
     plan = a_plan(dim=dim, views=views, size=20)
-    border = Border({part.key: part for part in parts}, plan.layout)
+    border = Border(parts, plan.layout, pluggy.PluginManager(PROJECT))
     batch = a_batch(rows, size=20)
     made = some_views(rows, count=views, size=20)
     encoded = an_encoded(rows, dim, views=views, dtype=torch.float32)
     targets = some_targets(rows, dim, slots=slots, dtype=torch.float32)
     shared = some_negatives(7, dim, slots=slots, identities=torch.arange(7), dtype=torch.float32)
     each = some_negatives(7, dim, rows=rows, slots=slots, dtype=torch.float32)
-    border.views(made, batch)
-    border.encoded(encoded, made)
-    border.targets(targets, encoded)
-    border.negatives((shared, each), targets)
-    with pytest.raises(PluginError, match="rows"):
-        border.views(made, a_batch(rows + 1, size=20))
+    given = {"batch": batch, "views": made, "encoded": encoded, "targets": targets}
+    for hook, record in {
+        "generate_views": made,
+        "encode": encoded,
+        "encode_targets": targets,
+        "draw_negatives": (shared, each),
+    }.items():
+        assert border.problems(hook, record, given) == []
+    other = {**given, "batch": a_batch(rows + 1, size=20)}
+    assert f"must have {rows + 1} rows" in border.problems("generate_views", made, other)[0]
     assert encoded.queries[0].dtype == torch.float32
     assert an_encoded().queries[0].dtype == torch.float64
     assert encoded.queries[0].requires_grad and not targets.keys[0].requires_grad

@@ -370,6 +370,8 @@ def _refuse_wrong_values(thing: object, label: str) -> None:
                 raise PluginError(
                     f"{label}: {name} must list roles ({', '.join(ROLES)}), not {other!r}."
                 )
+    if isinstance(fields := declared(thing, Component, "needs_fields"), str):
+        raise PluginError(f"{label}: needs_fields must be a tuple of names: ({fields!r},).")
     for role in _ALL:
         for name, default in vars(role).items():
             value = declared(thing, role, name) if isinstance(default, bool) else False

@@ -6,71 +6,133 @@ fault. In a run only the first step is checked; the conformance kit checks every
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pluggy
 import torch
 from torch import Tensor
 
 from coview.components import TargetComponent, declared
+from coview.distributed import active
 from coview.errors import PluginError
+from coview.hookspecs import ROLE_HOOKS
 from coview.method.relay import BuiltComponent
 from coview.plan import Layout
 from coview.records import Batch, Encoded, Negatives, Targets, Views
 
+_ROLE_OF = {hook: role for role, hook in ROLE_HOOKS.items()}
+
 
 class Border:
-    """Checks records, and names the component that made a wrong one.
+    """Calls hooks, checks what they return, and names the component that made a wrong record.
 
     Args:
-        components: all of a method's components.
+        components: all of a method's components; wrappers from the innermost on.
         layout: the views that the views component promised; None: not known.
+        manager: the hooks that the components are registered with, by their keys.
     """
 
-    def __init__(self, components: Mapping[str, BuiltComponent], layout: Layout | None) -> None:
-        self._layout = layout
-        self._of = {
-            role: [c for c in components.values() if role in c.roles]
-            for role in ("views", "encoder", "target", "negatives", "loss")
-        }
-        wraps = [c.label for c in components.values() if "wrap" in c.roles]
-        self._wrapped = f" (or {', '.join(wraps)}, which may wrap it)" if wraps else ""
+    def __init__(
+        self,
+        components: Sequence[BuiltComponent],
+        layout: Layout | None,
+        manager: pluggy.PluginManager,
+    ) -> None:
+        self._layout, self._manager = layout, manager
+        self._of = {role: [c for c in components if role in c.roles] for role in ROLE_HOOKS}
+        self._wraps = [c for c in components if "wrap" in c.roles]
 
-    def views(self, views: Any, batch: Batch) -> None:
-        """Check what ``generate_views`` returned."""
-        self._hold("views", _of_type(views, Views) or _views(views, batch, self._layout))
+    def call(self, hook: str, **given: Any) -> Any:
+        """Call a role's hook and return its record.
 
-    def encoded(self, encoded: Any, views: Views) -> None:
-        """Check what ``encode`` returned."""
-        self._hold("encoder", _of_type(encoded, Encoded) or _encoded(encoded, views))
+        Raises:
+            PluginError: the record is wrong.
+        """
+        try:
+            record = getattr(self._manager.hook, hook)(**given)
+        except Exception as error:
+            # A wrapper may have failed on a record that was wrong before it.
+            if (wrong := self._before_wrappers(hook, given)) is None:
+                raise
+            raise PluginError(wrong) from error
+        if problems := self.problems(hook, record, given):
+            raise PluginError(
+                self._before_wrappers(hook, given)
+                or _sentence(self._makers(hook, record, given), self._around(hook), problems)
+            )
+        return record
 
-    def targets(self, targets: Any, encoded: Encoded) -> None:
-        """Check what ``encode_targets`` returned."""
-        passing = any(
-            declared(c.module, TargetComponent, "passes_gradient") for c in self._of["target"]
-        )
-        self._hold("target", _of_type(targets, Targets) or _targets(targets, encoded, passing))
+    def problems(self, hook: str, record: Any, given: Mapping[str, Any]) -> list[str]:
+        """Return what is wrong with a record that a hook returned for what it was given."""
+        if hook == "generate_views":
+            found = _of_type(record, Views) or _views(record, given["batch"], self._layout)
+        elif hook == "encode":
+            found = _of_type(record, Encoded) or _encoded(record, given["views"])
+        elif hook == "encode_targets":
+            passing = any(
+                declared(c.module, TargetComponent, "passes_gradient") for c in self._of["target"]
+            )
+            found = _of_type(record, Targets) or _targets(record, given["encoded"], passing)
+        elif hook == "draw_negatives":
+            found = [line for part in record for line in _part(part, given["targets"])]
+        else:
+            found = _loss(record)
+        return list(found)
 
-    def negatives(self, negatives: tuple[Any, ...], targets: Targets) -> None:
-        """Check what every ``draw_negatives`` returned."""
-        for part in negatives:
-            self._hold("negatives", _of_type(part, Negatives) or _negatives(part, targets))
+    def _before_wrappers(self, hook: str, given: Mapping[str, Any]) -> str | None:
+        """Return who made a record wrong that wrappers had in hand, or None if it is not found.
 
-    def loss(self, loss: Any) -> None:
-        """Check what ``compute_loss`` returned."""
-        self._hold("loss", _loss(loss))
+        The hook is called again, without wrappers at first, then with one more at a time. Other
+        processes would wait for that in vain, so several do without it.
+        """
+        wraps = self._around(hook)
+        if not wraps or active():
+            return None
+        for count in range(len(wraps) + 1):
+            others = [self._manager.get_plugin(wrap.key) for wrap in wraps[count:]]
+            try:
+                record = self._manager.subset_hook_caller(hook, others)(**given)
+            except Exception:
+                return None  # nothing was wrong with what it was given
+            if problems := self.problems(hook, record, given):
+                makers = [wraps[count - 1]] if count else self._makers(hook, record, given)
+                return _sentence(makers, [], problems)
+        return None
 
-    def _hold(self, role: str, problems: Iterator[str] | list[str]) -> None:
-        found = list(problems)
-        if found:
-            labels = " or ".join(component.label for component in self._of[role])
-            raise PluginError(f"{labels}{self._wrapped} made a wrong record: {'; '.join(found)}.")
+    def _around(self, hook: str) -> list[BuiltComponent]:
+        return [wrap for wrap in self._wraps if hasattr(wrap.module, hook)]
+
+    def _makers(self, hook: str, record: Any, given: Mapping[str, Any]) -> list[BuiltComponent]:
+        """Return the components of a role; of several negatives, those whose part is wrong."""
+        makers = self._of[_ROLE_OF[hook]]
+        if hook != "draw_negatives" or len(record) != len(makers):
+            return makers
+        return [
+            maker
+            for maker, part in zip(makers, record, strict=True)
+            if list(_part(part, given["targets"]))
+        ]
+
+
+def _sentence(
+    makers: Sequence[BuiltComponent], around: Sequence[BuiltComponent], problems: Sequence[str]
+) -> str:
+    who = " or ".join(maker.label for maker in makers)
+    wraps = ", ".join(wrap.label for wrap in around)
+    who += f" (or {wraps}, which may wrap it)" if wraps else ""
+    return f"{who} made a wrong record: {'; '.join(problems)}."
+
+
+def _part(part: Any, targets: Targets) -> list[str] | Iterator[str]:
+    return _of_type(part, Negatives) or _negatives(part, targets)
 
 
 def _of_type(record: Any, wanted: type) -> list[str]:
     if isinstance(record, wanted):
         return []
-    return [f"a {wanted.__name__} is wanted, not {_kind(record)}"]
+    name = wanted.__name__
+    return [f"{'an' if name[0] in 'AEIOU' else 'a'} {name} is wanted, not {_kind(record)}"]
 
 
 def _kind(thing: Any) -> str:

@@ -72,28 +72,31 @@ class Method(nn.Module):
         Raises:
             PluginError: in the first step, a component's record is wrong.
         """
-        hook, border = self.manager.hook, None if self._checked else self._border()
+        call = self._call if self._checked else self._border().call
         with torch.no_grad():
-            views = hook.generate_views(batch=batch, step=step)
-        if border:
-            border.views(views, batch)
+            views = call("generate_views", batch=batch, step=step)
         with self.autocast(), drawing(step):
-            encoded = hook.encode(views=views, batch=batch, step=step)
-            if border:
-                border.encoded(encoded, views)
-            targets = hook.encode_targets(
-                encoder=self.encoder, views=views, encoded=encoded, batch=batch, step=step
+            encoded = call("encode", views=views, batch=batch, step=step)
+            targets = call(
+                "encode_targets",
+                encoder=self.encoder,
+                views=views,
+                encoded=encoded,
+                batch=batch,
+                step=step,
             )
-        if border:
-            border.targets(targets, encoded)
         negatives = tuple(
-            hook.draw_negatives(
-                views=views, encoded=encoded, targets=targets, batch=batch, step=step
+            call(
+                "draw_negatives",
+                views=views,
+                encoded=encoded,
+                targets=targets,
+                batch=batch,
+                step=step,
             )
         )
-        if border:
-            border.negatives(negatives, targets)
-        loss: Tensor = hook.compute_loss(
+        loss: Tensor = call(
+            "compute_loss",
             encoder=self.encoder,
             views=views,
             encoded=encoded,
@@ -102,9 +105,7 @@ class Method(nn.Module):
             batch=batch,
             step=step,
         )
-        if border:
-            border.loss(loss)
-            self._checked = not self.always_checked
+        self._checked = not self.always_checked
         self._keep(step, (batch, views, encoded, targets))
         return loss
 
@@ -167,7 +168,11 @@ class Method(nn.Module):
 
     def _border(self) -> Border:
         views = next(part.module for part in self.parts.values() if "views" in part.roles)
-        return Border(self.parts, declared(views, ViewsComponent, "layout"))
+        layout = declared(views, ViewsComponent, "layout")
+        return Border(list(self.parts.values()), layout, self.manager)
+
+    def _call(self, hook: str, **given: Any) -> Any:
+        return getattr(self.manager.hook, hook)(**given)
 
     def _keep(self, step: Step, records: tuple[Batch, Views, Encoded, Targets]) -> None:
         if not self.training:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any
 
 import attrs
@@ -140,6 +140,7 @@ def _relay(implementation: Callable[..., Any], component: BuiltComponent) -> Cal
     names = list(signature.parameters)
     position = names.index("step") if "step" in names else None
     wraps = _wraps(implementation, component)
+    where = f"{component.label}: {implementation.__name__}"
 
     def own(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         if position is None:
@@ -156,7 +157,7 @@ def _relay(implementation: Callable[..., Any], component: BuiltComponent) -> Cal
 
     def wrap(*arguments: Any) -> Any:
         try:
-            return (yield from implementation(*own(arguments)))
+            return (yield from _once(implementation(*own(arguments)), where))
         except Exception as error:
             if not getattr(error, "__notes__", ()):  # else what it wraps has said its name
                 error.add_note(f"in {component.label}")
@@ -167,6 +168,24 @@ def _relay(implementation: Callable[..., Any], component: BuiltComponent) -> Cal
     return hookimpl(wrapper=True)(relayed) if wraps else hookimpl(relayed)
 
 
+def _once(wrapping: Generator[Any, Any, Any], where: str) -> Any:
+    """Run a wrapper that must yield once; pluggy would not say whose it is."""
+    wrong = PluginError(f"{where} must yield once.")
+    if next(wrapping, wrong) is wrong:
+        raise wrong
+    try:
+        inner = yield
+    except Exception as error:
+        given: Callable[[], Any] = functools.partial(wrapping.throw, error)
+    else:
+        given = functools.partial(wrapping.send, inner)
+    try:
+        given()
+    except StopIteration as end:
+        return end.value
+    raise wrong
+
+
 def _wraps(implementation: Callable[..., Any], component: BuiltComponent) -> bool:
     """Return whether a hook is wrapped, which a wrapper must do and a component may not."""
     options: dict[str, Any] = getattr(implementation, _IMPL)
@@ -175,7 +194,9 @@ def _wraps(implementation: Callable[..., Any], component: BuiltComponent) -> boo
         raise PluginError(
             f"{component.label} may not wrap {name}: a wrapper (group coview.wrappers) may."
         )
-    if not wraps and _WRAP in component.roles and name in ROLE_HOOKS.values():
+    wrong = wraps and not inspect.isgeneratorfunction(implementation)
+    wrong |= not wraps and name in ROLE_HOOKS.values()
+    if wrong and _WRAP in component.roles:
         raise PluginError(
             f"{component.label} may wrap {name} but not answer it: write "
             "@hookimpl(wrapper=True) and yield once."

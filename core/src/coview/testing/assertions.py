@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.multiprocessing.spawn import spawn
 
+from coview.components import LossComponent, declared
 from coview.method.joining import share
 from coview.method.relay import BuiltComponent, answer
 from coview.recipes.recipe import Recipe
@@ -74,7 +75,7 @@ def assert_loss_gradient(
     call = answer(BuiltComponent("loss", loss, ("loss",), "loss", "under test"), "compute_loss")
     queries, keys = tuple(encoded.queries), tuple(targets.keys)
     rows = [encoded.queries[s] for s in queries]
-    if not getattr(loss, "constant_keys", False):
+    if not declared(loss, LossComponent, "constant_keys"):
         rows += [targets.keys[s] for s in keys]
 
     def value(*tensors: Tensor) -> Any:

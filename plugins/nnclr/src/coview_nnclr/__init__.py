@@ -1,7 +1,8 @@
 """NNCLR (Dwibedi et al. 2021, arXiv:2104.14548).
 
 The defaults are the paper's ImageNet recipe without multi-crop: 1000 epochs at batch size
-4096. The paper has no released code; what it leaves open (the constants of LARS) is SimCLR's.
+4096. We know of no code of the authors; what the paper leaves open (the constants of LARS)
+is SimCLR's.
 """
 
 from coview import Recipe, Use

@@ -16,13 +16,12 @@ from coview.settings import gt, setting
 
 
 class NeighbourNCE(nn.Module):
-    """InfoNCE with the sides exchanged (Dwibedi et al. 2021, equation 3 and algorithm 1).
+    """InfoNCE with the sides exchanged (Dwibedi et al. 2021).
 
     For each key, which in NNCLR is the nearest neighbour of a view, the prediction of the
     other view is to be recognised among the predictions of all images of the batch, of that
-    view and of all processes. The paper's text adds the other direction, which its pseudo-code
-    leaves out: to recognise the key among all keys. That is the loss ``info-nce`` with
-    negatives ``in-batch``, and the two can be summed.
+    view and of all processes. The other direction, to recognise the key among all keys, is the
+    loss ``info-nce`` with negatives ``in-batch``, and the two can be summed.
     """
 
     ignores = ("negatives",)
