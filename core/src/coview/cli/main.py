@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from coview.cli.describe import description
-from coview.commands.options import UNCUT, keep_typed, suggest
+from coview.commands.options import UNCUT, keep_typed, suggested
 from coview.errors import CoviewError, RequestError, unknown
 from coview.registry import entries, find
 from coview.terminal import Output, lasting
@@ -95,8 +95,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as error:
-            suggest(error)
-            raise
+            raise suggested(error) from None
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
         except KeyboardInterrupt:

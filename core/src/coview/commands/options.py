@@ -141,21 +141,24 @@ OTHER_OPTIONS = {
 """What people call an option -> its name here."""
 
 
-def suggest(error: click.NoSuchOption) -> None:
-    """Let the message for an unknown option name the one that was meant, or ``--set``.
+def suggested(error: click.NoSuchOption) -> click.NoSuchOption:
+    """Return the error for an unknown option, naming the one that was meant, or ``--set``.
 
     click knows only names that look alike, of which ``--data`` is one for ``--tau``.
     """
     if error.ctx is None or not error.option_name.startswith("--"):
-        return
+        return error
     word = error.option_name.lstrip("-").replace("_", "-").lower()
-    parameters = error.ctx.command.params
+    key, parameters = word.replace("-", "_"), error.ctx.command.params
     if meant := OTHER_OPTIONS.get(word):
-        error.possibilities = [meant] if any(meant in one.opts for one in parameters) else []
-    elif any(one.name == "settings" for one in parameters):
-        key = word.replace("-", "_")
-        if key in OTHER_WORDS or not error.possibilities:
-            error.possibilities = [f"--set {key}=VALUE"]
+        names = [meant] if any(meant in one.opts for one in parameters) else []
+    elif any(one.name == "settings" for one in parameters) and (
+        key in OTHER_WORDS or not error.possibilities
+    ):
+        names = [f"--set {key}=VALUE"]
+    else:
+        return error
+    return click.NoSuchOption(error.option_name, possibilities=names, ctx=error.ctx)
 
 
 def recipe_options(function: AnyCommand) -> AnyCommand:
