@@ -151,14 +151,16 @@ def suggested(error: click.NoSuchOption) -> click.NoSuchOption:
     word = error.option_name.lstrip("-").replace("_", "-").lower()
     key, parameters = word.replace("-", "_"), error.ctx.command.params
     if meant := OTHER_OPTIONS.get(word):
-        names = [meant] if any(meant in one.opts for one in parameters) else []
+        named = meant if any(meant in one.opts for one in parameters) else ""
     elif any(one.name == "settings" for one in parameters) and (
         key in OTHER_WORDS or not error.possibilities
     ):
-        names = [f"--set {key}=VALUE"]
+        named = f"--set {key}=VALUE"
     else:
         return error
-    return click.NoSuchOption(error.option_name, possibilities=names, ctx=error.ctx)
+    hint = f" Did you mean {named!r}?" if named else ""
+    message = f"No such option {error.option_name!r}.{hint}"
+    return click.NoSuchOption(error.option_name, message, ctx=error.ctx)
 
 
 def recipe_options(function: AnyCommand) -> AnyCommand:
