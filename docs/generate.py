@@ -77,8 +77,8 @@ def declarations() -> list[str]:
 def cli() -> str:
     """Return docs/cli.md: the help of every command that is coview's own."""
     parts = ["# Command line\n\nGenerated from `coview COMMAND --help`.\n"]
-    nested = (["evaluate", name] for name in evaluate.commands)
-    paths: list[list[str]] = [[], *([name] for name in COMMANDS), *nested]
+    nested = (["evaluate", name] for name in sorted(evaluate.commands))
+    paths: list[list[str]] = [[], *([name] for name in sorted(COMMANDS)), *nested]
     for path in paths:
         result = CliRunner().invoke(main, [*path, "--help"], prog_name="coview")
         text = "\n".join(line.rstrip() for line in result.output.splitlines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from importlib import metadata
@@ -192,6 +193,27 @@ def test_doctor_finds_nothing_wrong_here(run: Callable[..., Any]) -> None:
         assert f"methods:{method}" in package["brings"] and not package["broken"]
     text = run("doctor").stdout
     assert "no problems found" in text and "coview-moco-v2" in text
+    assert "ok  1 method, 1 target, 1 negatives component, " in text  # coview-moco
+    assert "queue" not in text and "negatives:queue" in run("doctor", "-v").stdout
+
+
+def test_each_network_is_described_by_itself(run: Callable[..., Any]) -> None:
+    things = run("list", "backbones", "--json").json
+    said = [(thing["package"], thing["description"]) for thing in things]
+    assert len(said) > 30 and sorted(set(said)) == sorted(said)
+    selective = "ResNet-101 of twice the width, with selective kernels: 4096 features"
+    assert ("coview-simclr-v2", selective) in said
+
+
+@pytest.mark.parametrize("group", [(), ("evaluate",)])
+def test_commands_are_sorted_and_described_in_whole_sentences(
+    run: Callable[..., Any], group: tuple[str, ...]
+) -> None:
+    listed = run(*group, "--help").stdout.partition("Commands:\n")[2]
+    names = re.findall(r"^  (\S+) ", listed, re.MULTILINE)
+    assert len(names) > 6 and names == sorted(names)
+    cut = [line for line in listed.splitlines() if line.endswith("...")]
+    assert [line for line in cut if not line.endswith("data sets, ...")] == []
 
 
 def test_help_and_version(run: Callable[..., Any]) -> None:

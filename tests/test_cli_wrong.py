@@ -75,7 +75,7 @@ ONE_PROBLEM = {
     ),
     "unknown data set": (
         ("train", "moco", "--data", "digit"),
-        "There is no data set called 'digit'. Did you mean 'digits'?",
+        "There is no folder digit and no data set called 'digit'. Did you mean 'digits'?",
     ),
     "unknown observer": (
         ("train", "moco", "--observe", "progres", *LIMIT),
@@ -94,6 +94,18 @@ ONE_PROBLEM = {
         "There is no format called '.npp'. Did you mean '.npz'? Choose from: .csv, .npy, .npz,",
     ),
     "unknown option": (("train", "moco", "--epoch", "1"), "No such option '--epoch'."),
+    "another word for an option": (
+        ("train", "moco", "--learning-rate", "1"),
+        "No such option '--learning-rate'. Did you mean '--lr'?",
+    ),
+    "another word, nearer to a wrong one": (
+        ("views", "moco", "--tau", "1"),
+        "No such option '--tau'. Did you mean '--temperature'?",
+    ),
+    "a setting without an option": (
+        ("train", "moco", "--ema", "0.9"),
+        "No such option '--ema'. Did you mean '--set ema=VALUE'?",
+    ),
     "a text for a number": (
         ("train", "moco", "--set", "negatives.size=many"),
         "negatives.size must be a whole number, not 'many'.",
@@ -235,6 +247,14 @@ def test_all_problems_at_once(refused: Refused, command: str) -> None:
     for sentence in expected:
         assert len([p for p in problems if sentence in p]) == 1, sentence
     assert len(problems) == len(expected)
+
+
+@pytest.mark.parametrize(
+    "wrong", [("simcrl",), ("nothing.toml",), ("simclr", "--set", "temperature")]
+)
+def test_what_needs_no_data_is_refused_before_they_are_read(run: Any, wrong: Any) -> None:
+    answer = run("train", *wrong, "--data", "digits", status=2)
+    assert answer.errors and "reading" not in answer.stderr
 
 
 def test_a_missing_device_is_named_with_what_there_is(refused: Refused) -> None:

@@ -75,7 +75,7 @@ def test_a_path_alone_is_a_folder() -> None:
         ("digit:/p", "Did you mean 'digits'"),
         ("", "no data set called ''"),
         ("/no/such", r"^There is no folder /no/such\.$"),
-        ("birds", "There is no folder of that name either"),
+        ("birds", r"^There is no folder birds and no data set called 'birds'\."),
     ],
 )
 def test_what_is_neither(text: str, sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -78,17 +79,21 @@ def test_names_that_mean_nothing(tmp_path: Path) -> None:
 def test_pretrained_weights_are_fetched_only_when_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = []
+    asked, loud = [], []
     original = timm.create_model
+    downloads = logging.getLogger("huggingface_hub.utils._http")
 
     def create(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
         asked.append(pretrained)
+        loud.append(downloads.isEnabledFor(logging.WARNING))
         return original(name, pretrained=False, **options)
 
     monkeypatch.setattr(opening.timm, "create_model", create)
     assert open_weights("timm:test_resnet").origin == "random, seed 0"
     found = open_weights("timm:test_resnet", pretrained=True)
     assert (found.origin, found.notes, asked) == ("pretrained", (), [False, True])
+    # Each of its retries would be two lines before the one sentence that says what is wrong.
+    assert loud == [False, False] and downloads.isEnabledFor(logging.WARNING)
 
 
 def test_without_a_network_pretrained_weights_are_a_clear_sentence(tmp_path: Path) -> None:

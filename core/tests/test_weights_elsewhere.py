@@ -26,10 +26,14 @@ def saved(
 
 
 def printed(*arguments: object) -> tuple[list[str], list[str]]:
-    """Run ``coview export``; return all that it printed, and the indented lines of Python."""
+    """Run ``coview export``; return what it says of loading, and the indented lines of Python."""
     done = CliRunner().invoke(main, ["export", *map(str, arguments)])
     assert done.exit_code == 0, done.output
-    lines = done.stdout.splitlines()
+    file, *lines = done.stdout.splitlines()
+    assert file.startswith(f"{arguments[2]}: ")
+    compared = next(n for n, line in enumerate(lines) if line.startswith("Read back: "))
+    assert lines[compared] == "Read back: identical." or "--format" in arguments
+    lines = lines[compared + 1 :]
     return lines, [line.strip() for line in lines if line.startswith("  ")]
 
 
@@ -65,7 +69,7 @@ def test_lines_load_the_file(
     own = saved(tmp_path / "own.safetensors", name, size, channels, **settings)
     file = tmp_path / "file.safetensors"
     lines, code = printed(tmp_path / "own.safetensors", "--out", file, "--keys", keys)
-    assert lines[0] == f"  {code[0]}"  # nothing to be said first
+    assert lines[0] == "To load it:"  # nothing else to be said first
     assert any(keys in line for line in code)
     assert not any("coview" in line for line in code[:-2])
     same(own, code)
@@ -112,8 +116,8 @@ def test_lines_of_a_program(tmp_path: Path) -> None:
 
 def test_lines_are_in_the_json(tmp_path: Path) -> None:
     own = saved(tmp_path / "own.safetensors", "resnet18", stem="3x3")
-    lines, _ = printed(tmp_path / "own.safetensors", "--out", tmp_path / "f", "--json")
-    document = json.loads("\n".join(lines))
+    wanted = ["export", str(tmp_path / "own.safetensors"), "--out", str(tmp_path / "f"), "--json"]
+    document = json.loads(CliRunner().invoke(main, wanted).stdout)
     assert document["note"].startswith("These weights do not load into a stock resnet18")
     same(own, document["load"])
 

@@ -37,6 +37,13 @@ _SINGULAR = {
 KINDS = tuple(_SINGULAR)
 """The kinds of things that plugins provide; their entry-point groups are ``coview.KIND``."""
 
+
+def named(kind: str, count: int) -> str:
+    """Return a kind's name for a number of things: ``1 loss``, ``2 losses``, ``2 data sets``."""
+    plural = {"datasets": "data sets", "view_backends": "view backends"}.get(kind, kind)
+    return _SINGULAR[kind] if count == 1 else plural
+
+
 _ROLE_KINDS = dict(zip(ROLES, ("views", "encoders", "targets", "negatives", "losses"), strict=True))
 _ROLE_KINDS["wrap"] = "wrappers"
 _ALIASES = {

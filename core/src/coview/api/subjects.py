@@ -69,6 +69,13 @@ def opened(
         if backbone is not None or pretrained:
             raise RequestError("This run has its network: leave out backbone and pretrained.")
         return Weights(copy.deepcopy(export(weights.method, weights.card)).eval())
+    if pretrained:
+        tell(
+            [
+                f"loading the published weights of {weights}, "
+                "downloading them if needed (without a network, this fails after a minute)"
+            ]
+        )
     given = backbone if isinstance(backbone, str) else copy.deepcopy(backbone)
     return open_weights(path_of(weights), backbone=given, pretrained=pretrained)
 

@@ -155,15 +155,19 @@ def export(
     difference = convert.ship(exported, Path(out), format, named)
     card = exported.card
     how = loading(exported, Path(out), format, named)
-    told = [how.note] if how.note else []
-    told += [f"  {line}" for line in how.lines]
-    told.append(f"{out}: {card.backbone}, {exported.width} features, as {format}")
+    told = [f"{out}: {card.backbone}, {exported.width} features, as {format}"]
     if format == "safetensors":
         told.append(
-            f"Its input: images of {card.size} pixels with {card.channels} channels in [0, 1], "
-            f"{_normalisation(card.mean, card.std)}."
+            f"Its input: images of {card.size} pixels with {card.channels} channels: give it "
+            f"{_values(card.mean, card.std)}."
         )
-    told.append(f"When read back, its features differ by {difference:.1e}.")
+    told.append(
+        f"Read back: features differ by {difference:.1e}."
+        if difference
+        else "Read back: identical."
+    )
+    told.append(how.note or "To load it:")
+    told += [f"  {line}" for line in how.lines]
     facts = {key: exported.meta[key] for key in ("backbone", "channels", "size", "mean", "std")}
     values = {
         "out": str(out),
@@ -178,10 +182,10 @@ def export(
     return Result(values, told)
 
 
-def _normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
+def _values(mean: Sequence[float], std: Sequence[float]) -> str:
     if not any(mean) and all(value == 1 for value in std):
-        return "no mean/std normalisation"
-    return f"normalised with mean {_short(mean)} and std {_short(std)}"
+        return "values in [0, 1]; do not normalise"
+    return f"values in [0, 1], less mean {_short(mean)}, divided by std {_short(std)}"
 
 
 def _short(values: Sequence[float]) -> str:

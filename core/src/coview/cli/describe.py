@@ -13,7 +13,7 @@ from coview.registry import Entry
 def description(entry: Entry) -> str:
     """Return a recipe's summary, a study's claim, or the first line of a docstring.
 
-    It is the thing's own docstring, or else its module's.
+    It is the thing's own docstring, which stands below an assignment, or else its module's.
 
     Nothing is imported, so this works for broken packages too; ``""`` if the source
     cannot be found.
@@ -22,7 +22,7 @@ def description(entry: Entry) -> str:
     tree = _source(module.strip())
     if tree is None:
         return ""
-    # Objects made in a loop or by a function have no docstring, so the module's is used.
+    # Objects made in a loop have no docstring, so the module's is used.
     return _line(tree, name.strip()) or _first(ast.get_docstring(tree) or "")
 
 
@@ -32,7 +32,15 @@ def _line(tree: ast.Module, name: str) -> str:
             return _first(ast.get_docstring(node) or "")
         targets = node.targets if isinstance(node, ast.Assign) else ()
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return _summary(node)
+            return _summary(node) or _first(_text_below(tree, node))
+    return ""
+
+
+def _text_below(tree: ast.Module, node: ast.stmt) -> str:
+    """Return the text that stands below an assignment and describes what was assigned."""
+    after = tree.body[tree.body.index(node) + 1 :][:1]
+    if after and isinstance(after[0], ast.Expr) and isinstance(after[0].value, ast.Constant):
+        return str(after[0].value.value)
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from importlib import metadata
 from typing import Any
 
@@ -10,16 +11,17 @@ import click
 
 from coview.commands.options import json_option, print_json, print_table
 from coview.errors import PluginError
-from coview.registry import KINDS, clashes, entries
+from coview.registry import KINDS, clashes, entries, named
 
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "pluggy", "attrs", "cattrs", "click")
 
 
 @click.command("doctor")
+@click.option("--verbose", "-v", is_flag=True, help="Name all that each package brings.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
-    """Load everything installed; report devices, versions and problems.
+def command(ctx: click.Context, verbose: bool, as_json: bool) -> None:
+    """Load all that is installed; report devices and problems.
 
     Exit status 1 if anything is broken.
     """
@@ -27,7 +29,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        _print(report)
+        _print(report, verbose)
     if report["problems"]:
         ctx.exit(1)
 
@@ -71,13 +73,22 @@ def _taken_commands() -> list[str]:
     ]
 
 
-def _print(report: dict[str, Any]) -> None:
+def _counts(brings: list[str]) -> str:
+    """Return how many there are of each kind: ``2 methods, 1 loss``."""
+    counts = Counter(name.partition(":")[0] for name in brings)
+    return ", ".join(f"{count} {named(kind, count)}" for kind, count in counts.items())
+
+
+def _print(report: dict[str, Any], verbose: bool) -> None:
     click.echo(f"python {report['python']}, {report['threads']} threads")
     print_table([(name, version) for name, version in report["libraries"].items()], indent="  ")
     click.echo(f"devices: {', '.join(report['devices'])}")
     click.echo("packages:")
     rows = [
-        (name, p["version"], "BROKEN" if p["broken"] else "ok", ", ".join(p["brings"]))
+        (
+            *(name, p["version"], "BROKEN" if p["broken"] else "ok"),
+            ", ".join(p["brings"]) if verbose else _counts(p["brings"]),
+        )
         for name, p in sorted(report["packages"].items())
     ]
     print_table(rows, indent="  ")

@@ -52,7 +52,10 @@ FORMATS = (".csv", ".npy", ".npz", ".safetensors", ".parquet")
 def command(
     weights: Path, data: str | None, out: Path, split: str, as_json: bool, **options: Any
 ) -> None:
-    """Write one embedding per image; with labels, names and splits if the format allows."""
+    """Write one embedding per image to a file.
+
+    Labels, names and splits are written too, if the format allows.
+    """
     from coview.api import embed
 
     found = embed(weights, data, out=out, split=split, **computing(options))

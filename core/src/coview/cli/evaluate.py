@@ -13,7 +13,7 @@ from coview.cli.linear import linear
 from coview.cli.retrieval import retrieval
 from coview.cli.table import table
 from coview.commands.endings import measured
-from coview.commands.options import parse_set, settings_of_protocol
+from coview.commands.options import UNCUT, parse_set, settings_of_protocol
 from coview.commands.weights import data_option, measuring, weights_argument
 from coview.registry import Entry, entries
 
@@ -22,9 +22,16 @@ class Evaluations(click.Group):
     """coview's own evaluations, and every other that a package registers as a protocol."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, own ones first."""
-        others = {entry.name for entry in entries("protocols")} - set(self.commands)
-        return [*self.commands, *sorted(others)]
+        """Return the names."""
+        return sorted({*self.commands, *(entry.name for entry in entries("protocols"))})
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the evaluations, each with its first sentence, which click would cut short."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(UNCUT)) for name, one in commands.items() if one]
+            )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return an own command, or one for a registered protocol, which is not imported."""
@@ -46,7 +53,7 @@ def _registered(entry: Entry) -> click.Command:
 
 @click.group("evaluate", cls=Evaluations)
 def command() -> None:
-    """Evaluate trained weights (kNN, linear probe, fine-tuning, retrieval)."""
+    """Evaluate weights by kNN, linear probe, fine-tuning, retrieval."""
 
 
 @command.command("knn")

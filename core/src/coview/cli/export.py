@@ -41,9 +41,10 @@ def command(
     backbone: str | None,
     pretrained: bool,
 ) -> None:
-    """Write a backbone for other programs, then read it back and compare.
+    """Write a backbone for timm, torchvision, ONNX or torch.export.
 
-    Prints the lines of Python that load the file in timm or torchvision.
+    The file is read back and compared before it counts as written. Prints the lines of
+    Python that load it in timm or torchvision.
     """
     from coview.api import export
 

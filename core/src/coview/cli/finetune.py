@@ -74,7 +74,7 @@ from coview.commands.weights import data_option, measuring, weights_argument
 @click.option("--seed", default=0, show_default=True, help="Random seed, also of the subset.")
 @measuring
 def finetune(weights: Path, data: str | None, **options: Any) -> None:
-    """Fine-tune the whole network with some of the labels, and measure its accuracy."""
+    """Train the whole network with labels, and measure its accuracy."""
     names = (
         *("labels", "start", "protocol", "lr", "head_lr", "layer_decay", "weight_decay"),
         *("epochs", "train_batch_size", "save", "seed"),

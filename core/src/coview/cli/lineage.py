@@ -17,7 +17,7 @@ from coview.registry import Entry, entries, find, kind_of_role
 @click.argument("method", required=False)
 @json_option
 def command(method: str | None, as_json: bool) -> None:
-    """Show the family tree: which package each component of a method comes from.
+    """Show the package that each component of a method comes from.
 
     Recipes are imported, components are not.
     """

@@ -61,7 +61,7 @@ def linear(
     decays: tuple[float, ...],
     **options: Any,
 ) -> None:
-    """Measure the accuracy of a linear classifier on the frozen backbone.
+    """Measure a linear classifier on the frozen backbone.
 
     By default, features are computed once, and learning rate and weight decay
     are chosen from a grid on a tenth of the training images.

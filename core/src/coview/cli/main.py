@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from coview.cli.describe import description
-from coview.commands.options import keep_typed
+from coview.commands.options import UNCUT, keep_typed, suggested
 from coview.errors import CoviewError, RequestError, unknown
 from coview.registry import entries, find
 from coview.terminal import Output, lasting
@@ -41,7 +41,7 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, without importing plugins."""
         brought = {entry.name for entry in entries("commands")} - set(COMMANDS)
-        return [*COMMANDS, *sorted(brought)]
+        return sorted((*COMMANDS, *brought))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command's module when it is needed."""
@@ -66,14 +66,14 @@ class Commands(click.Group):
         rows = []
         for name in COMMANDS:
             command = self.get_command(ctx, name)
-            rows.append((name, command.get_short_help_str(70) if command else ""))
+            rows.append((name, command.get_short_help_str(UNCUT) if command else ""))
         for entry in entries("commands"):
             if entry.name not in COMMANDS:
                 about = description(entry)
                 origin = f"({entry.package})" if about else f"(brought by {entry.package})"
                 rows.append((entry.name, f"{about} {origin}".strip()))
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(sorted(rows))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep what was typed, for messages that repeat it."""
@@ -94,6 +94,8 @@ class Commands(click.Group):
     def _answered(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise suggested(error) from None
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
         except KeyboardInterrupt:

@@ -57,7 +57,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Find the images that weights take for the most similar, and draw them.
+    """Find the most similar images by their features, and draw them.
 
     In the picture a row is a query, then the images nearest to it, each with its similarity
     (the cosine of the features) and its class. A green frame is the query's own class, a red

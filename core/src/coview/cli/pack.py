@@ -55,7 +55,7 @@ def command(
     download: bool,
     as_json: bool,
 ) -> None:
-    """Decode a data set once, into arrays that are then memory-mapped.
+    """Decode a data set once, into arrays that are memory-mapped.
 
     DATA is as for --data of coview train; use the result with --data pack:DIR.
     An interrupted pack continues where it stopped.

@@ -37,6 +37,6 @@ from coview.commands.weights import measuring, weights_argument
 )
 @measuring
 def retrieval(weights: Path, data: str | None, ks: tuple[int, ...], **options: Any) -> None:
-    """Measure recall@k and mean average precision of image search by cosine."""
+    """Measure image search: recall@k and mean average precision."""
     settings = {name: options[name] for name in ("query", "gallery", "match")}
     measured("retrieval", weights, data, options, settings | {"k": ks})

@@ -42,7 +42,7 @@ def command(
     as_json: bool,
     **shortcuts: Any,
 ) -> None:
-    """Show a recipe: every setting, its meaning, and where its value comes from.
+    """Show a recipe: its settings, their meaning and their origin.
 
     Without --image-size, --preset or --data, this is the paper's recipe. Without METHOD,
     only the data are shown.

@@ -17,7 +17,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 @click.group("study")
 def command() -> None:
-    """Test a paper's claim: train its variants, compare, and give a verdict."""
+    """Test papers' claims: train variants, compare, give a verdict."""
 
 
 @command.command("list")

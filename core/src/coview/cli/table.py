@@ -20,10 +20,10 @@ NARROWEST = 72
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 @json_option
 def table(runs: tuple[Path, ...], each: bool, as_markdown: bool, as_json: bool) -> None:
-    """Compare runs: their accuracies, best first, and the settings in which they differ.
+    """Compare runs: their accuracies, and how their settings differ.
 
-    Runs that differ by their seed alone are one line. Only accuracies by the same protocol on
-    the same test images stand under each other.
+    The best is first. Runs that differ by their seed alone are one line. Only accuracies by
+    the same protocol on the same test images stand under each other.
     """
     if not runs:
         raise RequestError("Name at least one RUN.")

@@ -22,6 +22,7 @@ from coview.commands.options import (
     typed,
 )
 from coview.errors import RequestError
+from coview.recipes.recipe import find_recipe
 
 if TYPE_CHECKING:
     from coview.training.run import Run
@@ -91,16 +92,23 @@ def command(
     observe = tuple(asked.pop("observe", ()))
     if resume is not None:
         _refuse_changes(out, asked, dry_run)
+    if verbose and not dry_run:
+        raise RequestError(
+            "--verbose prints the settings of a --dry-run: add that, or leave it out."
+        )
+    changes = changes_from(
+        uses, settings, on_bad_image=on_bad_image, preset=asked.get("preset"), **given
+    )
+    if method is not None:
+        find_recipe(method)
     # Before what takes seconds: the import of torch, and the data.
-    click.echo(f"reading {resume or asked.get('data', 'digits')}", err=True)
+    click.echo(f"checking, then reading {resume or asked.get('data', 'digits')}", err=True)
     from coview.training.request import Request
     from coview.training.resume import COMMAND_LINE
 
     request = Request(
         method=method or "",
-        changes=changes_from(
-            uses, settings, on_bad_image=on_bad_image, preset=asked.get("preset"), **given
-        ),
+        changes=changes,
         settings=asked,
         out=out,
         resume=resume,
@@ -110,10 +118,6 @@ def command(
         command=(sys.argv[0], *typed(ctx)),
         layer=COMMAND_LINE,
     )
-    if verbose and not dry_run:
-        raise RequestError(
-            "--verbose prints the settings of a --dry-run: add that, or leave it out."
-        )
     if dry_run:
         _dry_run(request, as_json, verbose)
     else:
@@ -211,7 +215,7 @@ def _print_accuracies(run: Run) -> None:
 
     if (knn := run.value("knn")) is not None:
         click.echo(
-            f"kNN top-1 (k = {knn['k']}, temperature {knn['temperature']}) on "
+            f"kNN top-1 (k = {knn['k']}, vote temperature {knn['temperature']}) on "
             f"{knn['test_images']} test images:"
         )
         print_table([(label, percent(share)) for label, share in accuracies(run)], indent="  ")

@@ -45,9 +45,10 @@ def command(
     as_json: bool,
     **shortcuts: Any,
 ) -> None:
-    """Draw a few images and the views that a recipe, or a run's own, makes of them.
+    """Draw a few images and the views that are made of them.
 
-    The images are of as many classes as there are. Views are drawn at their own sizes.
+    The views are those of a recipe, or of a run, at their own sizes. The images are of as
+    many classes as there are.
     """
     from coview.api.picture import picture
 

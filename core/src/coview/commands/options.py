@@ -12,11 +12,14 @@ from typing import Any
 import click
 
 from coview.errors import RequestError
+from coview.recipes.bare import OTHER_WORDS, SHORTCUTS
 from coview.settings import fields_of, literal, structure
 
 AnyCommand = Callable[..., Any]
 GAP, NARROW = 2, 20
 """Columns between those of a table; what is narrower is not worth wrapping into."""
+UNCUT = 1_000
+"""Characters of a command's first sentence in a list of commands: it is wrapped, not cut."""
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
@@ -41,8 +44,7 @@ def on_bad_image_option(function: AnyCommand) -> AnyCommand:
             metavar="data.KEY=VALUE",
             expose_value=False,
             callback=lambda ctx, _, value: ctx.meta.update({_SET: value}),
-            help="Change a setting of the data, like data.range=0,4095, or, as KEY=VALUE, one of a "
-            "registered protocol. Repeatable.",
+            help="Change a setting of the data, like data.range=0,4095. Repeatable.",
         ),
         click.option(
             "--on-bad-image",
@@ -113,10 +115,56 @@ def data_settings(known: Mapping[str, Any], texts: Sequence[str] | None = None) 
 data_help = "SOURCE[:PATH]: digits, idx:DIR, cifar10, ..., or the path of a folder of images."
 
 
+OTHER_OPTIONS = {
+    "arch": "--backbone",
+    "batchsize": "--batch-size",
+    "bs": "--batch-size",
+    "checkpoint": "--resume",
+    "data-dir": "--data",
+    "data-path": "--data",
+    "dataset": "--data",
+    "gpu": "--device",
+    "img-size": "--image-size",
+    "learning-rate": "--lr",
+    "max-epochs": "--epochs",
+    "model": "--backbone",
+    "num-workers": "--workers",
+    "output": "--out",
+    "output-dir": "--out",
+    "size": "--image-size",
+    "tau": "--temperature",
+    "temp": "--temperature",
+    "warmup-epochs": "--warmup",
+    "wd": "--weight-decay",
+    "weights": "--init",
+}
+"""What people call an option -> its name here."""
+
+
+def suggested(error: click.NoSuchOption) -> click.NoSuchOption:
+    """Return the error for an unknown option, naming the one that was meant, or ``--set``.
+
+    click knows only names that look alike, of which ``--data`` is one for ``--tau``.
+    """
+    if error.ctx is None or not error.option_name.startswith("--"):
+        return error
+    word = error.option_name.lstrip("-").replace("_", "-").lower()
+    key, parameters = word.replace("-", "_"), error.ctx.command.params
+    if meant := OTHER_OPTIONS.get(word):
+        named = meant if any(meant in one.opts for one in parameters) else ""
+    elif any(one.name == "settings" for one in parameters) and (
+        key in OTHER_WORDS or not error.possibilities
+    ):
+        named = f"--set {key}=VALUE"
+    else:
+        return error
+    hint = f" Did you mean {named!r}?" if named else ""
+    message = f"No such option {error.option_name!r}.{hint}"
+    return click.NoSuchOption(error.option_name, message, ctx=error.ctx)
+
+
 def recipe_options(function: AnyCommand) -> AnyCommand:
     """Add the options that change a recipe."""
-    from coview.recipes.bare import SHORTCUTS
-
     short = [
         click.option(f"--{name.replace('_', '-')}", metavar="VALUE", help=text)
         for name, text in SHORTCUTS.items()
@@ -143,16 +191,17 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
                 "uses",
                 multiple=True,
                 metavar="ROLE=COMPONENT",
-                help="Use another component for a role; for views, also a transform of your own: "
-                "views=FILE.py:NAME. Repeatable.",
+                help="Use another component for a role (views, encoder, target, negatives, loss), "
+                "as in negatives=queue; for views also your own transform: views=FILE.py:NAME. "
+                "Repeatable.",
             ),
             click.option(
                 "--set",
                 "settings",
                 multiple=True,
                 metavar="ROLE.KEY=VALUE",
-                help="Change a setting: loss.temperature=0.2, or temperature=0.2 where only one "
-                "has that name. Repeatable.",
+                help="Change a setting: loss.temperature=0.2, or just temperature=0.2 if only one "
+                "setting of the recipe has that name. Repeatable.",
             ),
         )
     ):
@@ -249,7 +298,6 @@ def changes_from(
     **shortcuts: Any,
 ) -> Any:
     """Return the changes to the recipe that the options ask for."""
-    from coview.recipes.bare import SHORTCUTS
     from coview.recipes.configure import Changes
 
     short = {name: shortcuts.pop(name, None) for name in SHORTCUTS}

@@ -43,7 +43,7 @@ def recalled(result: dict[str, Any]) -> list[int]:
 def _how(result: dict[str, Any]) -> list[str]:
     if "k" in result:
         vote = result.get("temperature")
-        return [f"k = {result['k']}", *([] if vote is None else [f"temperature {vote}"])]
+        return [f"k = {result['k']}", *([] if vote is None else [f"vote temperature {vote}"])]
     if "cost" in result:
         return [f"C = {result['cost']:g}"]
     if "lr" in result:

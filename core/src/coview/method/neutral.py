@@ -63,7 +63,7 @@ class OnlineTarget(nn.Module):
 
 
 class Shared(OnlineTarget):
-    """Target: the online projections themselves, with gradient."""
+    """The other views' own projections, through which gradient flows too."""
 
     name = "shared"
     instead = "a memory bank as target, or "
@@ -71,7 +71,7 @@ class Shared(OnlineTarget):
 
 
 class NoNegatives(nn.Module):
-    """Negatives: none."""
+    """No other images: for methods that compare only views of one image."""
 
     @attrs.frozen
     class Settings:

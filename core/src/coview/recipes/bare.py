@@ -22,7 +22,8 @@ OTHER_WORDS = {
 """What people call a setting -> what components call it."""
 
 SHORTCUTS = {
-    "lr": "Learning rate, before the recipe's rule for the batch size.",
+    "lr": "The recipe's learning rate; where the recipe scales it with the batch size, that comes "
+    "after.",
     "weight_decay": "Weight decay.",
     "warmup": "Epochs in which the learning rate rises.",
     "temperature": "Temperature of the loss.",

@@ -47,7 +47,9 @@ def introduction(run: Any) -> list[str]:
         f"{run.resolved.part('schedule').name} schedule",
     ]
     if run.estimate is not None:
-        lines.append(f"estimate: {run.estimate} for the network{_faster(run)}")
+        lines.append(
+            f"estimate: {run.estimate}, without heads, views and reading images{_faster(run)}"
+        )
     if all_warmup(run):
         lines.append(f"all {run.last_step} steps are warm-up: {LESS_WARMUP}")
     return lines
@@ -59,8 +61,10 @@ def _faster(run: Any) -> str:
     if run.device.type != "cpu" or run.estimate.seconds < LONG:
         return ""
     smaller = next((name for name in reversed(SMALL_PRESETS) if name in resolved.presets), None)
-    if smaller in (None, resolved.preset):
+    if smaller is None:
         return "; a GPU would help, or fewer --epochs"
+    if smaller == resolved.preset:
+        return "; fewer --epochs take less"  # too small a network to keep a GPU busy
     return f"; a small network at {SMALL_IMAGE} pixels trains in minutes: --preset {smaller}"
 
 

@@ -66,7 +66,7 @@ class RunSettings:
     precision: str = asked("auto", "auto, fp32, bf16 or fp16.", computes=True)
     compile: str = asked(
         "auto",
-        "Compile networks, views and losses, or nothing.",
+        "Compile networks, views and losses with torch.compile; --no-compile: nothing.",
         computes=True,
         shown="only views, in runs of 20,000 steps or more",
     )

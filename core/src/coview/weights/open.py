@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +91,7 @@ def _of_timm(name: str, pretrained: bool, seed: int) -> Weights:
     if not timm.is_model(name):
         raise RequestError(f"timm has no model called {name!r}.{nearest(name, known)}")
     try:
-        with torch.random.fork_rng(devices=()):
+        with torch.random.fork_rng(devices=()), _quiet_hub():
             torch.manual_seed(seed)
             network = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except RuntimeError as error:  # an unknown tag, or no published weights at all
@@ -109,6 +112,18 @@ def _of_timm(name: str, pretrained: bool, seed: int) -> Weights:
         "published weights, add: --pretrained"
     )
     return Weights(exported, f"random, seed {seed}", (note,))
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep the library that downloads from a line on each of its retries."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _of_another(path: Path, backbone: str | None) -> Weights:

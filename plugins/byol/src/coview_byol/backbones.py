@@ -34,7 +34,7 @@ def resnet50(channels: int, image_size: int, settings: BackboneSettings) -> nn.M
 def resnet10_quarter_standardized(
     channels: int, image_size: int, settings: BackboneSettings
 ) -> nn.Module:
-    """Return coview's ResNet-10 of a quarter width so built: (B, C, H, W) -> (B, 128)."""
+    """ResNet-10 of a quarter width: (B, C, H, W) -> (B, 128)."""
     network = resnet10_quarter(channels, image_size, settings)
     _renorm(network, partial(nn.GroupNorm, QUARTER_GROUPS))
     _standardize(network)
@@ -42,7 +42,7 @@ def resnet10_quarter_standardized(
 
 
 def resnet10_quarter_bare(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """Return the same without any normalisation, what naive BYOL fails with; for comparison."""
+    """ResNet-10 of a quarter width without any normalisation, which fails; for comparison."""
     network = resnet10_quarter(channels, image_size, settings)
     _renorm(network, nn.Identity)
     return network

@@ -44,5 +44,5 @@ def audio(channels: int, image_size: int, settings: BackboneSettings) -> nn.Modu
 
 
 def audio_narrow(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """Return the same with 32 features, for tests and demonstrations; not in any paper."""
+    """Return cpc-audio with 32 features, for tests and demonstrations; not in any paper."""
     return StridedConvolutions(channels, 32)

@@ -34,7 +34,10 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Draw the last block's attention maps, one per head, and their mask, for a few images."""
+    """Draw the attention maps of a transformer.
+
+    For a few images: the last block's maps, one per head, and their mask.
+    """
     import torch
 
     from coview.data.base import DataSettings

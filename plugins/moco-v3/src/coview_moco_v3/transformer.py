@@ -38,7 +38,7 @@ def vit_tiny(channels: int, image_size: int, settings: BackboneSettings) -> nn.M
 
 
 def vit_tiny_learned(channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
-    """Return the same with a patch projection that is trained, for comparison (section 4.2)."""
+    """Return moco-v3-vit-tiny with a patch projection that is trained (section 4.2)."""
     network = vit_tiny(channels, image_size, settings)
     network.get_submodule("patch_embed.proj").requires_grad_(True)
     return network

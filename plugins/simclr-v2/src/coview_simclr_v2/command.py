@@ -59,7 +59,9 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Train a student on a teacher's logits (SimCLR v2's third stage).
+    """Train a student on a teacher's logits.
+
+    This is the third stage of SimCLR v2.
 
     TEACHER is a file written by `coview evaluate finetune RUN --save TEACHER`, or
     another student.

@@ -85,12 +85,39 @@ def _variant(depth: int, width: int, selective: bool) -> Factory:
     return build
 
 
-resnet50_1x, resnet50_1x_sk = _variant(50, 1, False), _variant(50, 1, True)
-resnet50_2x, resnet50_2x_sk = _variant(50, 2, False), _variant(50, 2, True)
-resnet50_3x, resnet50_3x_sk = _variant(50, 3, False), _variant(50, 3, True)
-resnet101_1x, resnet101_1x_sk = _variant(101, 1, False), _variant(101, 1, True)
-resnet101_2x, resnet101_2x_sk = _variant(101, 2, False), _variant(101, 2, True)
-resnet101_3x, resnet101_3x_sk = _variant(101, 3, False), _variant(101, 3, True)
-resnet152_1x, resnet152_1x_sk = _variant(152, 1, False), _variant(152, 1, True)
-resnet152_2x, resnet152_2x_sk = _variant(152, 2, False), _variant(152, 2, True)
-resnet152_3x, resnet152_3x_sk = _variant(152, 3, False), _variant(152, 3, True)
+resnet50_1x = _variant(50, 1, False)
+"""ResNet-50 of the usual width: 2048 features."""
+resnet50_1x_sk = _variant(50, 1, True)
+"""ResNet-50 of the usual width, with selective kernels: 2048 features."""
+resnet50_2x = _variant(50, 2, False)
+"""ResNet-50 of twice the width: 4096 features."""
+resnet50_2x_sk = _variant(50, 2, True)
+"""ResNet-50 of twice the width, with selective kernels: 4096 features."""
+resnet50_3x = _variant(50, 3, False)
+"""ResNet-50 of three times the width: 6144 features."""
+resnet50_3x_sk = _variant(50, 3, True)
+"""ResNet-50 of three times the width, with selective kernels: 6144 features."""
+resnet101_1x = _variant(101, 1, False)
+"""ResNet-101 of the usual width: 2048 features."""
+resnet101_1x_sk = _variant(101, 1, True)
+"""ResNet-101 of the usual width, with selective kernels: 2048 features."""
+resnet101_2x = _variant(101, 2, False)
+"""ResNet-101 of twice the width: 4096 features."""
+resnet101_2x_sk = _variant(101, 2, True)
+"""ResNet-101 of twice the width, with selective kernels: 4096 features."""
+resnet101_3x = _variant(101, 3, False)
+"""ResNet-101 of three times the width: 6144 features."""
+resnet101_3x_sk = _variant(101, 3, True)
+"""ResNet-101 of three times the width, with selective kernels: 6144 features."""
+resnet152_1x = _variant(152, 1, False)
+"""ResNet-152 of the usual width: 2048 features."""
+resnet152_1x_sk = _variant(152, 1, True)
+"""ResNet-152 of the usual width, with selective kernels: 2048 features."""
+resnet152_2x = _variant(152, 2, False)
+"""ResNet-152 of twice the width: 4096 features."""
+resnet152_2x_sk = _variant(152, 2, True)
+"""ResNet-152 of twice the width, with selective kernels: 4096 features."""
+resnet152_3x = _variant(152, 3, False)
+"""ResNet-152 of three times the width: 6144 features."""
+resnet152_3x_sk = _variant(152, 3, True)
+"""ResNet-152 of three times the width, with selective kernels: 6144 features."""

@@ -24,7 +24,7 @@ from coview.commands.options import json_option, print_json
 )
 @json_option
 def command(name: str, kind: str, out: Path | None, as_json: bool) -> None:
-    """Write a plugin package: a small component that works, and tests for it.
+    """Write a plugin package: a small component and its tests.
 
     NAME is the component's name, for example my-loss; the package is called coview-NAME. A
     loss, views, an encoder, a target, negatives or a wrapper come with a method of the same

@@ -38,9 +38,7 @@ def parse_source(text: str) -> tuple[str, str | None]:
         return _kind(path), path
     if os.sep in pieces[0]:
         raise RequestError(f"There is no folder {text}.")
-    raise RequestError(
-        f"{unknown('data set', pieces[0], names)} There is no folder of that name either."
-    )
+    raise RequestError(unknown(f"folder {text} and no data set", pieces[0], names))
 
 
 def _refuse_unwritable(text: str) -> None:
