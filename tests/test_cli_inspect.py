@@ -32,6 +32,7 @@ WORDS = {
     "schedules": "schedule",
     "protocols": "protocol",
     "view_backends": "view-backend",
+    "reports": "report",
     "catalogues": "catalogue",
 }
 

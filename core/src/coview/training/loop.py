@@ -36,6 +36,7 @@ from coview.training.health import diverged, gradient_norm, refuse_diverged
 from coview.training.interrupts import Agreement, Clock, Interrupted, Interrupts
 from coview.training.measure import finish, measure_baselines, measure_online
 from coview.training.observers.base import OF_THE_TERMINAL, close, states
+from coview.training.reports import report_at_end, report_so_far
 from coview.training.run import Run
 
 
@@ -85,6 +86,8 @@ def fit(run: Run) -> None:
             elif OF_THE_TERMINAL in run.observers:
                 sys.stderr.write(f"{run.finished}\n")
         settle()
+        if is_first() and not run.finished:
+            report_at_end(run)
     except RuntimeError as error:
         if is_loss_of_another(error):
             raise CoviewError(lost(run)) from error
@@ -189,6 +192,7 @@ def _end_of_epoch(run: Run) -> None:
     every = run.settings.evaluate_every
     if whole and every and (epoch + 1) % every == 0:
         measure_online(run)
+        report_so_far(run)
     tenth = max(1, run.resolved.training.epochs // 10)
     with run.interrupts.held_back():
         run.owed = None

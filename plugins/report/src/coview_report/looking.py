@@ -98,16 +98,17 @@ class Looked:
 
 
 def look(run: Any, *, device: str = "auto", workers: int = 0) -> Looked:
-    """Look at a finished run.
+    """Look at a run.
 
     Args:
-        run: a run or its directory.
+        run: the directory of a finished run, or a run in memory, which may go on afterwards.
         device, workers: as for :func:`coview.evaluate`.
     """
-    path = Path(getattr(run, "path", run))
+    in_memory = hasattr(run, "method")
+    path = Path(run.path if in_memory else run)
     notes: list[str] = []
     found: dict[str, Any] = {"views": _tried("the views", notes, lambda: _views(path))}
-    if not (path / "backbone.safetensors").is_file():
+    if not in_memory and not (path / "backbone.safetensors").is_file():
         notes.append(
             "The map and the neighbours need the weights of a finished run: there are none yet."
         )
@@ -121,7 +122,7 @@ def look(run: Any, *, device: str = "auto", workers: int = 0) -> Looked:
             "coview neighbours RUN --mistakes does."
         )
     elif data is not None:
-        near = _tried("the neighbours", notes, lambda: _neighbours(path, data.labelled, options))
+        near = _tried("the neighbours", notes, lambda: _neighbours(run, data.labelled, options))
         found |= near or {}
     return Looked(maps=maps, **found, notes=tuple(notes))
 
@@ -220,16 +221,16 @@ def _class(data: ImageData, label: int) -> str:
     return data.classes[label] if label < len(data.classes) else str(label)
 
 
-def _neighbours(path: Path, labelled: bool, options: dict[str, Any]) -> dict[str, Any]:
+def _neighbours(run: Any, labelled: bool, options: dict[str, Any]) -> dict[str, Any]:
     mistakes = labelled
     try:
-        found = coview.neighbours(path, k=6, images=8, mistakes=mistakes, **options)
+        found = coview.neighbours(run, k=6, images=8, mistakes=mistakes, **options)
     except CoviewError:
         if not mistakes:
             raise
         # Where there are no mistakes, there are still images to look at.
         mistakes = False
-        found = coview.neighbours(path, k=6, images=8, **options)
+        found = coview.neighbours(run, k=6, images=8, **options)
     rows = [
         NearRow(
             _near(each.query),

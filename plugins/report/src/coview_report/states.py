@@ -21,8 +21,8 @@ def state(path: Path, facts: Mapping[str, Any]) -> str:
         path: the run's directory.
         facts: its ``run.json``.
     """
-    if is_held(path / ".lock"):
-        return "running"
     if facts.get("finished"):
         return "finished"
+    if is_held(path / ".lock"):
+        return "running"
     return "failed" if facts.get("failed") else "interrupted"
