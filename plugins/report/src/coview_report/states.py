@@ -8,6 +8,7 @@ from typing import Any
 
 from coview.locks import is_held
 
+LOCK = ".lock"
 STATES = ("running", "finished", "interrupted", "failed")
 
 
@@ -23,6 +24,11 @@ def state(path: Path, facts: Mapping[str, Any]) -> str:
     """
     if facts.get("finished"):
         return "finished"
-    if is_held(path / ".lock"):
+    if is_held(path / LOCK):
         return "running"
-    return "failed" if facts.get("failed") else "interrupted"
+    return without_lock(facts.get("failed"))
+
+
+def without_lock(failed: str | None) -> str:
+    """Return the state of a run that has no end and is not being trained."""
+    return "failed" if failed else "interrupted"
