@@ -39,9 +39,16 @@
     }
     return spec;
   };
+  // A finger leaves when it lifts, which hides the tooltip: a tap shows it until the next touch.
+  const tapped = ({ view }) => {
+    const show = (event, item) => view.tooltip()(null, event, item, item?.tooltip ?? null);
+    view.addEventListener("click", show);
+    document.addEventListener("pointerdown", (event) => show(event, null));
+  };
   const draw = () => {
     for (const place of document.querySelectorAll("[data-chart]")) {
       vegaEmbed(place, specs[place.dataset.chart], { actions: false, renderer: "svg", config: colours(), patch: pointed })
+        .then(tapped)
         .catch((error) => { place.textContent = `This chart could not be drawn: ${error.message}`; });
     }
   };
