@@ -135,7 +135,7 @@ def _training(runs: Sequence[RunFiles]) -> list[tuple[Any, ...]]:
     asked: list[tuple[Any, ...]] = [(m, title, "", how) for m, (title, how) in names.items()]
     others = dict.fromkeys(name for run in runs for name in run.measured)
     apart = {*COMMON, *KNN, *charts.COLLAPSE}
-    asked += [(n, n.replace("_", " "), "", {}) for n in others if n not in apart]
+    asked += [(n, n.replace("_", " ").capitalize(), "", {}) for n in others if n not in apart]
     return asked
 
 

@@ -171,7 +171,8 @@ def _epochs(row: Row) -> str:
     if row["epoch"] is None:
         return "-"
     planned = row["epochs"]
-    return f"{row['epoch']:g}" + (f"/{planned}" if planned and row["epoch"] < planned else "")
+    of = f"/{planned}" if planned and row["epoch"] < planned else ""
+    return f"{round(row['epoch'], 2):g}{of}"
 
 
 def _text(value: Any) -> str:

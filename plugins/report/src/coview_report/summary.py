@@ -137,7 +137,7 @@ def _facts(run: RunFiles, state: str) -> list[tuple[str, str]]:
     planned = run.recipe.get("epochs")
     if "epoch" in last:
         whole = f" of {planned}" if planned is not None and last["epoch"] < planned else ""
-        found.append(("epochs", f"{last['epoch']:g}{whole}"))
+        found.append(("epochs", f"{round(last['epoch'], 2):g}{whole}"))
     if "step" in last:
         found.append(("steps", f"{last['step']:,}"))
     count = run.facts.get("data", {}).get("train_images")
