@@ -139,6 +139,16 @@ def kills(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def browser(session: nox.Session) -> None:
+    """Reports in a real browser, where there is a Chromium: wide, narrow, light and dark."""
+    python = python_with_everything(session)
+    session.run(python, "-m", "pip", "install", "--quiet", "playwright>=1.40", external=True)
+    arguments = ("plugins/report/tests/test_browser.py", *session.posargs)
+    variables = {"COVIEW_BROWSER": "1"}
+    session.run(python, "-m", "pytest", *arguments, external=True, env=variables)
+
+
+@nox.session(venv_backend="none")
 def fuzz(session: nox.Session) -> None:
     """Two thousand mutated images, archives, packs and recipes: an answer or a sentence each."""
     python = python_with_everything(session)

@@ -33,6 +33,7 @@ WORDS = {
     "schedules": "schedule",
     "protocols": "protocol",
     "view_backends": "view-backend",
+    "reports": "report",
     "catalogues": "catalogue",
 }
 

@@ -189,3 +189,19 @@ def test_a_finished_run_makes_what_it_lacks(tmp_path: Path, whole: Path) -> None
             (run / lost).unlink()
         coview.train(resume=run, progress=False)
         checked(run, whole)
+
+
+class Fails:
+    @coview.hookimpl
+    def epoch_finished(self, run: Any) -> None:
+        raise ValueError("out of paper")
+
+
+def test_a_run_that_failed_says_so_until_it_goes_on(idx: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="out of paper"):
+        train(tmp_path / "r", idx, (Fails(),))
+    facts = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert facts["failed"] == "out of paper" and facts["finished"] is None
+    coview.train(resume=tmp_path / "r", progress=False)
+    facts = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert "failed" not in facts and facts["finished"]

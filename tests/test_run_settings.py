@@ -45,6 +45,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "evaluate_every": st.integers(0, 1000),
     "log_every": st.integers(1, 1000),
     "evaluate": st.booleans(),
+    "report": st.booleans(),
     "observe": st.lists(WORDS, max_size=3).map(tuple),
     "timeout": st.floats(1, LONGEST_TIMEOUT),
     "download": st.booleans(),
@@ -111,6 +112,7 @@ ASKED = {
     "evaluate_every": 3,
     "log_every": 1,
     "evaluate": False,
+    "report": False,
     "observe": ("collapse", "csv"),
     "timeout": 60.0,
 }
@@ -128,7 +130,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["train", "simclr", *SMALL, "--data", "digits", "--out", path]
     words += ["--device", "cpu", "--precision", "bf16", "--no-compile", "--seed", 7]
     words += ["--max-steps", 2, "--save-every", 1, "--evaluate-every", 3, "--log-every", 1]
-    words += ["--no-evaluate", "--observe", "csv", "--timeout", 60]
+    words += ["--no-evaluate", "--no-report", "--observe", "csv", "--timeout", 60]
     done = CliRunner().invoke(main, [str(word) for word in words])
     assert done.exit_code == 0, done.output
     return path

@@ -74,3 +74,22 @@ class Hold:
         where: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def is_held(file: Path) -> bool:
+    """Return whether another process, or another part of this one, holds a lock.
+
+    A file that a killed process left behind is not held. Where the file system has no locks,
+    or the file may not be opened, nobody can tell, and the answer is no.
+    """
+    if not file.is_file():
+        return False
+    lock = FileLock(file, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError):
+        return False
+    lock.release()
+    return False

@@ -32,6 +32,7 @@ _SINGULAR = {
     "schedules": "schedule",
     "protocols": "evaluation protocol",
     "view_backends": "view backend",
+    "reports": "report",
     "catalogues": "catalogue",
 }
 KINDS = tuple(_SINGULAR)

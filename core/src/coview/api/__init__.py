@@ -154,6 +154,7 @@ def train(
     save_every: str | int | None = None,
     evaluate_every: int | None = None,
     evaluate: bool | None = None,
+    report: bool | None = None,
     log_every: int | None = None,
     observe: Sequence[Any] = (),
     on_collapse: str | None = None,
@@ -209,6 +210,8 @@ def train(
         evaluate_every: epochs between kNN evaluations during training (default 0: never).
         evaluate: measure kNN accuracy before and after training, if there are labels
             (default True).
+        report: let installed packages write their report of the run, such as coview-report's
+            ``report.html`` (default True).
         log_every: steps between logged metrics (default 50).
         observe: observers: ``"NAME"``, ``"NAME:key=value,key=value"`` or objects with hooks.
         on_collapse: ``"warn"`` (default), ``"stop"`` or ``"ignore"``: what to do when
@@ -239,6 +242,7 @@ def train(
         "save_every": None if save_every is None else str(save_every),
         "evaluate_every": evaluate_every,
         "evaluate": evaluate,
+        "report": report,
         "log_every": log_every,
         "timeout": timeout,
         "download": download or None,

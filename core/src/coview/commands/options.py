@@ -260,10 +260,10 @@ def asked_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Remove the run settings from a command's arguments; return those that were given."""
     from coview.training.run_settings import RunSettings
 
-    compiled, no_evaluate = given.pop("compiled"), given.pop("no_evaluate")
+    compiled = given.pop("compiled")
     found = {
         "compile": None if compiled is None else "on" if compiled else "off",
-        "evaluate": False if no_evaluate else None,
+        **{name: False if given.pop(f"no_{name}") else None for name in ("evaluate", "report")},
         "download": given.pop("download") or None,
     }
     for field in fields_of(RunSettings):

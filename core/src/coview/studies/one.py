@@ -54,7 +54,7 @@ def _trained(folder: Path, given: dict[str, Any], told: dict[str, Any]) -> Run:
             return train(resume=folder, progress=False)
     shutil.rmtree(folder, ignore_errors=True)
     more = {name: told[name] for name in ("seed", "max_steps", "device")}
-    return train(method, out=folder, **given, **more, **OBSERVE)
+    return train(method, out=folder, report=False, **given, **more, **OBSERVE)
 
 
 if __name__ == "__main__":

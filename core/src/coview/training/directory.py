@@ -127,6 +127,20 @@ def write_end(run: Run) -> None:
     write_json(path, {**facts, "finished": _now(), "steps": run.step})
 
 
+def write_failure(run: Run, error: Exception) -> None:
+    """Add to ``run.json`` that the run failed, and why; a resume takes it away."""
+    path = run.path / "run.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**facts, "failed": str(error)})
+
+
+def clear_failure(path: Path) -> None:
+    """Take away what :func:`write_failure` added, as the run goes on."""
+    facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    if facts.pop("failed", None) is not None:
+        write_json(path / "run.json", facts)
+
+
 def _facts(run: Run, command: list[str]) -> dict[str, Any]:
     used = {part.package for parts in run.resolved.parts.values() for part in parts}
     device = run.device

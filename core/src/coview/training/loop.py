@@ -7,7 +7,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import attrs
 import torch
@@ -31,11 +31,12 @@ from coview.optim.groups import set_rate, set_weight_decay
 from coview.records import Batch, Step
 from coview.terminal import lasting
 from coview.training import checkpoints
-from coview.training.directory import write_end
+from coview.training.directory import write_end, write_failure
 from coview.training.health import diverged, gradient_norm, refuse_diverged
 from coview.training.interrupts import Agreement, Clock, Interrupted, Interrupts
 from coview.training.measure import finish, measure_baselines, measure_online
 from coview.training.observers.base import OF_THE_TERMINAL, close, states
+from coview.training.reports import report_at_end, report_so_far
 from coview.training.run import Run
 
 
@@ -85,13 +86,26 @@ def fit(run: Run) -> None:
             elif OF_THE_TERMINAL in run.observers:
                 sys.stderr.write(f"{run.finished}\n")
         settle()
+        if is_first() and not run.finished:
+            report_at_end(run)
     except RuntimeError as error:
+        _remember(run, error)
         if is_loss_of_another(error):
             raise CoviewError(lost(run)) from error
+        raise
+    except Exception as error:
+        _remember(run, error)
         raise
     finally:
         close(run.observers)
         run.hold.close()
+
+
+def _remember(run: Run, error: Exception) -> None:
+    """Keep with the run that it failed; where even that fails, the first error counts."""
+    if is_first():
+        with suppress(CoviewError, OSError, ValueError):
+            write_failure(run, error)
 
 
 def _fit(run: Run) -> None:
@@ -189,6 +203,7 @@ def _end_of_epoch(run: Run) -> None:
     every = run.settings.evaluate_every
     if whole and every and (epoch + 1) % every == 0:
         measure_online(run)
+        report_so_far(run)
     tenth = max(1, run.resolved.training.epochs // 10)
     with run.interrupts.held_back():
         run.owed = None

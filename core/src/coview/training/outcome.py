@@ -11,10 +11,13 @@ from typing import Any
 from timm.models.resnet import ResNet
 
 from coview.evaluation.verdict import BASELINES, compared, doubt_of_votes
+from coview.registry import entries
 from coview.terminal import shown
 from coview.training.introduction import LESS_WARMUP, all_warmup
 from coview.weights.elsewhere import in_stock
 from coview.weights.exported import export
+
+INSTALL = "pip install ./plugins/report"
 
 LABELS = {**BASELINES, "knn_top1": "trained network"}
 """The accuracies that a run logs, in the order in which they are told."""
@@ -80,6 +83,7 @@ def next_steps(run: Any) -> list[str]:
     if not weights.exists():
         return []
     lines = [
+        *_reported(run),
         f"weights: {weights}",
         f"in Python: coview.load_backbone({str(run.path)!r})",
         *_elsewhere(run),
@@ -111,6 +115,15 @@ def _elsewhere(run: Any) -> list[str]:
             "export prints the lines)"
         )
     return [line]
+
+
+def _reported(run: Any) -> list[str]:
+    """Return where the run's reports are; where nothing writes one, what would."""
+    if run.reports:
+        return [f"report: {path}" for path in run.reports]
+    if not run.settings.report or entries("reports"):
+        return []
+    return [f"for a page with curves, mistakes and a map, in a clone of coview: {INSTALL}"]
 
 
 def told(run: Any) -> list[str]:

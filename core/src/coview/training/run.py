@@ -58,6 +58,7 @@ class Run:
             of metrics before it, and ``means``, those of the epoch.
         hold: the lock on the directory, until training ends.
         interrupts: handles the signals that ask this run to end.
+        reports: the files that installed packages wrote about it.
         estimate: the time and memory that a long step will take; None: not measured.
     """
 
@@ -85,6 +86,7 @@ class Run:
     owed: dict[str, Any] | None = None
     hold: ExitStack = attrs.field(factory=ExitStack)
     interrupts: Interrupts = attrs.field(factory=Interrupts)
+    reports: list[Path] = attrs.field(factory=list)
     estimate: Estimate | None = None
 
     def __repr__(self) -> str:

@@ -84,6 +84,7 @@ class RunSettings:
         50, "Steps between logged metrics; ends of epochs are logged too.", ge(1), least=1
     )
     evaluate: bool = asked(True, "Skip the kNN accuracy before and after training.")
+    report: bool = asked(True, "Leave out the report that installed packages write of the run.")
     observe: tuple[str, ...] = asked((), "Add an observer, with settings if given. Repeatable.")
     timeout: float = asked(
         600.0,

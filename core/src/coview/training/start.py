@@ -13,6 +13,7 @@ from coview.errors import CoviewError, RequestError
 from coview.recipes.resolve import CORE
 from coview.training.build import assemble
 from coview.training.directory import (
+    clear_failure,
     hold,
     made,
     new_directory,
@@ -70,6 +71,8 @@ def _started(request: Request, before: dict[str, Any], held: ExitStack) -> Run:
     if request.resume is not None:
         _keep_others_out(request.resume, held)
         run = resumed(request, observers, before)
+        if is_first():
+            clear_failure(request.resume)
     else:
         run = _new(request, observers, before, held)
     for watcher in observers:
