@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import attrs
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2 as tv
-from PIL import Image
+from PIL import Image, ImageFilter
 from scipy.stats import ks_2samp
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from coview.views.backends.fused import whole
 from coview.views.backends.fused.parameters import Rows
 from coview.views.backends.fused.plan import Fused
 from coview.views.backends.fused.whole import Whole
-from coview.views.operations import Crop, Flip
+from coview.views.operations import Blur, Crop, Flip
 
 SIZES = ((375, 500), (500, 375), (333, 500), (500, 500), (400, 300), (120, 160), (600, 1024))
 MODES = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -331,3 +332,45 @@ def test_rendering_of_squares_is_unchanged() -> None:
     chains = views().rendering.chains
     plain = Rendering(chains)(pixels, Step(component="views"))
     assert [crop.shape for crop in plain] == [(4, 3, 96, 96)] * 2
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.5, 0.9, 1.3, 2.0, 3.5, 8.0])
+def test_the_blur_of_pillows_kind_is_pillows(sigma: float) -> None:
+    image = photograph(96, 128, seed=4)
+    blur = Blur(1.0, (sigma, sigma), 23, "pillow")
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    run = Fused([(blur,)])
+    made = run(pixels, torch.Generator().manual_seed(0), 0, 0, 1)[0][0] * 255
+    expected = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
+    far = np.abs(made.permute(1, 2, 0).numpy() - expected)
+    # Halves are rounded in another way: with a deviation of 0.5 or 2, one value in ten.
+    assert far.max() < 2.01
+    assert far.mean() < (0.15 if sigma in (0.5, 2) else 0.02)
+    assert not np.array_equal(expected, image) or sigma < 0.2
+
+
+def test_an_image_that_is_not_blurred_is_unchanged() -> None:
+    pixels = torch.from_numpy(photograph(40, 40)).permute(2, 0, 1)[None].repeat(8, 1, 1, 1)
+    run = Fused([(Blur(0.5, (1.0, 2.0), 23, "pillow"),)])
+    made = run(pixels, torch.Generator().manual_seed(0), 0, 0, 1)[0] * 255
+    far = (made - pixels).abs().amax((1, 2, 3))
+    assert 0 < int((far < 1e-4).sum()) < 8
+
+
+def test_the_torchvision_backend_blurs_by_pillow_itself() -> None:
+    view = Augmentation(
+        size=32,
+        blur_p=1.0,
+        blur_kind="pillow",
+        blur_sigma=(1.5, 1.5),
+        jitter_p=0.0,
+        grey_p=0.0,
+        flip_p=0.0,
+        crop_scale=(1.0, 1.0),
+        crop_ratio=(1.0, 1.0),
+        backend="torchvision",
+    )
+    pixels = torch.from_numpy(photograph(32, 32)).permute(2, 0, 1)[None]
+    theirs = view.chain(32, 3, lambda x: x)(pixels, seed=0)
+    ours = attrs.evolve(view, backend="fused").chain(32, 3, lambda x: x)(pixels, seed=0)
+    assert (theirs - ours).abs().max() < 2 / 255

@@ -93,6 +93,12 @@ class Augmentation:
     blur_kernel: int | None = setting(
         None, "taps of the blur; none: a tenth of the view's size, made odd", gt(0)
     )
+    blur_kind: str = setting(
+        "gaussian",
+        "gaussian (torchvision's, of blur_kernel taps), or pillow (three box blurs, whose reach "
+        "follows from the deviation)",
+        one_of("gaussian", "pillow"),
+    )
     solarize_p: float = setting(0.0, "probability of inverting pixels above half", between(0, 1))
     normalize: bool = setting(
         True, "subtract the data set's mean and divide by its standard deviation"
@@ -184,7 +190,7 @@ class Augmentation:
 
     def _blur(self, size: int) -> Blur:
         taps = self.blur_kernel or max(3, size // 10)
-        return Blur(self.blur_p, self.blur_sigma, taps + 1 - taps % 2)
+        return Blur(self.blur_p, self.blur_sigma, taps + 1 - taps % 2, self.blur_kind)
 
 
 class Normalize:

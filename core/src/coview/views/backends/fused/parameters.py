@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from coview.nn.constants import constant
-from coview.views.backends.fused.blur import taps_of
+from coview.views.backends.fused.blur import box_taps_of, taps_of
 from coview.views.backends.fused.colour import hue_offsets
 from coview.views.backends.fused.resample import aims
 from coview.views.operations import (
@@ -199,7 +199,8 @@ def prepare(column: Sequence[Any], drawn: Drawn) -> Prepared:
     if isinstance(column[0], Solarize):
         return {"threshold": torch.where(on, 0.5, 2.0)[..., None, None]}
     if isinstance(column[0], Blur):
-        return {"taps": taps_of(drawn["sigma"], on, max(map(reach, column)))}
+        weights = box_taps_of if column[0].kind == "pillow" else taps_of
+        return {"taps": weights(drawn["sigma"], on, max(map(reach, column)))}
     return {"on": on}
 
 

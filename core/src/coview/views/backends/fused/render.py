@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coview.nn.constants import constant
 from coview.views.backends.fused import colour
-from coview.views.backends.fused.blur import blur
+from coview.views.backends.fused.blur import blur, box_blur
 from coview.views.backends.fused.parameters import STEPS, Prepared
 from coview.views.backends.fused.resample import resample
 from coview.views.backends.fused.whole import Whole, cut
@@ -51,7 +51,8 @@ def geometry(
         for view in range(views)
     ]
     if isinstance(source, Whole):
-        return torch.cat([cut(source, crop, part) for part in parts])
+        crops = [cut(source, crop, part) for part in parts]
+        return crops[0] if views == 1 else torch.cat(crops)
     made = [resample(source, crop, part) for part in parts]
     x = made[0].contiguous() if views == 1 else torch.cat(made)
     # Bicubic overshoots; the next operations expect [0, 1], as with 8-bit images.
@@ -78,7 +79,7 @@ def changed(
             continue
         flat = x.flatten(2)
         if isinstance(operation, Blur):
-            x = blur(x, given["taps"])
+            x = (box_blur if operation.kind == "pillow" else blur)(x, given["taps"])
         elif isinstance(operation, Grey):
             colour.desaturate_(flat, given["keep"], operation.luma)
         elif isinstance(operation, Solarize):
