@@ -47,7 +47,7 @@ recipe = Recipe(
         lr=0.1,
         epochs=90,
         batch_size=4096,
-        lars=True,
+        larc=True,
     ),
     presets={
         # solo-learn's published CIFAR recipe.
