@@ -19,6 +19,7 @@ from coview.data.whole import extents_of
 from coview.method.joining import share
 from coview.plan import Plan
 from coview.records import Batch, Step
+from coview.testing.synchronisation import Synchronisations
 from coview.views import Augmentation, CropViews, Rendering, crops
 from coview.views.backends.fused import whole
 from coview.views.backends.fused.parameters import Rows
@@ -374,3 +375,13 @@ def test_the_torchvision_backend_blurs_by_pillow_itself() -> None:
     theirs = view.chain(32, 3, lambda x: x)(pixels, seed=0)
     ours = attrs.evolve(view, backend="fused").chain(32, 3, lambda x: x)(pixels, seed=0)
     assert (theirs - ours).abs().max() < 2 / 255
+
+
+def test_on_a_device_nothing_is_read_back() -> None:
+    source, _, aim = boxes(3, 0)
+    aim["flipped"] = torch.tensor([True, False, True])
+    crop = Crop(32, (0.08, 1.0), (0.75, 4 / 3), "bicubic", antialias=True)
+    for cut, waits in ((whole._together, False), (whole._one_by_one, True)):
+        with Synchronisations(of=[source.pixels, *aim.values()]) as seen:
+            cut(source, crop, aim)
+        assert bool(seen.found) == waits, seen.found
