@@ -64,6 +64,12 @@ INTRODUCTIONS = {
         "networks alone, on views made beforehand. MoCo's queue has 65536 keys. lightly's loops "
         "get their views from other processes, whose memory is not counted."
     ),
+    "whole": (
+        "Two crops of 224 pixels and flips from JPEG files of 500 x 375: time beside torchvision's "
+        "`DataLoader` with the same crops and as many workers. **A first, short run on a busy "
+        "machine** (load 9.6 on two cores; the start of the workers is most of it), to be measured "
+        "again."
+    ),
 }
 GPU_PARTS = {
     "host synchronisations": "How often the host waits for the device within a step; 0 is wanted.",

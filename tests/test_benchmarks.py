@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks"
@@ -302,3 +304,14 @@ def test_slow_a_step_is_timed_beside_a_checked_one_and_another_revisions(tmp_pat
     checked = "records checked in every step"
     assert pairs == {("step", f"step of {this}"), (checked, "step")}
     assert all(len(seconds) == 2 for seconds in document["rows"]["simclr"]["seconds"].values())
+
+
+def test_crops_of_whole_images_are_compared_with_equal_ones(load: Any, tmp_path: Path) -> None:
+    whole = load("whole")
+    paths = whole.photographs(tmp_path, 4)
+    asked = Namespace(batch=2, workers=0)
+    mine = [[crop.shape for crop in crops] for crops in whole.ours(paths, "bicubic", 0, asked)]
+    with Image.open(paths[0]) as image:
+        theirs = [crop.shape for crop in whole.Two("bicubic")(image)]
+    assert mine == [[(2, *shape) for shape in theirs]] * 2
+    assert theirs == [(3, 224, 224)] * 2

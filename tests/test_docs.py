@@ -8,8 +8,12 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import attrs
 import pytest
+
+import coview
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,6 +65,21 @@ def test_links_lead_somewhere() -> None:
             if "://" not in link and not (page.parent / link).exists():
                 broken.append(f"{page.name}: {link}")
     assert broken == []
+
+
+def test_the_readme_has_the_installed_recipe_of_moco_v2() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(from coview import Recipe, Use\n.*?)```", text, re.DOTALL)[
+        :1
+    ]
+    made: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), made)
+    installed = coview.recipe("moco-v2")
+    shown = attrs.evolve(
+        made["recipe"], name=installed.name, presets=installed.presets, probe=installed.probe
+    )
+    for field in attrs.fields(type(installed)):
+        assert getattr(shown, field.name) == getattr(installed, field.name), field.name
 
 
 def defined(file: Path) -> set[str]:

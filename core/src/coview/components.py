@@ -119,6 +119,20 @@ class ViewsComponent(Component):
     example_data: ClassVar[str | None] = None
     """A value of ``--data`` that fits, for the message that refuses other data."""
 
+    @staticmethod
+    def least_side(settings: Any, image_size: int) -> float | None:
+        """Return how large images must be for their smallest crop to be no enlargement.
+
+        Views that cut crops from images at their own sizes (:attr:`Batch.extents`) say so
+        by returning a side in pixels, the square root of the area: larger images may be
+        reduced to it. None: they take images of one size only.
+
+        Args:
+            settings: the component's settings.
+            image_size: the loader's image size, which view sizes are derived from.
+        """
+        return None
+
     layout: Layout
     """Number, sizes and channels of the views, and which are queries, keys and positives."""
 

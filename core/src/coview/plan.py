@@ -79,6 +79,8 @@ class Plan:
         image_size: height and width of the loader's images, in pixels.
         mean: mean of each channel, for values in [0, 1].
         std: standard deviation of each channel, for values in [0, 1].
+        fit: what crops are cut from: ``"whole"`` (the image itself) or ``"square"`` (its
+            centre, resized to ``image_size``).
         batch_size: images per optimiser step, over all processes.
         world_size: number of processes.
         accumulate: micro-batches per optimiser step.
@@ -98,6 +100,7 @@ class Plan:
     image_size: int = 32
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    fit: str = "square"
     batch_size: int = 256
     world_size: int = 1
     accumulate: int = 1

@@ -33,17 +33,22 @@ class Batch:
 
     Attributes:
         images: (B, C, H, W) uint8 on the run's device, in the size that the loader delivers.
+            With ``extents``, (P, C) uint8: the pixels of all images, each at its own size.
         indices: (B,) int64, each image's position in the training set; none
             occurs twice in a global batch, except in batches made with
             ``same_class``.
         fields: by name, what a component's ``needs_fields`` lists and nothing else, so
             labels enter training only where a method asks for them: (B, ...) tensors on
             the device, or lists of B values that are no numbers (captions).
+        extents: (B, 3) int64 on the CPU, for images at their own sizes: the first of each
+            image's pixels (in reading order), its height and its width. None: one size.
+            Only views that declare a ``least_side`` get such a batch.
     """
 
     images: Tensor
     indices: Tensor
     fields: Mapping[str, Any] = attrs.field(factory=dict)
+    extents: Tensor | None = None
 
 
 @attrs.frozen(eq=False)

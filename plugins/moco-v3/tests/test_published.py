@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from coview.testing import has, resolved
 
@@ -14,3 +15,13 @@ def test_the_linear_probe_of_a_transformer_and_of_a_resnet(preset: str, rate: fl
     settings = found.part("probe").settings
     assert settings.lr * settings.scale(1024) == pytest.approx(4 * rate)
     assert not settings.drops
+
+
+def test_every_residual_branch_of_the_resnet_starts_at_zero() -> None:
+    """As in the released code, whose argument for it is on by default."""
+    part = resolved("moco-v3", "resnet").part("backbone")
+    with torch.device("cpu"):
+        net = part.factory(3, 224, part.settings)
+    lasts = [m.bn3.weight for m in net.modules() if hasattr(m, "bn3")]
+    assert len(lasts) == 16
+    assert all(weight.eq(0).all() for weight in lasts)

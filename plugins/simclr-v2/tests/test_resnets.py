@@ -117,6 +117,21 @@ def test_selective_kernels_come_with_resnet_d() -> None:
     assert plain.layer2[0].downsample[0].stride == (2, 2)
 
 
+def test_the_first_group_s_shortcut_averages_without_a_stride() -> None:
+    net = resnet(50, 1, True, 3, BackboneSettings())
+    assert not isinstance(
+        resnet(50, 1, False, 3, BackboneSettings()).layer1[0].downsample[0], nn.Sequential
+    )
+    images = torch.rand(2, 64, 5, 7)
+    made = net.layer1[0].downsample[0](images)
+    for row in range(5):
+        for column in range(7):
+            there = images[:, :, row : row + 2, column : column + 2]
+            torch.testing.assert_close(made[:, :, row, column], there.mean((2, 3)))
+    assert net.layer1[0].downsample[1].stride == (1, 1)
+    assert not any("downsample" in name for name, _ in net.layer1[1].named_modules())
+
+
 @pytest.mark.parametrize("selective", [False, True])
 def test_networks_for_small_images(selective: bool) -> None:
     torch.manual_seed(0)

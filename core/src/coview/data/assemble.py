@@ -15,8 +15,12 @@ from coview.data.base import SMALL_IMAGE, DataSettings, ImageData, Split
 from coview.data.decode import Fitted, decode_all, fit_all
 from coview.data.splits import hold_out, part, statistics
 from coview.data.values import Reading
+from coview.data.whole import Buffer, at_own_size, mean_pixels
 from coview.recipes.tables import DEFAULT_SIZE
 
+SQUARES = (
+    "Crops are cut from squares (data.fit): this data set does not give images at their own sizes."
+)
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, in [0, 1]."""
 
@@ -88,10 +92,17 @@ def assemble(
         notes = (*notes, f"Images are resized to {size} pixels per side.")
     parts = [split for split in (train, test, reference) if split is not None]
     resident = fits(settings, sum(map(len, parts)), channels, size)
+    train, fit = _whole(train, settings, size, channels)
+    if settings.fit == "whole" and fit == "square":
+        notes = (*notes, SQUARES)
+    if train.whole is not None and resident:
+        left = (settings.resident_mib << 20) - sum(map(len, parts)) * channels * size**2
+        kept = Buffer.read(train.whole, left, workers, _ledger(train, settings))
+        resident = kept is not None
+        train = attrs.evolve(train, whole=kept or train.whole)
 
     def ready(split: Split) -> Split:
-        images, known = split.images, split.bad.faults.items()
-        bad = BadImages(settings.on_bad_image, known, settings.bad_limit)
+        images, bad = split.images, _ledger(split, settings)
         if isinstance(images, Tensor):
             images = (fit_all if resident else Fitted)(images, size, channels)
         elif resident:
@@ -124,7 +135,29 @@ def assemble(
         reading=(reading or Reading.of(settings)).plain(),
         summary=summary or {},
         remarks=remarks,
+        fit=fit,
+        mean_pixels=0.0 if train.whole is None else mean_pixels(train.whole),
     )
+
+
+def _ledger(split: Split, settings: DataSettings) -> BadImages:
+    return BadImages(settings.on_bad_image, split.bad.faults.items(), settings.bad_limit)
+
+
+def _whole(split: Split, settings: DataSettings, size: int, channels: int) -> tuple[Split, str]:
+    """Return the training images with those at their own sizes, if they are asked for.
+
+    Also returns what crops will be cut from: see :attr:`ImageData.fit`.
+    """
+    if settings.fit != "whole":
+        return attrs.evolve(split, whole=None), "square"
+    if split.whole is not None:
+        return split, "whole"
+    if isinstance(split.images, Tensor) and split.images.shape[-2:] == (size, size):
+        return split, "whole"  # all of that size: they need no buffer
+    side = settings.whole_side or DEFAULT_SIZE
+    whole = at_own_size(split.images, side, channels)
+    return attrs.evolve(split, whole=whole), "square" if whole is None else "whole"
 
 
 def bad_notes(splits: Iterable[tuple[str, Split | None]]) -> Iterator[str]:

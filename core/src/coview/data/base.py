@@ -49,6 +49,8 @@ class Split:
             known once it has been read.
         fields: what there is for each image beside its label, by name, for methods that
             ask for it (``needs_fields``): a tensor (N, ...), or a list of N values.
+        whole: the same images at their own sizes, (C, h, w) uint8 each, for views that cut
+            crops from the image itself; None: they are not asked for, or there are none.
     """
 
     images: Tensor | Dataset[Tensor]
@@ -57,6 +59,7 @@ class Split:
     rows: Tensor | None = None
     bad: BadImages = attrs.field(factory=BadImages)
     fields: Mapping[str, Tensor | Sequence[Any]] = attrs.field(factory=dict)
+    whole: Dataset[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
@@ -102,6 +105,9 @@ class ImageData:
         summary: what a source found: images found and left out by reason, modes and sizes of
             a sample, images by label.
         remarks: those of the notes that are about the files: what is left out, lost or measured.
+        fit: what training's crops are cut from: ``"whole"``, the images themselves (which
+            are in ``train.whole``, unless they all have the delivered size), or ``"square"``.
+        mean_pixels: pixels of a training image at its own size, in the mean; 0: not known.
     """
 
     name: str
@@ -118,6 +124,8 @@ class ImageData:
     reading: Mapping[str, str] = attrs.field(factory=dict)
     summary: Mapping[str, Any] = attrs.field(factory=dict)
     remarks: tuple[str, ...] = ()
+    fit: str = "square"
+    mean_pixels: float = 0.0
 
     @property
     def labelled(self) -> bool:

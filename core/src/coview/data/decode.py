@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import cast
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tvf
 
@@ -63,20 +65,65 @@ def fit(images: Tensor, size: int, channels: int) -> Tensor:
     Raises:
         RequestError: the images' channels cannot be converted to that number.
     """
-    have = images.shape[-3]
+    _refuse_channels(images.shape[-3], channels)
+    if images.shape[-2:] != (size, size):
+        images = tvf.center_crop(tvf.resize(_middle(images), [size], antialias=True), [size])
+    return _with_channels(images, channels)
+
+
+def reduced(images: Tensor, side: int, channels: int) -> Tensor:
+    """Return images at their own size, or that divided by a whole number; set the channels.
+
+    An image whose long side is more than 8 times its short side is cropped to its middle.
+
+    Args:
+        images: (..., C, H, W) uint8.
+        side: the result has at least its square as pixels, if the images do, and
+            fewer than four times as many.
+        channels: see :func:`fit`.
+
+    Returns:
+        (..., channels, h, w) uint8, perhaps a view.
+
+    Raises:
+        RequestError: the images' channels cannot be converted to that number.
+    """
+    _refuse_channels(images.shape[-3], channels)
+    images = _middle(images)
+    factor = _factor(images.shape[-1], images.shape[-2], side)
+    if factor > 1:
+        pooled = avg_pool2d(images.float(), factor, ceil_mode=True, count_include_pad=False)
+        images = pooled.round().to(torch.uint8)
+    return _with_channels(images, channels)
+
+
+def _factor(width: int, height: int, side: int) -> int:
+    """Return the number that an image's sides may be divided by, at least 1."""
+    return max(1, math.floor(math.sqrt(width * height) / side))
+
+
+def _refuse_channels(have: int, channels: int) -> None:
     if have not in (1, channels) and (have, channels) != (3, 1):
         raise RequestError(
             f"it has {have} channels, which cannot become data.channels = {channels}"
         )
-    if images.shape[-2:] != (size, size):
-        short = min(images.shape[-2:])
-        if max(images.shape[-2:]) > LONGEST * short:
-            images = tvf.center_crop(images, [min(s, LONGEST * short) for s in images.shape[-2:]])
-        images = tvf.center_crop(tvf.resize(images, [size], antialias=True), [size])
-    if have > channels:
+
+
+def _middle(images: Tensor) -> Tensor:
+    """Crop images that are far longer than wide."""
+    height, width = images.shape[-2:]
+    most = LONGEST * min(height, width)
+    if max(height, width) <= most:
+        return images
+    cropped: Tensor = tvf.center_crop(images, [min(height, most), min(width, most)])
+    return cropped
+
+
+def _with_channels(images: Tensor, channels: int) -> Tensor:
+    if images.shape[-3] > channels:
         # Computed in float: in uint8 torchvision truncates, and white becomes 254.
         images = tvf.rgb_to_grayscale(images.float()).round().to(torch.uint8)
-    return images.expand(*images.shape[:-3], channels, size, size)
+    return images.expand(*images.shape[:-3], channels, *images.shape[-2:])
 
 
 def fit_all(images: Tensor, size: int, channels: int) -> Tensor:
@@ -157,9 +204,17 @@ def decode(path: str, size: int, channels: int, reading: Reading | None = None) 
     Raises:
         BadImageError: the image cannot be decoded, or is larger than the limit.
     """
-    suffix = os.path.splitext(path)[1].lower()
+    return read_file(path, lambda suffix: decode_file(path, suffix, size, channels, reading))
+
+
+def read_file(path: str, decoding: Callable[[str], Tensor]) -> Tensor:
+    """Call ``decoding`` with the ending of a path, in lower case.
+
+    Raises:
+        BadImageError: the image cannot be decoded; the message names it.
+    """
     try:
-        return decode_file(path, suffix, size, channels, reading)
+        return decoding(os.path.splitext(path)[1].lower())
     except Exception as error:
         # A damaged file can make PIL raise nearly anything: OSError, SyntaxError, struct.error.
         raise named(path, error) from error
@@ -186,17 +241,53 @@ def decode_file(
     Raises:
         Exception: of nearly any type, if the image is damaged.
     """
-    how = reading or Reading()
+
+    def drafted(width: int, height: int) -> tuple[int, int] | None:
+        return (2 * size, 2 * size) if width * height > LARGE else None
+
+    return fit(_decoded(file, suffix, channels, reading or Reading(), drafted), size, channels)
+
+
+def decode_whole(
+    file: File, suffix: str, side: int, channels: int, reading: Reading | None = None
+) -> Tensor:
+    """Return an image, array or stack as (channels, h, w) uint8, see :func:`reduced`.
+
+    JPEG files are decoded to a half, a quarter or an eighth where that has pixels enough.
+
+    Args:
+        file, suffix, channels, reading: see :func:`decode_file`.
+        side: see :func:`reduced`.
+
+    Raises:
+        Exception: of nearly any type, if the image is damaged.
+    """
+
+    def drafted(width: int, height: int) -> tuple[int, int] | None:
+        factor = _factor(width, height, side)
+        return (width // factor, height // factor) if factor > 1 else None
+
+    return reduced(_decoded(file, suffix, channels, reading or Reading(), drafted), side, channels)
+
+
+def _decoded(
+    file: File,
+    suffix: str,
+    channels: int,
+    how: Reading,
+    drafted: Callable[[int, int], tuple[int, int] | None],
+) -> Tensor:
+    """Return an image (C, H, W) uint8; ``drafted`` tells the size that suffices of a JPEG file."""
     if bands.is_stack(file, suffix, channels):
-        return fit(bands.read(file, suffix, how), size, channels)
+        return bands.read(file, suffix, how)
     with opened(file, suffix) as image:
         bands.check_pixels(image.width, image.height, limit=how.max_pixels)
         if how.window is not None and image.mode in bands.COLOURS and bands.is_deep(image):
             image = _deep_colours(image, file, suffix, how)
-        elif image.format == "JPEG" and image.width * image.height > LARGE:
+        elif image.format == "JPEG" and (size := drafted(image.width, image.height)):
             # libjpeg decodes to a half, quarter or eighth of the size in as much less memory.
-            image.draft(None, (2 * size, 2 * size))
-        return fit(pixels(image, channels, how), size, channels)
+            image.draft(None, size)
+        return pixels(image, channels, how)
 
 
 def decode_plain(file: File, size: int, channels: int) -> Tensor:

@@ -16,7 +16,8 @@ from coview.data.bad_images import TRIES, Fault, Readable, stacked, stand_ins
 from coview.data.base import Split
 from coview.data.gpu_jpeg import Contents, decoded, files_of, torchvisions
 from coview.data.items import begin_epoch
-from coview.data.transfer import gathered, on_device
+from coview.data.transfer import ahead, gathered, on_device
+from coview.data.whole import Buffer, Pixels, collated, together
 from coview.errors import CoviewError, RequestError
 from coview.records import Batch
 from coview.seeds import derived_seed
@@ -48,6 +49,7 @@ def fetched(
     workers: int,
     collate: Callable[[list[Any]], Any] = torch.stack,
     pin_memory: bool = False,
+    prefetch: int | None = None,
 ) -> Iterator[Any]:
     """Yield the collated items of each list of indices, in order.
 
@@ -57,6 +59,7 @@ def fetched(
         workers: number of reading processes; 0: this process reads.
         collate: makes a batch of a list of items.
         pin_memory: put batches into pinned memory, which a GPU copies while it works.
+        prefetch: lists that each process works on ahead; None: two.
 
     Raises:
         CoviewError: an item could not be read.
@@ -68,6 +71,7 @@ def fetched(
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
+        prefetch_factor=prefetch if workers else None,
         # Without its own generator it would draw from, and so change, the global random state.
         generator=torch.Generator(),
     )
@@ -130,6 +134,42 @@ def _with_faults(
     )
 
 
+def read_whole(
+    split: Split, batches: Sequence[Tensor], device: Device = "cpu", workers: int = 0
+) -> Generator[Pixels, None, None]:
+    """Yield the images of each list of rows at their own sizes, the pixels on the device.
+
+    Each process decodes a part of a batch, so that together they hold one batch beside
+    the one that is in use. Unreadable images: see :func:`read_batches`.
+
+    Args:
+        split: has images at their own sizes.
+        batches: (B,) int64 rows each, on the CPU.
+        device: where the pixels go.
+        workers: number of processes that decode images.
+    """
+    place = torch.device(device)
+    parts = min(max(1, workers), min(map(len, batches), default=1))
+    lists = [part.tolist() for rows in batches for part in rows.tensor_split(parts)]
+    read = fetched(Readable(split.whole), lists, workers, collated, prefetch=1)
+    joined = _joined(split, read, parts, place.type == "cuda")
+    if place.type == "cuda":
+        joined = ahead(joined)
+    yield from on_device(joined, place)
+
+
+def _joined(split: Split, parts: Iterator[Any], count: int, pin_memory: bool) -> Iterator[Pixels]:
+    """Yield the pixels and extents of every ``count`` parts together; record their faults."""
+    while True:
+        some: list[Pixels] = []
+        for pixels, extents, faults in islice(parts, count):
+            split.bad.add(faults, len(split))
+            some.append((pixels, extents))
+        if not some:
+            return
+        yield together(some, pin_memory)
+
+
 class Batches:
     """The batches of a training run, addressed by epoch and position.
 
@@ -148,6 +188,7 @@ class Batches:
         world_size: int = 1,
         same_class: bool = False,
         fields: Sequence[str] = (),
+        whole: bool = False,
     ) -> None:
         """Move images that are in memory to the device.
 
@@ -162,6 +203,7 @@ class Batches:
             same_class: for learning with labels: an unreadable image is replaced by
                 one of its class, and the batch gives that one's index.
             fields: names of the split's fields that batches have.
+            whole: give images at their own sizes, if the split has them.
 
         Raises:
             RequestError: a batch is larger than the split, or the processes cannot
@@ -180,7 +222,10 @@ class Batches:
         self.batch_size, self.steps_per_epoch = batch_size, len(split) // batch_size
         self._count, self._seed, self._device = len(split), seed, torch.device(device)
         self._workers, self._rank, self._world_size = workers, rank, world_size
-        resident = split.resident
+        self._whole = split.whole if whole else None
+        resident = split.resident if self._whole is None else None
+        if isinstance(self._whole, Buffer):
+            resident = self._whole.pixels
         self._images = None if resident is None else resident.to(self._device)
         self._split = split
         self._labels = split.labels if same_class else None
@@ -193,9 +238,18 @@ class Batches:
         """
         rows = self._rows(epoch)[start:]
         indices = rows.to(self._device)
+        if isinstance(self._whole, Buffer) and self._images is not None:
+            for own, at in zip(indices, rows, strict=True):
+                yield Batch(self._images, own, self._of(at), self._whole.extents[at])
+            return
         if self._images is not None:
             for own, at in zip(indices, rows, strict=True):
                 yield Batch(self._images.index_select(0, own), own, self._of(at))
+            return
+        if self._whole is not None:
+            with closing(read_whole(self._split, list(rows), self._device, self._workers)) as parts:
+                for (pixels, extents), own, at in zip(parts, indices, rows, strict=True):
+                    yield Batch(pixels, own, self._of(at), extents)
             return
         begin_epoch(self._split.images, derived_seed(self._seed, epoch, "items"))
         batches = read_batches(self._split, rows, self._device, self._workers, self._labels)

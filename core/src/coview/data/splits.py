@@ -64,6 +64,7 @@ def part(split: Split, rows: Tensor) -> Split:
         names=None if split.names is None else tuple(split.names[row] for row in rows.tolist()),
         rows=rows,
         fields={name: _at(values, rows) for name, values in split.fields.items()},
+        whole=None if split.whole is None else Subset(split.whole, rows.tolist()),
         bad=split.bad.part(rows.tolist(), len(split)),
     )
 

@@ -128,7 +128,8 @@ def finetune(
     head_lr = protocol.lr if protocol.head_lr is None else protocol.head_lr
     groups = _backbone_groups(network.backbone, protocol, layer_decay)
     groups.append({"params": list(model.head.parameters()), "peak": protocol.lr})
-    groups.append({"params": list(model.last.parameters()), "peak": head_lr})
+    # As in SimCLR v2's released code: its rate would be far too low with layer-wise adaptation.
+    groups.append({"params": list(model.last.parameters()), "peak": head_lr, "adapted": False})
     train_classifier(
         by_labels(model, few.labels),
         optimizer_of([group for group in groups if group["params"]], protocol),

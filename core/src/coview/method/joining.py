@@ -31,7 +31,9 @@ def share(batch: Batch, number: int, parts: int) -> Batch:
         return batch
     own = slice(*(n * len(batch.indices) // parts for n in (number, number + 1)))
     fields = {name: values[own] for name, values in batch.fields.items()}
-    return Batch(batch.images[own], batch.indices[own], fields)
+    if batch.extents is None:
+        return Batch(batch.images[own], batch.indices[own], fields)
+    return Batch(batch.images, batch.indices[own], fields, batch.extents[own])
 
 
 def _map(first: Any, function: Callable[[list[Any]], Any], records: Sequence[Any]) -> Any:

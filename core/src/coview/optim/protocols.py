@@ -34,7 +34,14 @@ class Protocol:
     init_std: float = setting(
         0.01, "deviation of the classifier's first weights; its bias starts at 0", ge(0)
     )
-    lars: bool = setting(False, "layer-wise adaptation of the rate (eta 0.001), weights only")
+    lars: bool = setting(
+        False,
+        "layer-wise adaptation of the rate (eta 0.001), weights only; in fine-tuning not of the "
+        "classifier, which is not decayed either",
+    )
+    larc: bool = setting(
+        False, "layer-wise rates of weights and biases as apex's LARC without clipping has them"
+    )
     lr_rule: str = setting(
         "linear",
         "linear: lr is for a batch of 256 and grows with it; sqrt: lr times the batch's root",

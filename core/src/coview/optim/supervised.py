@@ -14,7 +14,7 @@ from torch.optim import SGD, Optimizer
 from coview.data.base import Split
 from coview.data.loader import Batches
 from coview.errors import CoviewError
-from coview.optim.lars import LARS
+from coview.optim.lars import LARC, LARS
 from coview.optim.protocols import Protocol
 from coview.seeds import derived_seed
 
@@ -142,14 +142,23 @@ def classifier(width: int, classes: int, init_std: float, seed: int) -> nn.Linea
 
 
 def optimizer_of(groups: Sequence[dict[str, Any]], protocol: Protocol) -> Optimizer:
-    """Return the protocol's optimiser; ``groups`` have ``params`` and ``peak``."""
-    full = [{"lr": 0.0, "weight_decay": protocol.weight_decay, **group} for group in groups]
+    """Return the protocol's optimiser.
+
+    Args:
+        groups: have ``params`` and ``peak``; layer-wise adaptation leaves one out whose
+            ``adapted`` is False, and does not decay it.
+        protocol: says which optimiser.
+    """
+    usual = {"lr": 0.0, "weight_decay": protocol.weight_decay, "adapted": True}
+    full = [{**usual, **group} for group in groups]
+    if protocol.larc:
+        return LARC(full, momentum=MOMENTUM)
     if not protocol.lars:
         return SGD(full, lr=0.0, momentum=MOMENTUM, nesterov=protocol.nesterov)
     split = [
         {
             **group,
-            "params": [p for p in group["params"] if (p.ndim > 1) == adapted],
+            "params": [p for p in group["params"] if (p.ndim > 1 and group["adapted"]) == adapted],
             "adapted": adapted,
         }
         for group in full

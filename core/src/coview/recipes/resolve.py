@@ -31,6 +31,7 @@ from coview.recipes.tables import (
     TrainingSettings,
     Weight,
 )
+from coview.recipes.whole import fitted
 from coview.registry import Entry, find, kind_of_role
 from coview.schedules import Schedule
 from coview.settings import fields_of, plain, structure
@@ -109,6 +110,8 @@ def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = 
     problems += wrong
     parts = {table: _parts(table, layers.tables[table], problems) for table in TABLES}
     data = _data(layers.data, problems)
+    if data is not None:
+        data = fitted(data, parts, preset, problems)
     _share(parts, layers.tables, problems)
     problems += _unmet_needs(parts)
     if problems:

@@ -20,7 +20,8 @@ POLICIES = ("skip", "stop")
 STEMS = ("7x7", "3x3")
 HELD_OUT = 0.2
 NUMBER = r"-?\d+(\.\d*)?(e[-+]?\d+)?"
-EARLIER = {"background": "drop", "orientation": "ignore", "range": "dtype"}
+FITS = ("auto", "whole", "square")
+EARLIER = {"background": "drop", "orientation": "ignore", "range": "dtype", "fit": "square"}
 """What runs and weights did that are older than these settings of the data."""
 
 
@@ -62,6 +63,19 @@ class DataSettings:
     )
     channels: int | None = setting(
         None, "1 (grey), 3 (RGB) or as many as the images have; none: the data set's own", gt(0)
+    )
+    fit: str = setting(
+        "auto",
+        "what training's crops are cut from: whole (the image itself, at its own size), square "
+        "(its centre, resized to data.size: faster, but a quarter of a photograph is never seen "
+        "and most crops are enlargements), or auto (whole above 64 pixels, if the views can)",
+        one_of(*FITS),
+    )
+    whole_side: int | None = setting(
+        None,
+        "whole images of more pixels than this squared are reduced by a whole factor while they "
+        "are read, to no fewer; none: what the smallest crop needs to be no enlargement",
+        gt(0),
     )
     background: str = setting(
         "white",

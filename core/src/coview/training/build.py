@@ -81,6 +81,7 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
         rank(),
         world_size(),
         fields=fields_for(resolved, data),
+        whole=data.fit == "whole",
     )
     _check_micro_batches(resolved)
     notices: list[str] = [*resolved.notices, *data.notes]
@@ -181,6 +182,7 @@ def _plan(
         image_size=data.size,
         mean=data.mean,
         std=data.std,
+        fit=data.fit,
         batch_size=resolved.training.batch_size,
         world_size=world_size(),
         accumulate=resolved.training.accumulate,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from coview.components import TargetComponent, declared
+from coview.data.whole import Buffer
 from coview.distributed import active
 
 ENOUGH = 1.0
@@ -24,17 +25,20 @@ PASSES, LONG = 3, 1.0
 """Passes of which the shortest counts; seconds of one that is not repeated."""
 SMALL_STEP = 2**21
 """Pixels of a step's views up to which a step takes moments and fits everywhere."""
+BATCHES = {True: 3, False: 2}
+"""Batches of whole images at once: in use and copied, and on a CPU also decoded."""
 COPIES = 4
 """Of the parameters: weights, gradients and an optimiser's two moments."""
 
 
 @attrs.frozen
 class Estimate:
-    """What a run will need for its backbone; heads, views and loading come on top.
+    """What a run will need for its backbone and whole images; heads and views come on top.
 
     Attributes:
         step_seconds: for the forward and backward passes of a step.
-        bytes: what a step keeps in memory, with weights, gradients and moments.
+        bytes: what a step keeps in memory, with weights, gradients and moments, and batches of
+            whole images.
         steps: number of steps that are left.
     """
 
@@ -99,9 +103,20 @@ def estimate(run: Any) -> Estimate:
     weights = sum(p.numel() * p.element_size() for p in run.method.parameters())
     return Estimate(
         step_seconds=seconds * run.plan.local_batch_size * run.plan.accumulate,
-        bytes=round(kept * run.plan.local_batch_size) + COPIES * weights,
+        bytes=round(kept * run.plan.local_batch_size) + COPIES * weights + buffers(run),
         steps=run.last_step - run.step,
     )
+
+
+def buffers(run: Any) -> int:
+    """Return the bytes of the batches of whole images that lie in the device's memory at once."""
+    whole = run.data.train.whole
+    if whole is None or isinstance(whole, Buffer):  # kept in memory: there is no other copy
+        return 0
+    images: int = run.plan.local_batch_size * run.plan.accumulate
+    count: int = BATCHES[run.device.type == "cpu"] * images
+    bytes_: float = count * run.data.mean_pixels * run.data.channels
+    return round(bytes_)
 
 
 def _per_image(network: nn.Module, shape: tuple[int, ...], run: Any) -> tuple[float, float]:

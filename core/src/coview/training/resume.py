@@ -332,11 +332,18 @@ def _plain(name: str) -> str:
     return name.strip().replace("-", "_")
 
 
+def _tables(written: Any) -> list[dict[str, Any]]:
+    return [written] if isinstance(written, dict) else list(written)
+
+
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the identity with the recipe's settings by name."""
     rest = {key: value for key, value in identity.items() if key != "recipe"}
     recipe = tomllib.loads(identity["recipe"])
     # Older runs lack settings of the data: those that change nothing are then not compared.
     recipe["data"] = {**plain(attrs.asdict(DataSettings())), **EARLIER, **recipe.get("data", {})}
+    for table in _tables(recipe.get("views", ())):
+        if "blur_p" in table:
+            table.setdefault("blur_kind", "gaussian")
     # The run is the same however its weights are evaluated afterwards.
     return rest | dict(by_path({k: v for k, v in recipe.items() if k not in AFTERWARDS}))

@@ -3,7 +3,7 @@
 from coview.views.augmentation import Augmentation, Normalize
 from coview.views.backends.fused.fusing import fuse
 from coview.views.chain import Chain, unit_interval
-from coview.views.crops import CropViews, Rendering, positives
+from coview.views.crops import CropViews, Rendering, least_side, positives
 from coview.views.own import TransformViews
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Rendering",
     "TransformViews",
     "fuse",
+    "least_side",
     "positives",
     "unit_interval",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Self
 
 import attrs
 import torch
@@ -70,7 +71,10 @@ class Augmentation:
         (0.75, 4 / 3), "least and greatest aspect ratio of a crop", increasing(0.01, 100)
     )
     interpolation: str = setting("bilinear", "resampling of a crop", one_of("bilinear", "bicubic"))
-    antialias: bool = setting(False, "filter crops that are shrunk, as Pillow does")
+    antialias: bool | None = setting(
+        None,
+        "filter crops that are shrunk, as Pillow does; none: those of whole images (data.fit)",
+    )
     flip_p: float = setting(0.5, "probability of a horizontal flip", between(0, 1))
     jitter: tuple[float, float, float, float] = setting(
         (0.8, 0.8, 0.8, 0.2), "strength of brightness, contrast, saturation (>= 0), hue (<= 0.5)"
@@ -88,6 +92,12 @@ class Augmentation:
     )
     blur_kernel: int | None = setting(
         None, "taps of the blur; none: a tenth of the view's size, made odd", gt(0)
+    )
+    blur_kind: str = setting(
+        "gaussian",
+        "gaussian (torchvision's, of blur_kernel taps), or pillow (three box blurs, whose reach "
+        "follows from the deviation)",
+        one_of("gaussian", "pillow"),
     )
     solarize_p: float = setting(0.0, "probability of inverting pixels above half", between(0, 1))
     normalize: bool = setting(
@@ -117,6 +127,22 @@ class Augmentation:
     def view_size(self, image_size: int) -> int:
         """Return the size in pixels of a view, given the size of the loader's images."""
         return self.size or (image_size if image_size <= 128 else round(image_size * 7 / 8))
+
+    def least_side(self, image_size: int) -> float | None:
+        """Return how large images must be for their smallest crop to be no enlargement.
+
+        The side is the square root of the area. None: crops are not cut from images of any
+        size, as another operation comes first or the backend cannot.
+        """
+        fused = self.backend.rpartition(":")[2] == "fused"
+        before = self.order[: self.order.index("crop")] if "crop" in self.order else None
+        if not fused or before not in ((), ("flip",)) or not self.crop_scale[0]:
+            return None
+        return self.view_size(image_size) / math.sqrt(self.crop_scale[0])
+
+    def fitting(self, fit: str) -> Self:
+        """Return these settings for crops of whole images or of squares: antialiased or not."""
+        return self if self.antialias is not None else attrs.evolve(self, antialias=fit == "whole")
 
     def chain(self, size: int, channels: int, normalize: Operation, total_steps: int = 0) -> Chain:
         """Return the chain that makes one view, with the colour operations that the channels allow.
@@ -150,7 +176,8 @@ class Augmentation:
         return [one for name in self.order if (one := made[name]) is not None]
 
     def _crop(self, size: int) -> Crop:
-        return Crop(size, self.crop_scale, self.crop_ratio, self.interpolation, self.antialias)
+        antialias = bool(self.antialias)
+        return Crop(size, self.crop_scale, self.crop_ratio, self.interpolation, antialias)
 
     def _jitter(self, channels: int) -> Jitter | None:
         if channels not in (1, 3):
@@ -163,7 +190,7 @@ class Augmentation:
 
     def _blur(self, size: int) -> Blur:
         taps = self.blur_kernel or max(3, size // 10)
-        return Blur(self.blur_p, self.blur_sigma, taps + 1 - taps % 2)
+        return Blur(self.blur_p, self.blur_sigma, taps + 1 - taps % 2, self.blur_kind)
 
 
 class Normalize:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
 from coview.distributed import rank, world_size
+from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Layout, Plan
 from coview.records import Batch, Pairs, Step, Views
 from coview.views.augmentation import Augmentation, Normalize
 from coview.views.backends.fused.plan import Fused
+from coview.views.backends.fused.whole import Whole
 from coview.views.chain import Chain, unit_interval
 
+SQUARE = "add --set data.fit=square"
 __all__ = ["CropViews", "Rendering", "positives"]
 
 
@@ -22,6 +26,16 @@ def positives(queries: Sequence[int], keys: Sequence[int]) -> Pairs:
     """Return every pair of different views; a single view is paired with itself."""
     pairs = tuple((q, k) for q in queries for k in keys if q != k)
     return pairs or tuple((q, k) for q in queries for k in keys)
+
+
+def least_side(augmentations: Sequence[Any], image_size: int) -> float | None:
+    """Return how large images must be for their smallest crop to be no enlargement.
+
+    None: one of them does not cut its crop from images of any size.
+    """
+    sides = [one.least_side(image_size) for one in augmentations]
+    known = [side for side in sides if side is not None]
+    return max(known) if known and len(known) == len(sides) else None
 
 
 class Rendering:
@@ -43,21 +57,30 @@ class Rendering:
         parts = [self.chains[view].whole for view in views]
         return Fused.joined([part for part in parts if part is not None])
 
-    def __call__(self, images: Tensor, step: Step) -> tuple[Tensor, ...]:
-        """Return one view per chain, of images (B, C, H, W) uint8, or float in [0, 1].
+    def __call__(
+        self, images: Tensor, step: Step, extents: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return one view per chain.
 
         Args:
-            images: this process's images.
+            images: this process's images, (B, C, H, W) uint8, or float in [0, 1].
             step: the step, whose generator and seeds determine everything random.
+            extents: of images at their own sizes, see :class:`coview.records.Batch`. The
+                chains must be fused ones with a crop.
         """
         place = rank(), world_size()
         seeds = [step.seed_for(f"{step.component}/{view}") for view in range(len(self.chains))]
         made: dict[int, Tensor] = {}
         for views, run in self.together:
-            own = run(images, step.generator, seeds[views[0]], *place)
+            source = images if extents is None else Whole(images, extents)
+            if extents is not None and run.crop is None:
+                raise RequestError(f"View {views[0] + 1} cuts no crop: {SQUARE}.")
+            own = run(source, step.generator, seeds[views[0]], *place)
             made.update(zip(views, own, strict=True))
         for view, chain in enumerate(self.chains):
             if view not in made:
+                if extents is not None:
+                    raise RequestError(f"View {view + 1} takes images of one size: {SQUARE}.")
                 made[view] = chain(images, seeds[view], *place)
         return tuple(made[view] for view in range(len(self.chains)))
 
@@ -91,7 +114,7 @@ class CropViews(nn.Module):
         self.normalize = Normalize(plan.mean, plan.std, first.normalize)
         self.rendering = Rendering(
             [
-                augmentation.chain(size, plan.channels, self.normalize)
+                augmentation.fitting(plan.fit).chain(size, plan.channels, self.normalize)
                 for augmentation, size in zip(augmentations, sizes, strict=True)
             ]
         )
@@ -101,6 +124,17 @@ class CropViews(nn.Module):
                 "left out"
             )
 
+    @classmethod
+    def least_side(cls, settings: Any, image_size: int) -> float | None:
+        """Return the side that the smallest crop needs; see :class:`coview.ViewsComponent`.
+
+        A class whose settings are not those of all its views, or that makes them in its own
+        way, overrides this.
+        """
+        own = cls.generate_views is not CropViews.generate_views
+        known = isinstance(settings, Augmentation) and not own
+        return least_side([settings], image_size) if known else None
+
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel with which views are standardised."""
@@ -109,7 +143,7 @@ class CropViews(nn.Module):
     @hookimpl
     def generate_views(self, batch: Batch, step: Step) -> Views:
         """Return one crop per chain, each (B, C, size, size) float."""
-        crops = self.rendering(batch.images, step)
+        crops = self.rendering(batch.images, step, batch.extents)
         return Views(crops, self.layout.queries, self.layout.keys, self.layout.pairs)
 
     def evaluation_views(self, images: Tensor) -> Views:

@@ -117,11 +117,20 @@ class Grey:
 
 @attrs.frozen
 class Blur:
-    """Gaussian blur of ``taps`` pixels (reflected at the border) with probability ``p``."""
+    """Gaussian blur with probability ``p``.
+
+    Attributes:
+        p: probability.
+        sigma: least and greatest standard deviation.
+        taps: pixels that it spans, reflected at the border; ignored by Pillow's.
+        kind: "gaussian"; or "pillow": three box blurs along each axis, with the border
+            repeated, as Pillow's ``GaussianBlur`` does.
+    """
 
     p: float
     sigma: Range
     taps: int
+    kind: str = "gaussian"
 
 
 @attrs.frozen
@@ -148,7 +157,7 @@ STATIC: Mapping[type, tuple[str, ...]] = {
     Flip: (),
     Jitter: ("luma", "order", "fixed"),
     Grey: ("luma",),
-    Blur: ("taps",),
+    Blur: ("taps", "kind"),
     Solarize: (),
     Standardize: ("mean", "std", "clamp"),
 }
@@ -191,5 +200,10 @@ def central_box(ratio: Range, height: int, width: int) -> tuple[int, int, int, i
 
 
 def reach(blur: Blur) -> int:
-    """Return how many pixels a blur needs on each side; the weights of others are below 1e-6."""
+    """Return how many pixels a blur needs on each side; the weights of others are below 1e-6.
+
+    Of Pillow's kind, it is what each of its three passes needs.
+    """
+    if blur.kind == "pillow":
+        return math.floor((math.sqrt(4 * blur.sigma[1] ** 2 + 1) - 1) / 2) + 1
     return min(blur.taps // 2, math.ceil(5 * blur.sigma[1]))

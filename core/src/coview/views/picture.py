@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 from torch import Tensor
 
 from coview.components import Component, ViewsComponent, declared
 from coview.data.base import ImageData
-from coview.data.loader import read_batches
+from coview.data.loader import read_batches, read_whole
 from coview.data.picking import evenly
 from coview.data.splits import part as few
 from coview.errors import RequestError
@@ -44,6 +45,7 @@ def draw_views(
         image_size=data.size,
         mean=data.mean,
         std=data.std,
+        fit=data.fit,
     )
     rows = evenly(data.train, images)
     chosen = next(read_batches(data.train, [rows]))
@@ -54,6 +56,9 @@ def draw_views(
     for part in parts:
         views = part.factory(part.settings, plan)
         batch = Batch(chosen, rows, _fields(part, data, rows))
+        if data.train.whole is not None:
+            pixels, extents = next(read_whole(data.train, [rows]))
+            batch = attrs.evolve(batch, images=pixels, extents=extents)
         for number in range(draws):
             step = Step(number=number, total_steps=draws, seed=seed, component="views")
             crops = views.generate_views(batch=batch, step=step).crops

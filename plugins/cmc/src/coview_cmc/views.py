@@ -64,6 +64,11 @@ class GroupViews(nn.Module):
             ("crop", "flip"), "order of the operations; those left out are not applied"
         )
 
+    @staticmethod
+    def least_side(settings: Settings, image_size: int) -> float | None:
+        """Return the side that the smallest crop needs to be no enlargement."""
+        return settings.least_side(image_size)
+
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         settings = _for_grey_images(settings, plan)
@@ -84,13 +89,13 @@ class GroupViews(nn.Module):
         self.scale = self.space.scale(plan) if settings.normalize else ((0.0,), (1.0,))
         # Colour spaces are defined on [0, 1], so images are standardised after them.
         within = Normalize((0.0,) * plan.channels, (1.0,) * plan.channels, active=False)
-        chain = settings.chain(size, plan.channels, within)
+        chain = settings.fitting(plan.fit).chain(size, plan.channels, within)
         self.rendering = Rendering([chain])
 
     @hookimpl
     def generate_views(self, batch: Batch, step: Step) -> Views:
         """Return the groups of one crop, (B, channels of the group, size, size) float each."""
-        (crop,) = self.rendering(batch.images, step)
+        (crop,) = self.rendering(batch.images, step, batch.extents)
         return self._split(crop.float())
 
     def evaluation_views(self, images: Tensor) -> Views:

@@ -21,6 +21,7 @@ recipe = Recipe(
         interpolation="bicubic",
         jitter=(0.4, 0.4, 0.2, 0.1),
         blur_p=(1.0, 0.1, 0.5),
+        blur_kind="pillow",
         solarize_p=(0.0, 0.2, 0.0),
     ),
     encoder=Use("dino", dim=65536, norm_last_layer=False),
@@ -76,6 +77,7 @@ recipe = Recipe(
                 "count": (1, 1),
                 "crop_scale": (0.08, 1.0),
                 "blur_p": 0.0,
+                "blur_kind": "gaussian",
                 "solarize_p": (0.0, 0.2),
             },
             "encoder": {"dim": 4096, "norm_last_layer": True, "clip": 0.0},
@@ -109,6 +111,7 @@ recipe = Recipe(
                 "crop_scale": (0.6, 1.0),
                 "blur_p": 0.5,
                 "blur_sigma": (0.1, 1.0),
+                "blur_kind": "gaussian",
                 "solarize_p": 0.0,
             },
             "encoder": {

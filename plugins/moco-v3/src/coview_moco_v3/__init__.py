@@ -15,6 +15,7 @@ recipe = Recipe(
         "byol",
         crop_scale=(0.08, 1.0),
         interpolation="bilinear",
+        blur_kind="pillow",
         order=("crop", "jitter", "grey", "blur", "solarize", "flip"),
     ),
     encoder=Use(
@@ -40,7 +41,7 @@ recipe = Recipe(
     probe=Use("sgd", source="arXiv:2104.02057, released code", lr=3.0, epochs=90, batch_size=1024),
     presets={
         "resnet": {
-            "backbone": Use("resnet50"),
+            "backbone": Use("resnet50", zero_init_last=True),
             "views": {"crop_scale": (0.2, 1.0)},
             "encoder": {"layers": 2, "predictor_output_norm": "none"},
             "loss": {"temperature": 1.0},
@@ -59,7 +60,7 @@ recipe = Recipe(
         # solo-learn's published CIFAR recipe, which has no blur.
         "small": {
             "backbone": Use("resnet18", stem="3x3"),
-            "views": {"blur_p": 0.0, "second_blur_p": 0.0},
+            "views": {"blur_p": 0.0, "second_blur_p": 0.0, "blur_kind": "gaussian"},
             "encoder": {"layers": 2, "predictor_output_norm": "none"},
             "optimizer": Use(
                 "lars",
@@ -84,6 +85,7 @@ recipe = Recipe(
                 "blur_p": 0.5,
                 "second_blur_p": 0.5,
                 "blur_sigma": (0.1, 1.0),
+                "blur_kind": "gaussian",
                 "second_solarize_p": 0.0,
             },
             "encoder": {"hidden": 512, "predictor_hidden": 512, "layers": 2, "dim": 128},

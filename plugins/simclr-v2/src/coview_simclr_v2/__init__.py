@@ -30,6 +30,7 @@ PARTS = {
         init_std=0.0,
     ),
     # The second stage, 0.16 at batch size 1024: 60 epochs with 1 % of the labels, 30 with more.
+    # The logits start at zero.
     "finetune": Use(
         "sgd",
         source="arXiv:2006.10029, released code",
@@ -39,6 +40,7 @@ PARTS = {
         epochs=30,
         few_epochs=60,
         batch_size=1024,
+        init_std=0.0,
     ),
 }
 # The released code's current settings for CIFAR-10: SimCLR's, with three layers in the head

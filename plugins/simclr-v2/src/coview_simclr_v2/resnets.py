@@ -3,7 +3,8 @@
 The form is the released code's (Chen et al. 2020, arXiv:2006.10029). Without
 selective kernels it is the usual ResNet with its 7 x 7 stem and all widths
 multiplied. Selective kernels always come with ResNet-D: a stem of three 3 x 3
-convolutions, and shortcuts that average before a 1 x 1 convolution of stride 1.
+convolutions, and shortcuts that average 2 x 2 pixels before a 1 x 1 convolution of
+stride 1, in the first group too.
 """
 
 from __future__ import annotations
@@ -71,11 +72,25 @@ def resnet(
         zero_init_last=settings.zero_init_last,
         drop_path_rate=settings.drop_path,
     )
+    if selective:
+        _pool_shortcut(net)
     if settings.stem == "3x3":
         return with_stem(net, "3x3")
     if not selective:
         net.conv1 = first_layer(channels, 64 * width, 7, stride=2)  # type: ignore[assignment]
     return net
+
+
+def _pool_shortcut(net: nn.Module) -> None:
+    """Let the first group's shortcut average 2 x 2 pixels too, with stride 1.
+
+    timm averages only where the stride is 2. At the border the mean is of the pixels that
+    there are, which is that with the border repeated.
+    """
+    shortcut = net.layer1[0].downsample  # type: ignore[index, union-attr]
+    shortcut[0] = nn.Sequential(  # type: ignore[index, operator]
+        nn.ReplicationPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, stride=1)
+    )
 
 
 def _variant(depth: int, width: int, selective: bool) -> Factory:

@@ -18,6 +18,7 @@ recipe = Recipe(
         crop_scale=(0.2, 1.0),
         interpolation="bilinear",
         jitter=(0.4, 0.4, 0.4, 0.1),
+        blur_kind="pillow",
         normalize=True,
         order=("crop", "jitter", "grey", "blur", "flip"),
     ),
@@ -46,13 +47,13 @@ recipe = Recipe(
         lr=0.1,
         epochs=90,
         batch_size=4096,
-        lars=True,
+        larc=True,
     ),
     presets={
         # solo-learn's published CIFAR recipe.
         "small": {
             "backbone": Use("resnet18", stem="3x3", zero_init_last=True),
-            "views": {"crop_scale": (0.08, 1.0)},
+            "views": {"crop_scale": (0.08, 1.0), "blur_kind": "gaussian"},
             "optimizer": {"lr": 0.5, "weight_decay": 1e-5},
             "schedule": {"per": "step", "warmup_epochs": 10, "warmup_start": 3e-5},
             "epochs": 1000,
@@ -61,7 +62,12 @@ recipe = Recipe(
         # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
             "backbone": Use("resnet10-quarter", stem="7x7"),
-            "views": {"crop_scale": (0.6, 1.0), "blur_p": 0.5, "blur_sigma": (0.1, 1.0)},
+            "views": {
+                "crop_scale": (0.6, 1.0),
+                "blur_p": 0.5,
+                "blur_sigma": (0.1, 1.0),
+                "blur_kind": "gaussian",
+            },
             "encoder": {"dim": 512, "hidden": 512, "layers": 2, "predictor_hidden": 128},
             "optimizer": Use("sgd", lr=0.5, weight_decay=5e-4),
             "schedule": Use("cosine", warmup_epochs=1, per="step"),

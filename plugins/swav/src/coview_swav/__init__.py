@@ -26,7 +26,7 @@ _SMALL_OPTIMIZER = Use(
 recipe = Recipe(
     summary="predict the balanced cluster code of one view from the other views",
     paper="arXiv:2006.09882",
-    views=Use("multi-crop"),
+    views=Use("multi-crop", blur_kind="pillow"),
     encoder=Use("prototypes", dim=128, hidden=2048, prototypes=3000, freeze_steps=313),
     loss=Use("swapped-prediction", temperature=0.1, epsilon=0.05, iterations=3),
     backbone=Use("resnet50"),
@@ -71,7 +71,12 @@ recipe = Recipe(
         # solo-learn's published CIFAR recipe: two crops, a queue from epoch 50.
         "small": {
             "backbone": Use("resnet18", stem="3x3"),
-            "views": {"size": "none", "count": 2, "crop_scale": (0.08, 1.0)},
+            "views": {
+                "size": "none",
+                "count": 2,
+                "crop_scale": (0.08, 1.0),
+                "blur_kind": "gaussian",
+            },
             "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
             "optimizer": _SMALL_OPTIMIZER,
@@ -82,7 +87,11 @@ recipe = Recipe(
         # The same with six crops of 18 pixels beside the two of 32.
         "small-multi-crop": {
             "backbone": Use("resnet18", stem="3x3"),
-            "views": {"size": ("none", 18), "crop_scale": ((0.2, 1.0), (0.08, 0.5))},
+            "views": {
+                "size": ("none", 18),
+                "crop_scale": ((0.2, 1.0), (0.08, 0.5)),
+                "blur_kind": "gaussian",
+            },
             "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
             "optimizer": _SMALL_OPTIMIZER,
@@ -99,6 +108,7 @@ recipe = Recipe(
                 "crop_scale": (0.6, 1.0),
                 "blur_p": 0.5,
                 "blur_sigma": (0.1, 1.0),
+                "blur_kind": "gaussian",
             },
             "loss": {"epsilon": 0.03},
             "encoder": {"hidden": 512, "prototypes": 128, "freeze_steps": 0, "freeze_epochs": 1.0},

@@ -10,7 +10,7 @@ import attrs
 from coview.errors import RequestError
 from coview.plan import Plan
 from coview.settings import between, ge, gt, increasing, setting
-from coview.views import Augmentation, CropViews, positives
+from coview.views import Augmentation, CropViews, least_side, positives
 
 GROUPED = ("size", "count", "crop_scale", "blur_p", "solarize_p")
 """Settings that may have a value for each group of crops."""
@@ -86,6 +86,11 @@ class MultiCropViews(CropViews):
             _each(between(0, 1)),
         )
         keys: int = setting(2, "number of first views that the target encodes; 0: all", ge(0))
+
+    @classmethod
+    def least_side(cls, settings: Settings, image_size: int) -> float | None:
+        """Return the side that the smallest crop of any group needs."""
+        return least_side(augmentations(settings, image_size), image_size)
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__(augmentations(settings, plan.image_size), plan)

@@ -20,7 +20,7 @@ from webdataset.shardlists import expand_urls
 from coview.data.assemble import assemble, delivered_size
 from coview.data.bad_images import BadImageError
 from coview.data.base import DataSettings, ImageData, Split
-from coview.data.decode import decode_file, named
+from coview.data.decode import decode_file, decode_whole, named
 from coview.data.sources.listing import counted
 from coview.data.sources.sample import Sample
 from coview.data.sources.targets import numbered
@@ -179,6 +179,29 @@ class Samples(Dataset[Tensor]):
             return decode_file(file, ending, self.size, self.channels, self.reading)
         except Exception as error:  # see coview.data.decode.decode
             raise _of_shard(self.names[row], error) from error
+
+    def at_own_size(self, side: int) -> Dataset[Tensor]:
+        """Return the same images at their own sizes, for crops that are cut from them."""
+        return WholeSamples(self, side)
+
+
+@attrs.frozen(eq=False)
+class WholeSamples(Dataset[Tensor]):
+    """Images in shards at their own sizes: one (channels, h, w) uint8 tensor per index."""
+
+    samples: Samples
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, row: int) -> Tensor:
+        own = self.samples
+        try:
+            file, ending = own.file(row), own.ending(row)
+            return decode_whole(file, ending, self.side, own.channels, own.reading)
+        except Exception as error:  # see coview.data.decode.decode
+            raise _of_shard(own.names[row], error) from error
 
 
 def _of_shard(name: str, error: Exception) -> BadImageError:

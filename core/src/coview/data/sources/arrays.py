@@ -15,13 +15,14 @@ from torch.utils.data import Dataset
 
 from coview.data.assemble import assemble, common_size, delivered_size, fits
 from coview.data.base import DataSettings, ImageData, Split
-from coview.data.decode import CHUNK, fit, pixels
+from coview.data.decode import CHUNK, fit, pixels, reduced
 from coview.data.items import Changing, Item, changes, without_transform
 from coview.data.loader import fetched
 from coview.data.sources.targets import as_field, numbered, plain_label, single_classes
 from coview.data.splits import digest, evenly_spaced
 from coview.data.values import Reading, Values, eight_bits, settled
 from coview.errors import RequestError
+from coview.recipes.tables import DEFAULT_SIZE
 
 DEEP = (torch.uint16, torch.int16)
 """Types of arrays whose range is measured, as that of files of 16 bits is."""
@@ -273,6 +274,7 @@ class Objects:
         images, labels, notes = self._data, self._labels, []
         reading, said = settled(settings, partial(self._deep, settings))
         fields = {name: as_field(values) for name, values in self._fields.items()}
+        whole: Dataset[Tensor] | None = None
         if isinstance(images, Tensor):
             images = _to_bytes(images, reading)
         else:
@@ -283,13 +285,15 @@ class Objects:
             changing = changes(items, evenly_spaced(len(items), 8))
             if changing and settings.cache == "auto":
                 settings = attrs.evolve(settings, cache="off")
+            if settings.fit == "whole":
+                whole = items.at_own_size(settings.whole_side or DEFAULT_SIZE)
             images, theirs = _read(items, settings, workers)
             if labels is None and "labels" not in fields:
                 labels, own, why = single_classes(theirs)
                 fields, said = {**fields, **own}, (*said, *why)
             if changing:
                 notes.append(FROZEN if isinstance(images, Tensor) else CHANGING)
-                images = images if isinstance(images, Tensor) else Changing(images)
+                images, whole = images if isinstance(images, Tensor) else Changing(images), None
         numbers, classes = (None, ()) if labels is None else numbered(labels, len(images), names)
         # A data set, whose items are read anew each time, is only sampled.
         rows = evenly_spaced(len(images), 16)
@@ -298,7 +302,7 @@ class Objects:
             seen = []  # their own generators draw: only number and labels stay the same
         return assemble(
             self.name,
-            Split(images, numbers, fields=fields),
+            Split(images, numbers, fields=fields, whole=whole),
             None,
             settings,
             native=native,
@@ -328,6 +332,27 @@ class Items(Dataset[Tensor]):
     def fitted(self, item: Any) -> Tensor:
         """Return an item's image with this size and number of channels."""
         return fit(one_image(item, self.reading, self.channels), self.size, self.channels)
+
+    def at_own_size(self, side: int) -> Dataset[Tensor]:
+        """Return the same images at their own sizes; see :func:`coview.data.decode.reduced`."""
+        return WholeItems(self.data, side, self.channels, self.reading)
+
+
+@attrs.frozen(eq=False)
+class WholeItems(Dataset[Tensor]):
+    """The images of a user's data set at their own sizes: one (channels, h, w) uint8 each."""
+
+    data: Any
+    side: int
+    channels: int
+    reading: Reading = Reading()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = one_image(self.data[index], self.reading, self.channels)
+        return reduced(image, self.side, self.channels)
 
 
 @attrs.frozen(eq=False)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.data.assemble import bad_notes, fits
+from coview.data.assemble import SQUARES, bad_notes, fits
 from coview.data.bad_images import BadImages
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import fit, fit_all
@@ -164,6 +164,8 @@ class Packed:
         notes += _as_packed(read, settings)
         if size != about["size"]:
             notes.append(f"Images packed at {about['size']} pixels are resized to {size}.")
+        if settings.fit == "whole":
+            notes.append(SQUARES)
         fingerprint = about["fingerprint"]
         return ImageData(
             name=self.name,

@@ -63,6 +63,7 @@ def as_kornia(description: Description) -> list[Operation]:
         Flip: lambda d: kornia.RandomHorizontalFlip(p=d.p),
         Jitter: _jitter,
         Grey: lambda d: kornia.RandomGrayscale(rgb_weights=torch.tensor(d.luma), p=d.p),
+        # Gaussian, whichever kind was asked for: Pillow's blur approximates that.
         Blur: lambda d: kornia.RandomGaussianBlur((d.taps, d.taps), d.sigma, p=d.p),
         # Ranges around one half and around zero; of width 0, so nothing is drawn.
         Solarize: lambda d: kornia.RandomSolarize(thresholds=0.0, additions=0.0, p=d.p),

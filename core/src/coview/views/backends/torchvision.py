@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 import torchvision.transforms.v2 as tv
+from PIL import ImageFilter
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as tvf
 
 from coview.errors import RequestError
 from coview.views.chain import Chain, refuse_other_types
@@ -53,7 +55,7 @@ def _steps(description: Description) -> list[Any]:
         Flip: lambda d: [tv.RandomHorizontalFlip(d.p)],
         Jitter: lambda d: [tv.RandomApply([tv.ColorJitter(*d.ranges)], d.p)],
         Grey: lambda d: [tv.RandomGrayscale(d.p)],
-        Blur: lambda d: [tv.RandomApply([tv.GaussianBlur(d.taps, d.sigma)], d.p)],
+        Blur: lambda d: [tv.RandomApply([_blur(d)], d.p)],
         Solarize: lambda d: [tv.RandomSolarize(0.5, d.p)],
     }
     return makers[type(description)](description)
@@ -67,6 +69,20 @@ def _crop(crop: Crop) -> list[Any]:
     # 8-bit images cannot overshoot; these can.
     clamp = [tv.Lambda(_clamped)] if crop.interpolation == "bicubic" else []
     return [cropped, *clamp]
+
+
+def _blur(blur: Blur) -> Callable[[Tensor], Tensor]:
+    if blur.kind == "gaussian":
+        made: Callable[[Tensor], Tensor] = tv.GaussianBlur(blur.taps, blur.sigma)
+        return made
+
+    def by_pillow(image: Tensor) -> Tensor:
+        low, high = blur.sigma
+        sigma = low + (high - low) * float(torch.rand(()))
+        blurred = tvf.to_pil_image(image).filter(ImageFilter.GaussianBlur(sigma))
+        return tvf.pil_to_tensor(blurred).to(image) / 255
+
+    return tv.Lambda(by_pillow)
 
 
 def _clamped(image: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from coview.nn.constants import constant
-from coview.views.backends.fused.blur import taps_of
+from coview.views.backends.fused.blur import box_taps_of, taps_of
 from coview.views.backends.fused.colour import hue_offsets
 from coview.views.backends.fused.resample import aims
 from coview.views.operations import (
@@ -67,7 +67,11 @@ def needs(description: Description) -> int:
     return counts.get(type(description), 0)
 
 
-def draw(views: Sequence[Any], uniform: Tensor, size: tuple[int, int]) -> Drawn:
+Size = tuple[int, int] | tuple[Tensor, Tensor]
+"""Height and width of all images, or (B,) each of images at their own sizes."""
+
+
+def draw(views: Sequence[Any], uniform: Tensor, size: Size) -> Drawn:
     """Draw the parameters of one operation.
 
     Args:
@@ -116,7 +120,7 @@ def orders(views: Sequence[Any], seed: int) -> list[tuple[int, ...]]:
     return [tuple(k for k in order if k not in idle) for order in drawn]
 
 
-def boxes(views: Sequence[Crop], uniform: Tensor, size: tuple[int, int]) -> Drawn:
+def boxes(views: Sequence[Crop], uniform: Tensor, size: Size) -> Drawn:
     """Draw crops as torchvision's ``RandomResizedCrop.get_params`` does, ten tries at once."""
     height, width = size
     area = _between([v.scale for v in views], uniform[:TRIES]) * (height * width)
@@ -126,8 +130,7 @@ def boxes(views: Sequence[Crop], uniform: Tensor, size: tuple[int, int]) -> Draw
     fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
     first = fits.to(torch.uint8).argmax(dim=0, keepdim=True)
     found = fits.any(dim=0)
-    middle = [central_box(v.ratio, height, width) for v in views]
-    other = [by_view([float(box[k]) for box in middle], uniform.device) for k in range(4)]
+    other = central(views, size, uniform.device)
     tall = torch.where(found, tall.gather(0, first)[0], other[2])
     wide = torch.where(found, wide.gather(0, first)[0], other[3])
     down, right = uniform[2 * TRIES :]
@@ -140,6 +143,19 @@ def boxes(views: Sequence[Crop], uniform: Tensor, size: tuple[int, int]) -> Draw
         "height": tall,
         "width": wide,
     }
+
+
+def central(views: Sequence[Crop], size: Size, device: torch.device) -> list[Tensor | float]:
+    """Return top, left, height and width of the largest central part of an allowed ratio."""
+    height, width = size
+    if not isinstance(height, Tensor) or not isinstance(width, Tensor):
+        middle = [central_box(v.ratio, int(height), int(width)) for v in views]
+        return [by_view([float(box[k]) for box in middle], device) for k in range(4)]
+    least, most = (by_view([pick(v.ratio) for v in views], device) for pick in (min, max))
+    own = width / height
+    tall = torch.where(own < least, (width / least).round(), height)
+    wide = torch.where(own > most, (height * most).round(), width)
+    return [((height - tall) / 2).floor(), ((width - wide) / 2).floor(), tall, wide]
 
 
 def _between(ranges: Sequence[tuple[float, float]], uniform: Tensor) -> Tensor:
@@ -183,7 +199,8 @@ def prepare(column: Sequence[Any], drawn: Drawn) -> Prepared:
     if isinstance(column[0], Solarize):
         return {"threshold": torch.where(on, 0.5, 2.0)[..., None, None]}
     if isinstance(column[0], Blur):
-        return {"taps": taps_of(drawn["sigma"], on, max(map(reach, column)))}
+        weights = box_taps_of if column[0].kind == "pillow" else taps_of
+        return {"taps": weights(drawn["sigma"], on, max(map(reach, column)))}
     return {"on": on}
 
 
@@ -197,7 +214,7 @@ def _jitter(drawn: Drawn, on: Tensor) -> Prepared:
 
 
 def prepare_crop(
-    columns: Sequence[Sequence[Any]], at: int, drawn: Sequence[Drawn], size: tuple[int, int]
+    columns: Sequence[Sequence[Any]], at: int, drawn: Sequence[Drawn], size: Size
 ) -> Prepared:
     """Return a crop's parameters, which include the flip wherever it stands in the order.
 
@@ -213,4 +230,7 @@ def prepare_crop(
     if flip is not None and flipped is not None and flip < at:
         # A crop of the mirrored image is the mirrored crop of this image's other side.
         box["left"] = torch.where(flipped, size[1] - box["left"] - box["width"], box["left"])
-    return aims(columns[at][0], box, flipped, size)
+    height, width = size
+    if isinstance(height, Tensor) or isinstance(width, Tensor):  # cut from each image by itself
+        return box if flipped is None else {**box, "flipped": flipped}
+    return aims(columns[at][0], box, flipped, (height, width))

@@ -10,8 +10,16 @@ from torch import Tensor
 
 from coview.nn.compile import compilable, compiled, compiling_views
 from coview.views.backends.fused import parameters as draws
-from coview.views.backends.fused.parameters import Drawn, Prepared, Rows, prepare, prepare_crop
+from coview.views.backends.fused.parameters import (
+    Drawn,
+    Prepared,
+    Rows,
+    Size,
+    prepare,
+    prepare_crop,
+)
 from coview.views.backends.fused.render import Order, changed, finish, geometry
+from coview.views.backends.fused.whole import Whole
 from coview.views.operations import Crop, Description, Jitter, is_idle, structure
 
 CACHED_PIXELS = 2**18
@@ -80,12 +88,18 @@ class Fused:
         return cls(views, parts[0].compile, parts[0].dtype)
 
     def __call__(
-        self, images: Tensor, generator: torch.Generator, seed: int, rank: int, world_size: int
+        self,
+        images: Tensor | Whole,
+        generator: torch.Generator,
+        seed: int,
+        rank: int,
+        world_size: int,
     ) -> tuple[Tensor, ...]:
         """Make every view.
 
         Args:
-            images: (B, C, H, W) uint8, or float in [0, 1].
+            images: (B, C, H, W) uint8, or float in [0, 1]; or images at their own sizes,
+                from which a crop is cut.
             generator: on the images' device, in the same state on every process.
             seed: determines the orders of colour operations.
             rank: number of this process.
@@ -96,9 +110,14 @@ class Fused:
         """
         rows = Rows(len(images), rank, world_size)
         uniform = rows.uniform(sum(self.numbers), len(self.views), generator)
-        size = (images.shape[-2], images.shape[-1])
         with compiled(compiling_views() if self.compile is None else self.compile):
-            prepared = prepared_from(self.columns, self.numbers, uniform, size)
+            if isinstance(images, Whole):
+                sizes = images.sizes(uniform.device)
+                drawn = drawn_from(self.columns, self.numbers, uniform, sizes)
+                prepared = prepared_for(self.columns, drawn, sizes)
+            else:
+                size = (images.shape[-2], images.shape[-1])
+                prepared = prepared_from(self.columns, self.numbers, uniform, size)
             return self._paint(images, prepared, self._orders(seed))
 
     def draw(
@@ -133,21 +152,23 @@ class Fused:
         }
 
     def _paint(
-        self, images: Tensor, prepared: Sequence[Prepared], orders: dict[int, list[Order]]
+        self, images: Tensor | Whole, prepared: Sequence[Prepared], orders: dict[int, list[Order]]
     ) -> tuple[Tensor, ...]:
-        count, channels, height, width = images.shape
+        count, pixels = len(images), images.pixels if isinstance(images, Whole) else images
+        height, width = pixels.shape[-2:]
         size = (height, width) if self.crop is None else (self.crop.size, self.crop.size)
         views = range(len(self.views))
-        shape = (len(views), count, channels, *size)
-        out = torch.empty(shape, dtype=self.dtype, device=images.device)
-        area, on_cpu = size[0] * size[1], images.device.type == "cpu"
-        step = max(1, CACHED_PIXELS // area) if on_cpu else count
+        shape = (len(views), count, pixels.shape[1], *size)
+        out = torch.empty(shape, dtype=self.dtype, device=pixels.device)
+        area, on_cpu = size[0] * size[1], pixels.device.type == "cpu"
+        most = images.at_a_time() if isinstance(images, Whole) else count
+        step = max(1, CACHED_PIXELS // area) if on_cpu else most
         together = not on_cpu or len(views) * count * area <= CACHED_PIXELS
-        in_range = not images.is_floating_point()
+        in_range = not pixels.is_floating_point()
         for start in range(0, count, step):
             own = slice(start, start + step)
             source = images[own]
-            if in_range:
+            if in_range and isinstance(source, Tensor):
                 source = source.float().mul_(1 / 255)
             for part in [views] if together else [range(v, v + 1) for v in views]:
                 self._some(source, in_range, prepared, orders, part, own, out)
@@ -155,7 +176,7 @@ class Fused:
 
     def _some(
         self,
-        source: Tensor,
+        source: Tensor | Whole,
         in_range: bool,
         prepared: Sequence[Prepared],
         orders: dict[int, list[Order]],
@@ -173,7 +194,7 @@ class Fused:
 
 
 def drawn_from(
-    columns: Columns, numbers: Sequence[int], uniform: Tensor, size: tuple[int, int]
+    columns: Columns, numbers: Sequence[int], uniform: Tensor, size: Size
 ) -> tuple[Drawn, ...]:
     """Return what is drawn for each operation; empty for those not used.
 
@@ -181,7 +202,7 @@ def drawn_from(
         columns: for each operation, its description for each view.
         numbers: how many uniform numbers each operation needs.
         uniform: (sum of numbers, V, B) in [0, 1).
-        size: height and width of the images.
+        size: height and width of the images, or of each.
     """
     parts = uniform.split(list(numbers))
     return tuple(
@@ -190,7 +211,7 @@ def drawn_from(
     )
 
 
-def prepared_for(columns: Columns, drawn: Sequence[Drawn], size: tuple[int, int]) -> list[Prepared]:
+def prepared_for(columns: Columns, drawn: Sequence[Drawn], size: Size) -> list[Prepared]:
     """Return the parameters for the loops over pixels, from what was drawn."""
     return [
         prepare_crop(columns, k, drawn, size)

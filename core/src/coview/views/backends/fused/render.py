@@ -10,9 +10,10 @@ from torch import Tensor
 
 from coview.nn.constants import constant
 from coview.views.backends.fused import colour
-from coview.views.backends.fused.blur import blur
+from coview.views.backends.fused.blur import blur, box_blur
 from coview.views.backends.fused.parameters import STEPS, Prepared
 from coview.views.backends.fused.resample import resample
+from coview.views.backends.fused.whole import Whole, cut
 from coview.views.operations import Blur, Crop, Flip, Grey, Jitter, Solarize, Standardize
 
 Order = tuple[int, ...]
@@ -20,12 +21,12 @@ Order = tuple[int, ...]
 
 
 def geometry(
-    source: Tensor, operations: Sequence[Any], chosen: Sequence[Prepared], views: int
+    source: Tensor | Whole, operations: Sequence[Any], chosen: Sequence[Prepared], views: int
 ) -> Tensor:
     """Crop and flip.
 
     Args:
-        source: (n, C, H, W) float; it is not changed.
+        source: (n, C, H, W) float; it is not changed. Or images at their own sizes.
         operations: all operations; one may be a crop and one a flip.
         chosen: the parameters of each operation, (V x n, ...): all images of one view,
             then those of the next.
@@ -38,6 +39,7 @@ def geometry(
     by_kind = {type(op): own for op, own in zip(operations, chosen, strict=True)}
     crop = next((op for op in operations if isinstance(op, Crop)), None)
     if crop is None:
+        assert isinstance(source, Tensor)  # views without a crop do not declare a least side
         many = source.repeat(views, 1, 1, 1)
         flipped = by_kind.get(Flip, {}).get("on")
         if flipped is None:
@@ -48,6 +50,9 @@ def geometry(
         {name: value[view * rows : (view + 1) * rows] for name, value in aim.items()}
         for view in range(views)
     ]
+    if isinstance(source, Whole):
+        crops = [cut(source, crop, part) for part in parts]
+        return crops[0] if views == 1 else torch.cat(crops)
     made = [resample(source, crop, part) for part in parts]
     x = made[0].contiguous() if views == 1 else torch.cat(made)
     # Bicubic overshoots; the next operations expect [0, 1], as with 8-bit images.
@@ -74,7 +79,7 @@ def changed(
             continue
         flat = x.flatten(2)
         if isinstance(operation, Blur):
-            x = blur(x, given["taps"])
+            x = (box_blur if operation.kind == "pillow" else blur)(x, given["taps"])
         elif isinstance(operation, Grey):
             colour.desaturate_(flat, given["keep"], operation.luma)
         elif isinstance(operation, Solarize):

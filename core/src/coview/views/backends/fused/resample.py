@@ -109,10 +109,11 @@ def weights(
     pixels = torch.arange(length, device=start.device, dtype=start.dtype)
     first, last = start[:, None, None], (start + extent - 1)[:, None, None]
     inside = (pixels >= first) & (pixels <= last)
-    if crop.antialias:
+    if crop.antialias or crop.interpolation == "bilinear":
         # torch widens the filter when it shrinks an image, and then uses a = -1/2, not -3/4.
         position = places(crop, start, extent, flipped).unsqueeze(2)
-        spread = (extent / crop.size).clamp(min=1)[:, None, None]
+        widest = extent / crop.size if crop.antialias else torch.ones_like(extent)
+        spread = widest.clamp(min=1)[:, None, None]
         kernel = _triangle if crop.interpolation == "bilinear" else _keys
         raw = torch.where(inside, kernel((pixels - position) / spread), 0)
         return raw / raw.sum(dim=2, keepdim=True)
