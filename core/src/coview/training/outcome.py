@@ -75,6 +75,11 @@ def next_steps(run: Any) -> list[str]:
         )
     if run.data.labelled:
         lines.append(f"next: coview evaluate linear {_quoted(run)}")
+    elif run.data.multi_label:
+        lines.append(
+            "These images have several classes each, which a run does not measure: coview "
+            f"evaluate knn {_quoted(run)} does."
+        )
     else:
         lines.append(
             "These images have no labels, so no accuracy was measured: a folder needs a sub-folder "
