@@ -20,7 +20,7 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import Files
 from coview.data.sources.listing import HELD, TRAIN, counted
 from coview.data.sources.sample import Sample
-from coview.data.sources.targets import multi_hot, numbered, several
+from coview.data.sources.targets import as_classes, multi_hot, numbered, several
 from coview.data.sources.written import as_number, classes_of, why_not_classes
 from coview.data.splits import digest
 from coview.errors import RequestError, unknown
@@ -251,8 +251,7 @@ class ListFile:
             return multi_hot(parts.classes) or (None, ())
         rows = [*parts.train, *parts.test]
         texts = [str(row.label) for row in rows]
-        whole = all(text.isdecimal() for text in texts)
-        return numbered([int(t) for t in texts] if whole else texts, len(texts))
+        return numbered(as_classes(texts), len(texts))
 
     def _identity(self) -> Iterator[str]:
         for row in self.rows:
@@ -349,9 +348,12 @@ def _find(root: Path, written: str) -> str | None:
 
 def _placed(root: Path, written: Sequence[str]) -> Callable[[str], str]:
     """Return what turns a path as written into one that can be opened."""
-    usual = _find(root, next(iter(written), "")) or ""
+    first = next(iter(written), "")
+    usual = _find(root, first) or _find(root, first.replace("\\", "/")) or ""
 
     def place(name: str) -> str:
+        if "\\" in name and _find(root, name) is None:
+            name = name.replace("\\", "/")  # written on Windows
         added = usual if usual and (root / (name + usual)).is_file() else _find(root, name)
         return str(root / (name + (added or "")))
 

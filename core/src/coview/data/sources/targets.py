@@ -40,6 +40,12 @@ def numbered(
     return torch.from_numpy(numbers).long(), tuple(str(names[v] if named else v) for v in found)
 
 
+def as_classes(texts: Sequence[str]) -> list[int] | list[str]:
+    """Return labels as numbers if all are written as numbers are: ``007`` is no 7."""
+    whole = all(text.isdecimal() and str(int(text)) == text for text in texts)
+    return [int(text) for text in texts] if whole else list(texts)
+
+
 def plain_label(label: Any) -> Any:
     """Return a label of one element as Python's own number or text; others as they are."""
     if isinstance(label, Tensor):
