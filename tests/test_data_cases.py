@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from PIL import Image, ImageOps
 
 from coview.data.base import DataSettings
 from coview.data.decode import decode, decode_file
+from coview.data.sources import open_source
 from coview.data.sources.folder import Folder
 from coview.data.sources.pack import Packed
 from coview.data.sources.packing import pack
@@ -65,6 +68,116 @@ def test_layouts(tmp_path: Path, case: Layout) -> None:
     used = case.train + (case.test or 0)
     left = sum(data.summary["left_out"].values())
     assert data.summary["found"] == made == used + left
+
+
+def png(red: int) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), (red, 0, 0)).save(content, "PNG")
+    return content.getvalue()
+
+
+def folder(place: Path, **files: str | bytes) -> str:
+    """Write files by name, of which ``*N`` makes N images, and return their folder."""
+    for name, content in files.items():
+        pattern, _, count = name.partition("*")
+        for number in range(int(count or 1)):
+            path = place / (f"{pattern}/{number}.png" if count else name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            data = content.encode() if isinstance(content, str) else content
+            path.write_bytes(png(number) if count else data)
+    return f"folder:{place}"
+
+
+def listed(place: Path, *lines: str) -> str:
+    folder(place, **{"x*12": ""})
+    (place / "list.csv").write_text("\n".join(lines))
+    return f"list:{place}/list.csv"
+
+
+def shard(place: Path, *members: tuple[str, str]) -> str:
+    """Write a shard; the red of an image is its place among the images."""
+    images = 0
+    with tarfile.open(place / "a.tar", "w") as opened:
+        for name, text in members:
+            content = text.encode() if text else png(images)
+            images += not text
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+    return f"wds:{place}"
+
+
+def labelled(name: str) -> list[tuple[str, str]]:
+    """Return six images and their labels, whose names begin with a number and ``name``."""
+    return [
+        member
+        for n in range(6)
+        for member in ((f"{n}{name}.png", ""), (f"{n}{name}.cls", str(n % 2)))
+    ]
+
+
+TWO_DOTS = [m for n in range(3) for d in "56" for m in (
+    (f"{n}.0{d}.png", ""), (f"{n}.0{d}.cls", d))]  # fmt: skip
+CLASSES = {"cat*6": "", "dog*6": ""}
+REPORTS: dict[str, tuple[Callable[[Path], str], int, tuple[str, ...], str]] = {
+    "a hidden folder is no class": (
+        lambda p: folder(p, **CLASSES, **{".ipynb_checkpoints*3": ""}), 12, ("cat", "dog"), ""),
+    "an empty class folder": (
+        lambda p: folder(p, **CLASSES, **{"emu/a.txt": ""}), 12, ("cat", "dog"), "images: emu."),
+    "a run beside the classes is no class": (
+        lambda p: folder(p, **CLASSES, **{
+            "runs/a/run.json": "{}", "runs/a/recipe.toml": "", "runs/a/views.png": png(0)}),
+        12, ("cat", "dog"), "1 run of coview"),
+    "what macOS leaves beside images": (
+        lambda p: folder(p, **CLASSES, **{"cat/._0.png": "no image", "cat/.DS_Store": ""}),
+        12, ("cat", "dog"), "1 hidden"),
+    "numbered classes keep their names": (
+        lambda p: folder(p, **{f"{n}*2": "" for n in range(12)}), 24,
+        ("0", "1", "10", "11", *map(str, range(2, 10))), ""),
+    "paths that were written on Windows": (
+        lambda p: listed(p, "image,label", *(f"x\\{n}.png,{'ab'[n % 2]}" for n in range(12))),
+        12, ("a", "b"), ""),
+    "classes that differ by a zero": (
+        lambda p: listed(p, "image,label", *(f"x/{n},{('07', '7')[n % 2]}" for n in range(12))),
+        12, ("07", "7"), ""),
+    "a class called NA": (
+        lambda p: listed(p, "image,label", *(f"x/{n},{('NA', 'nan')[n % 2]}" for n in range(12))),
+        12, ("NA", "nan"), ""),
+    "a list without a head": (
+        lambda p: listed(p, *(f"x/{n}.png,{'ab'[n % 2]}" for n in range(12))), 12, ("a", "b"), ""),
+    "dots in the names of a shard": (
+        lambda p: shard(p, *labelled(".05 (x)")), 6, ("0", "1"), ""),
+    "names of a shard that differ after a dot": (
+        lambda p: shard(p, *TWO_DOTS), 6, ("5", "6"), ""),
+    "several images of a sample": (
+        lambda p: shard(p, *((f"{n}.{s}.png", "") for n in range(6) for s in ("a", "b"))),
+        6, (), "as their sample has another: 6 png."),
+    "labels apart from their images": (
+        lambda p: shard(p, *sorted(labelled(""), key=lambda m: m[1])), 6, (), "no image: 6 cls."),
+}  # fmt: skip
+"""What people reported of other loaders: makes it, images, classes, and what is said."""
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_what_was_reported_of_other_loaders(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COVIEW_DATA", str(tmp_path / "cache"))
+    make, images, classes, said = REPORTS[name]
+    (tmp_path / "data").mkdir()
+    data = open_source(make(tmp_path / "data")).load(DataSettings(on_bad_image="stop"))
+    assert len(data.train) + (0 if data.test is None else len(data.test)) == images
+    assert data.classes == classes
+    assert not said or any(said in note for note in data.notes)
+    for split in filter(None, (data.train, data.test)):
+        for row, image in enumerate(split.images):
+            number = int(image[0, 0, 0])
+            if "zero" in name or "Windows" in name or "NA" in name or "head" in name:
+                assert split.labels[row] == number % 2
+            elif "shard" in name and "differ" in name:
+                assert data.classes[split.labels[row]] == "56"[number % 2]
+            elif "shard" in name:
+                assert split.labels[row] == number % 2
 
 
 def test_the_tables_name_every_case() -> None:

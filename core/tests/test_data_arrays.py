@@ -137,10 +137,11 @@ class Targets:
 @pytest.mark.parametrize(
     ("target", "kept"),
     [
-        (lambda row: torch.tensor([row % 2, 1, 0]), [0, 1, 0]),
+        (lambda row: torch.tensor([row % 2, 1, 2]), [0, 1, 2]),
         (lambda row: np.array([0.5, row]), [0.5, 0.0]),
         (lambda row: {"boxes": [row]}, {"boxes": [0]}),
-        (lambda row: [f"tag{row}", "all"], ["tag0", "all"]),
+        (lambda row: [f"tag{row}", 7], ["tag0", 7]),
+        (lambda row: [-1] * row, []),
         (lambda row: row / 7, 0.0),
         (lambda row: [1] * row, []),
     ],
@@ -151,6 +152,55 @@ def test_targets_that_are_no_classes_are_fields(target: Callable[[int], Any], ke
     first = data.train.field("labels")[0]
     assert (first.tolist() if isinstance(first, torch.Tensor) else first) == kept
     assert any("not one class per item" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [lambda row: torch.tensor([row % 2, row == 4, 0]), lambda row: np.array([row % 2, row == 4, 0]),
+     lambda row: [row % 2, int(row == 4), 0], lambda row: [bool(row % 2), row == 4, False],
+     lambda row: torch.tensor([row % 2, float(row == 4), 0.0])],
+)  # fmt: skip
+def test_targets_of_zeros_and_ones_are_several_classes(target: Callable[[int], Any]) -> None:
+    data = from_object(Targets(target), DataSettings())
+    assert data.multi_label and not data.labelled and data.classes == ("0", "1", "2")
+    assert (len(data.train), len(data.test)) == (8, 2)
+    for split in (data.train, data.test):
+        rows = split.images[:, 0, 0, 0].tolist()
+        assert split.multi_hot.tolist() == [[row % 2 == 1, row == 4, False] for row in rows]
+        assert split.field("labels")[0].tolist() == [rows[0] % 2, rows[0] == 4, 0]
+    assert any("several of 3 classes each" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("number", [int, str])
+@pytest.mark.parametrize("kind", [list, tuple, set])
+def test_targets_that_list_classes(kind: Callable[..., Any], number: Callable[..., Any]) -> None:
+    def target(row: int) -> Any:
+        return kind(number(7 + n) for n in range(row % 4))
+
+    data = from_object(Targets(target), DataSettings())
+    assert data.multi_label and data.classes == ("7", "8", "9")
+    for split in (data.train, data.test):
+        rows = split.images[:, 0, 0, 0].tolist()
+        assert split.multi_hot.tolist() == [[row % 4 > n for n in range(3)] for row in rows]
+
+
+def test_several_classes_in_arrays_and_dicts() -> None:
+    hot = np.arange(30).reshape(10, 3) % 2
+    images = torch.zeros(10, 3, 8, 8, dtype=torch.uint8)
+    tags = [["cat", "dog"][: n % 3] for n in range(10)]
+    for data in ((images, hot), {"images": images, "labels": hot}):
+        found = from_object(data, DataSettings())
+        assert torch.equal(found.train.multi_hot, torch.tensor(hot == 1)[found.train.rows])
+    found = from_object({"images": images, "labels": tags}, DataSettings(holdout=0))
+    assert found.classes == ("cat", "dog") and found.train.field("labels") == tags
+    assert found.train.multi_hot.sum(dim=0).tolist() == [6, 3]
+    with pytest.raises(RequestError, match="one value of 'labels' for each of 10 images, not 9"):
+        from_object((images, hot[:9]), DataSettings())
+    with pytest.raises(RequestError, match="'labels' for each of 10 images, not 1"):
+        from_object((images, torch.tensor(3)), DataSettings())
+    named = Targets(lambda row: [row % 2, 1, 0])
+    named.classes = ["cat", "dog", "cow"]
+    assert from_object(named, DataSettings()).classes == ("cat", "dog", "cow")
 
 
 @pytest.mark.parametrize(
@@ -296,8 +346,7 @@ BAD: list[tuple[Any, str]] = [
     (torch.zeros(4, 5, 6, 7), r"1 or 3 channels, not \(4, 5, 6, 7\)"),
     (torch.zeros(4, 5), r"must have the shape .*, not \(4, 5\)"),
     (torch.zeros(4, 3, 0, 7), "must have the shape"),
-    ((COLOUR, LABELS[:5]), r"one label per image, so shape \(20,\), not \(5,\)"),
-    ((COLOUR, LABELS[:, None]), r"one label per image, so shape \(20,\), not \(20, 1\)"),
+    ((COLOUR, LABELS[:5]), r"one value of 'labels' for each of 20 images, not 5"),
     ((COLOUR, LABELS - 1), "whole numbers from 0"),
     ((COLOUR, LABELS / 2), "whole numbers from 0"),
     (Records(["a", "b"]), "image is of type str"),

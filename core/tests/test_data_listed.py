@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,20 +113,49 @@ def test_rows_without_a_label_are_trained_on(place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("label", "said"),
-    [("a|b", "several classes per image ('a|b', ...)"), ("0.25", "are numbers, not classes (0.25,"),
-     ("a", "only one class")],
+    [("0.25", "are numbers, not classes (0.25,"),
+     ("[0.5, 2]", "lists or tables of something else"), ("a", "only one class")],
 )  # fmt: skip
 def test_targets_that_are_no_classes(place: Path, label: str, said: str) -> None:
-    rows = (f"photos/{n}.png,{label}" for n in range(20))
+    rows = (f'photos/{n}.png,"{label}"' for n in range(20))
     data = loaded(written(place / "a.csv", "image,label", *rows))
-    assert len(data.train) == 20 and data.train.labels is None and not data.labelled
+    assert len(data.train) == 20 and data.train.truth is None
+    assert not data.labelled and not data.multi_label
     assert any(said in note for note in data.notes)
 
 
-def test_targets_of_several_classes_in_json(place: Path) -> None:
-    rows = [{"image": f"photos/{n}.png", "labels": ["a", "b"]} for n in range(20)]
+CLASSES = ("round", "red", "old")
+
+
+def has(number: int) -> list[str]:
+    """Return the classes of a photo: none, one, two or three of them."""
+    return [name for bit, name in enumerate(CLASSES) if number >> bit & 1]
+
+
+@pytest.mark.parametrize(
+    "label",
+    [lambda n: "|".join(has(n)), lambda n: " ; ".join(has(n)), lambda n: repr(has(n)),
+     lambda n: json.dumps(has(n)), lambda n: [n & 1, n >> 1 & 1, n >> 2 & 1], has],
+)  # fmt: skip
+def test_several_classes_in_a_list(place: Path, label: Callable[[int], object]) -> None:
+    rows = [{"image": f"photos/{n}.png", "labels": label(n)} for n in range(20)]
     data = loaded(written(place / "a.jsonl", *map(json.dumps, rows)))
-    assert len(data.train) == 20 and any("lists or tables" in note for note in data.notes)
+    assert data.multi_label and not data.labelled and data.train.labels is None
+    assert any("several of 3 classes each" in note for note in data.remarks)
+    names = CLASSES if "0" not in data.classes else data.classes
+    assert sorted(names) == list(data.classes)
+    # An empty text says nothing, and an empty list that an image has none of the classes.
+    nothing = 0 if isinstance(label(0), list) or label(0) == "[]" else 3
+    assert len(data.reference) + len(data.test) == 20 - nothing
+    assert len(data.train) - len(data.reference) == nothing and len(data.test) > 2
+    for split in (data.reference, data.test):
+        for row, name in enumerate(split.names):
+            number = int(Path(name).stem)
+            assert split.images[row][0, 0, 0] == 10 * number
+            found = {names.index(data.classes[c]) for c in split.multi_hot[row].nonzero().flatten()}
+            assert found == {bit for bit in range(3) if number >> bit & 1}
+    counted = {names[bit]: sum(n >> bit & 1 for n in range(20)) for bit in range(3)}
+    assert data.summary["labels"] == counted
 
 
 def test_other_columns_are_fields(place: Path) -> None:

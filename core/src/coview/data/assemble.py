@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, Subset
 from coview.data.bad_images import BadImages
 from coview.data.base import SMALL_IMAGE, DataSettings, ImageData, Split
 from coview.data.decode import Fitted, decode_all, fit_all
-from coview.data.splits import hold_out, part, statistics
+from coview.data.splits import hold_out, part, statistics, strata
 from coview.data.values import Reading
 from coview.data.whole import Buffer, at_own_size, mean_pixels
 from coview.recipes.tables import DEFAULT_SIZE
@@ -115,7 +115,7 @@ def assemble(
     test = None if test is None else ready(test)
     if reference is not None:
         reference = ready(reference)
-    elif unlabelled is None or labelled.labels is None:
+    elif unlabelled is None or labelled.truth is None:
         reference = train
     else:
         reference = _beginning(train, labelled)
@@ -171,14 +171,15 @@ def bad_notes(splits: Iterable[tuple[str, Split | None]]) -> Iterator[str]:
 
 
 def _held_out(split: Split, settings: DataSettings) -> tuple[Split, Split | None, str]:
-    share = settings.held_out(split.labels is not None)
+    share = settings.held_out(split.truth is not None)
     if not share:
         why = "data.holdout = 0" if settings.holdout == 0 else "there are no labels to measure with"
         return split, None, f"No images are held out for testing: {why}."
-    kept, held = hold_out(len(split), split.labels, share)
+    classes = None if split.truth is None else strata(split.truth)
+    kept, held = hold_out(len(split), classes, share)
     if not len(held):
         return split, None, "No images are held out for testing: there are too few."
-    how = "fixed" if split.labels is None else "fixed, stratified"
+    how = "fixed" if split.truth is None else "fixed, stratified"
     note = f"{len(held)} of {len(split)} images are held out for testing ({how})."
     return part(split, kept), part(split, held), note
 

@@ -40,7 +40,8 @@ class Split:
     Attributes:
         images: (N, C, S, S) uint8 in memory, or a map-style data set that
             decodes one (C, S, S) uint8 tensor per index on demand.
-        labels: (N,) int64, or None.
+        labels: (N,) int64, the one class of each image, or None.
+        multi_hot: (N, C) bool, which classes each image has, where it may have several; or None.
         names: each image's name (its path below the data set's folder), or None.
         rows: (N,) int64, each image's index in the data set that this was split
             from; None if the data came in splits.
@@ -60,6 +61,7 @@ class Split:
     bad: BadImages = attrs.field(factory=BadImages)
     fields: Mapping[str, Tensor | Sequence[Any]] = attrs.field(factory=dict)
     whole: Dataset[Tensor] | None = None
+    multi_hot: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
@@ -69,10 +71,15 @@ class Split:
         """The images if they are in memory, else None."""
         return self.images if isinstance(self.images, Tensor) else None
 
+    @property
+    def truth(self) -> Tensor | None:
+        """What evaluation compares with: ``labels`` (N,) int64, or ``multi_hot`` (N, C) bool."""
+        return self.multi_hot if self.labels is None else self.labels
+
     def field(self, name: str) -> Tensor | Sequence[Any] | None:
         """Return a field (N, ...); ``labels`` are one where there are any. None: it is missing."""
         found = self.fields.get(name)
-        return self.labels if found is None and name == "labels" else found
+        return self.truth if found is None and name == "labels" else found
 
     def kept(self, values: Tensor) -> Tensor:
         """Return ``values`` (N, ...) without the rows of images known to be unreadable."""
@@ -129,11 +136,20 @@ class ImageData:
 
     @property
     def labelled(self) -> bool:
-        """Whether an accuracy can be measured."""
+        """Whether an accuracy can be measured: there are test images, of one class each."""
         return (
             self.reference.labels is not None
             and self.test is not None
             and self.test.labels is not None
+        )
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether average precision can be measured: test images may have several classes."""
+        return (
+            self.reference.multi_hot is not None
+            and self.test is not None
+            and self.test.multi_hot is not None
         )
 
     @property

@@ -201,7 +201,7 @@ class Batches:
             rank: number of this process.
             world_size: number of processes.
             same_class: for learning with labels: an unreadable image is replaced by
-                one of its class, and the batch gives that one's index.
+                one of its class (or of the same classes), and the batch gives that one's index.
             fields: names of the split's fields that batches have.
             whole: give images at their own sizes, if the split has them.
 
@@ -228,7 +228,7 @@ class Batches:
             resident = self._whole.pixels
         self._images = None if resident is None else resident.to(self._device)
         self._split = split
-        self._labels = split.labels if same_class else None
+        self._labels = _alike(split) if same_class else None
         self._fields = {name: _on(split.field(name), self._device) for name in fields}
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -297,6 +297,14 @@ class Batches:
         known = self._split.bad.faults
         others = islice(stand_ins(row, self._count, self._labels), len(known) + TRIES)
         return next((other for other in others if other not in known), row)
+
+
+def _alike(split: Split) -> Tensor | None:
+    """Return a number for each image, (N,) int64, that images of the same classes share."""
+    if split.multi_hot is None:
+        return split.labels
+    numbers: Tensor = split.multi_hot.unique(dim=0, return_inverse=True)[1]
+    return numbers
 
 
 def _on(values: Any, device: torch.device) -> Any:

@@ -54,6 +54,19 @@ def hold_out(count: int, labels: Tensor | None, share: float) -> tuple[Tensor, T
     return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
 
 
+def strata(truth: Tensor) -> Tensor:
+    """Return one class for each image, (N,) int64, by which images are shared out.
+
+    Args:
+        truth: (N,) int64, returned as it is; or (N, C) bool: each image counts as of the
+            rarest of its classes, or as of class C if it has none.
+    """
+    if truth.ndim == 1:
+        return truth
+    sizes = torch.where(truth, truth.sum(dim=0), len(truth) + 1)
+    return torch.where(truth.any(dim=1), sizes.argmin(dim=1), truth.shape[1])
+
+
 def part(split: Split, rows: Tensor) -> Split:
     """Return the images of ``split`` at ``rows``, (n,) int64, with their labels and names."""
     images = split.images
@@ -61,6 +74,7 @@ def part(split: Split, rows: Tensor) -> Split:
         split,
         images=images[rows] if isinstance(images, Tensor) else Subset(images, rows.tolist()),
         labels=None if split.labels is None else split.labels[rows],
+        multi_hot=None if split.multi_hot is None else split.multi_hot[rows],
         names=None if split.names is None else tuple(split.names[row] for row in rows.tolist()),
         rows=rows,
         fields={name: _at(values, rows) for name, values in split.fields.items()},

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from coview.data.base import ImageData, Split
 from coview.data.loader import images_in_order
 from coview.evaluation.features import unmoved
-from coview.evaluation.knn import labelled_splits
-from coview.evaluation.metrics import accuracies, class_count
+from coview.evaluation.knn import measured_splits
+from coview.evaluation.metrics import Measured, class_count, measures
 from coview.optim.protocols import Protocol
 from coview.optim.supervised import (
     Forward,
@@ -46,12 +46,9 @@ __all__ = [
 
 
 @attrs.frozen(kw_only=True)
-class Outcome:
-    """An accuracy, with the classifier's training settings and the numbers of images."""
+class Outcome(Measured):
+    """What was measured, with the classifier's training settings and the numbers of images."""
 
-    top1: float
-    top5: float
-    mean_per_class: float
     source: str
     lr: float
     weight_decay: float
@@ -67,9 +64,9 @@ def outcome(
     scores: Tensor, test: Split, train: Split, protocol: Protocol, seed: int
 ) -> dict[str, Any]:
     """Return the values of an :class:`Outcome`; ``scores`` (:func:`scores_of`) are for ``test``."""
-    assert test.labels is not None
+    assert test.truth is not None
     return {
-        **accuracies(scores, test.kept(test.labels)),
+        **measures(scores, test.kept(test.truth)),
         "source": protocol.source,
         "lr": protocol.lr,
         "weight_decay": protocol.weight_decay,
@@ -122,7 +119,7 @@ class ProbeResult(Outcome):
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, including the protocol."""
-        return {"protocol": "linear, frozen, augmented images", **attrs.asdict(self)}
+        return {"protocol": "linear, frozen, augmented images", **self.plain()}
 
 
 def evaluate_probe(
@@ -146,8 +143,8 @@ def evaluate_probe(
     """
     if save is not None:
         refuse_unsavable(network)
-    reference, test = labelled_splits(data)
-    classes = class_count(data, reference.labels, test.labels)
+    reference, test = measured_splits(data)
+    classes = class_count(data, reference.truth, test.truth)
     head = classifier(network.width, classes, protocol.init_std, seed).to(device)
     optimizer = optimizer_of([{"params": list(head.parameters()), "peak": protocol.lr}], protocol)
 
@@ -161,7 +158,7 @@ def evaluate_probe(
     with unmoved(network):
         network.eval()
         train_classifier(
-            by_labels(forward, reference.labels),
+            by_labels(forward, reference.truth),
             optimizer,
             reference,
             protocol,

@@ -300,9 +300,10 @@ def _told_apart(groups: Sequence[Group]) -> Iterator[Group]:
 
 def worth(group: Group) -> str:
     """Return how much one test image is worth, and which lines may differ by chance."""
-    if not group.images:
-        return ""
     name = group.measures[0]
+    # A mean of average precisions is no share of images: chance has no such interval.
+    if not group.images or name == "mean_average_precision":
+        return ""
     said = f"One of {group.images} test images is {100 / group.images:.2g} points"
     best, *others = (line.means[name] for line in group.lines)
     if not others:

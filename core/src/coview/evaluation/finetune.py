@@ -13,7 +13,7 @@ from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from coview.data.base import ImageData
-from coview.data.splits import labelled_subset, part
+from coview.data.splits import labelled_subset, part, strata
 from coview.errors import RequestError
 from coview.evaluation.classifier import (
     Outcome,
@@ -25,7 +25,7 @@ from coview.evaluation.classifier import (
     scores_of,
     train_classifier,
 )
-from coview.evaluation.knn import labelled_splits
+from coview.evaluation.knn import measured_splits
 from coview.evaluation.metrics import class_count
 from coview.optim.protocols import FineTuning
 from coview.weights.checkpoint import cut, load_encoder
@@ -54,7 +54,7 @@ class FinetuneResult(Outcome):
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, including the protocol."""
-        values = attrs.asdict(self)
+        values = self.plain()
         return {"protocol": f"fine-tuned, {self.labels} of the labels", **values}
 
 
@@ -97,6 +97,9 @@ def finetune(
 ) -> FinetuneResult:
     """Train the whole network on some of the labels; return its accuracy on the test split.
 
+    Where images have several classes it is the mean average precision, and the loss the binary
+    cross-entropy (:func:`coview.optim.supervised.cost`).
+
     Args:
         network: trained in place, batch norms included.
         head: layers between backbone and classifier, from :func:`starting_network`.
@@ -119,10 +122,11 @@ def finetune(
     """
     if save is not None:
         refuse_unsavable(network)
-    reference, test = labelled_splits(data)
-    kept = labelled_subset(reference.labels, labels, seed)
+    reference, test = measured_splits(data)
+    known, truth = reference.truth, test.truth
+    kept = labelled_subset(strata(known), labels, seed)
     few = part(reference, kept)
-    classes = class_count(data, reference.labels, test.labels)
+    classes = class_count(data, known, truth)
     model = Classifier(network, head, classifier(width, classes, protocol.init_std, seed))
     model.to(device).requires_grad_(True).train()
     head_lr = protocol.lr if protocol.head_lr is None else protocol.head_lr
@@ -131,7 +135,7 @@ def finetune(
     # As in SimCLR v2's released code: its rate would be far too low with layer-wise adaptation.
     groups.append({"params": list(model.last.parameters()), "peak": head_lr, "adapted": False})
     train_classifier(
-        by_labels(model, few.labels),
+        by_labels(model, few.truth),
         optimizer_of([group for group in groups if group["params"]], protocol),
         few,
         protocol,

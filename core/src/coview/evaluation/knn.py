@@ -1,4 +1,4 @@
-"""k-nearest-neighbour accuracy by cosine, with a weighted or a plain vote."""
+"""k-nearest-neighbour accuracy, or average precision, by cosine: a weighted or a plain vote."""
 
 from __future__ import annotations
 
@@ -14,36 +14,34 @@ from torch import Tensor
 from coview.data.base import ImageData
 from coview.errors import RequestError
 from coview.evaluation.features import feature_batches, features
-from coview.evaluation.metrics import accuracies, class_count
+from coview.evaluation.metrics import Measured, class_count, measures
 from coview.evaluation.neighbours import QUERIES, nearest, precision
 from coview.evaluation.rows import InFile, InMemory, Rows
 
 VOTES = ("weighted", "plain")
+DECIMALS = 5
 MOST_IN_MEMORY = 1 << 30
 """Training features up to this size (bytes, in float32) are kept in memory."""
 
 
-@attrs.frozen
-class KNNResult:
-    """An accuracy and the protocol by which it was measured; a plain vote has no temperature.
+@attrs.frozen(kw_only=True)
+class KNNResult(Measured):
+    """A result and the protocol by which it was measured; a plain vote has no temperature.
 
     ``precision`` says in which precision neighbours were found and scored.
     """
 
-    top1: float
-    top5: float
     k: int
     temperature: float | None
     train_images: int
     test_images: int
     classes: int
-    mean_per_class: float = float("nan")
     precision: str = "float32"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, including the protocol."""
         vote = "plain" if self.temperature is None else "weighted"
-        return {"protocol": f"{vote} kNN, cosine", **attrs.asdict(self)}
+        return {"protocol": f"{vote} kNN, cosine", **self.plain()}
 
 
 def vote(
@@ -61,9 +59,13 @@ def vote(
     its class. Plain (``temperature`` None): each adds 1, and a tie goes to the
     class whose neighbours have the larger cosines.
 
+    Where images have several classes, each neighbour adds to all of its own. The scores of
+    different queries are then compared: weights of a weighted vote are shares of their sum,
+    rounded, as all of several numbers is not always 1 to the last bit.
+
     Args:
         train: (N, D) float, any length.
-        labels: (N,) int64.
+        labels: (N,) int64, or (N, classes) bool.
         queries: (Q, D) float, any length.
         classes: number of classes.
         k: at most N.
@@ -79,9 +81,21 @@ def vote(
         else:
             # Subtracting the row's maximum keeps the order and cannot overflow.
             weight = ((similarity - similarity[:, :1]) / temperature).exp()
+        if labels.ndim == 2:
+            scores.append(_by_class(weight, labels.to(places.device), places, temperature))
+            continue
         found = labels.to(places.device)[places]
         scores.append(weight.new_zeros(len(weight), classes).scatter_add_(1, found, weight))
     return torch.cat(scores)
+
+
+def _by_class(weight: Tensor, hot: Tensor, places: Tensor, temperature: float | None) -> Tensor:
+    """Return (q, C), the weight of each query's neighbours (q, k) that have the class."""
+    share = weight if temperature is None else weight / weight.sum(dim=1, keepdim=True)
+    scores = weight.new_zeros(len(weight), hot.shape[1])
+    for own, place in zip(share.T, places.T, strict=True):  # never (q, k, C) at once
+        scores += own[:, None] * hot[place]
+    return scores if temperature is None else scores.round(decimals=DECIMALS)
 
 
 def accuracy(
@@ -96,13 +110,14 @@ def accuracy(
 ) -> KNNResult:
     """Return top-1 and top-5 accuracy of ``queries`` by vote among ``train``.
 
+    Or the mean average precision, if ``labels`` (N, C) and ``truth`` (Q, C) are multi-hot.
     If k is larger than the training set, all of it votes. A class without a vote is
     not among the first 5: with k = 1, both accuracies are the same.
     """
     k = min(k, len(train))
     scores = vote(train, labels, queries, classes, k, temperature).cpu()
     return KNNResult(
-        **accuracies(scores, truth.cpu(), votes=True),
+        **measures(scores, truth.cpu(), votes=True),
         k=k,
         temperature=temperature,
         train_images=len(train),
@@ -125,6 +140,8 @@ def evaluate_knn(
 ) -> KNNResult:
     """Return the kNN accuracy of a network's features on the data's test split.
 
+    Where images have several classes it is the mean average precision.
+
     Training features of more than ``most_in_memory`` bytes are written to a
     temporary file in bfloat16 (``TMPDIR`` says where).
 
@@ -132,9 +149,10 @@ def evaluate_knn(
         RequestError: the data have no labels or no test split.
         CoviewError: features are not finite, or the network changed.
     """
-    reference, test = labelled_splits(data)
+    reference, test = measured_splits(data)
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
-    assert reference.labels is not None and test.labels is not None
+    known, truth = reference.truth, test.truth
+    assert known is not None and truth is not None
     queries = features(network, test, **options)
     with TemporaryDirectory(prefix="coview-") as folder:
         rows: Tensor | Rows
@@ -146,22 +164,36 @@ def evaluate_knn(
             rows = features(network, reference, **options).to(device)
         return accuracy(
             rows,
-            reference.kept(reference.labels),
+            reference.kept(known),
             queries.to(device),
-            test.kept(test.labels),
-            class_count(data, reference.labels, test.labels),
+            test.kept(truth),
+            class_count(data, known, truth),
             k=k,
             temperature=temperature,
         )
 
 
 def labelled_splits(data: ImageData) -> tuple[Any, Any]:
-    """Return the reference and test splits, both with labels.
+    """Return the reference and test splits, both with labels: one class per image.
+
+    Raises:
+        RequestError: the data have no labels or no test split, or images have several classes.
+    """
+    if data.multi_label:
+        raise RequestError(
+            f"The images of {data.name} have several classes each, and this needs one per image. "
+            "evaluate knn, linear (--protocol grid) and finetune measure several."
+        )
+    return measured_splits(data)
+
+
+def measured_splits(data: ImageData) -> tuple[Any, Any]:
+    """Return the reference and test splits, both with one class per image, or several.
 
     Raises:
         RequestError: the data have no labels or no test split.
     """
-    if not data.labelled:
+    if data.test is None or not (data.labelled or data.multi_label):
         raise RequestError(
             f"{data.name} has no labels, so no accuracy can be measured. A folder needs a "
             "sub-folder for each class."

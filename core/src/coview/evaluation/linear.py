@@ -11,16 +11,15 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 from coview.data.base import ImageData
-from coview.data.splits import hold_out
+from coview.data.splits import hold_out, strata
 from coview.errors import RequestError
 from coview.evaluation.features import features
-from coview.evaluation.knn import labelled_splits
-from coview.evaluation.metrics import accuracies, class_count
-from coview.optim.supervised import MOMENTUM, train
+from coview.evaluation.knn import measured_splits
+from coview.evaluation.metrics import Measured, average_precisions, class_count, measures
+from coview.optim.supervised import MOMENTUM, cost, train
 from coview.schedules import half_cosine, rate_scale
 from coview.weights.classifier import Classifier, refuse_unsavable, save_classifier
 from coview.weights.exported import ExportedBackbone
@@ -33,7 +32,8 @@ class Setting:
     Attributes:
         lr: learning rate at a batch size of 256.
         weight_decay: lambda of the penalty lambda / 2 |W|^2 that is added to the
-            mean cross-entropy; biases are not penalised.
+            mean cross-entropy (binary, where images have several classes); biases are not
+            penalised.
     """
 
     lr: float
@@ -118,7 +118,7 @@ def train_heads(
 
     Args:
         rows: (N, D) features, standardised.
-        labels: (N,) int64.
+        labels: (N,) int64, or (N, K) bool.
         classes: K, the number of classes.
         settings: the settings of the G heads.
         epochs: passes over the features.
@@ -140,8 +140,8 @@ def train_heads(
 
     def loss(own: Tensor, step: int) -> Tensor:
         scores = grid(rows[own]).flatten(0, 1)
-        truth = labels[own].repeat_interleave(len(settings))
-        return cross_entropy(scores, truth, reduction="sum") / len(own)
+        truth = labels[own].repeat_interleave(len(settings), dim=0)
+        return cost(scores, truth) * len(settings)
 
     train(
         loss,
@@ -160,18 +160,25 @@ def best_head(heads: Heads, rows: Tensor, labels: Tensor) -> tuple[int, list[flo
     """Return the index of the most accurate head, all accuracies and all losses.
 
     Of equal accuracies, the lower cross-entropy wins. A head that diverged
-    cannot win.
+    cannot win. With ``labels`` (N, K) bool an accuracy is a mean average precision.
     """
     scores = heads.scores(rows)
-    losses = [float(cross_entropy(each, labels)) for each in scores]
+    losses = [float(cost(each, labels)) for each in scores]
     finite = [math.isfinite(loss) for loss in losses]
-    right = (scores.argmax(dim=-1) == labels).double().mean(dim=1).tolist()
-    accuracy = [value if fine else 0.0 for value, fine in zip(right, finite, strict=True)]
+    accuracy = [
+        _right(each, labels) if fine else 0.0 for each, fine in zip(scores, finite, strict=True)
+    ]
     order = [
         (a, -loss if fine else -math.inf)
         for a, loss, fine in zip(accuracy, losses, finite, strict=True)
     ]
     return max(range(len(order)), key=order.__getitem__), accuracy, losses
+
+
+def _right(scores: Tensor, labels: Tensor) -> float:
+    if labels.ndim == 1:
+        return float((scores.argmax(dim=-1) == labels).double().mean())
+    return float(average_precisions(scores.cpu(), labels.cpu()).nanmean())
 
 
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -180,25 +187,24 @@ VALIDATION_SHARE = 0.1
 MOST_VALIDATION_IMAGES = 10_000
 
 
-@attrs.frozen
-class LinearResult:
-    """An accuracy and the protocol by which it was measured.
+@attrs.frozen(kw_only=True)
+class LinearResult(Measured):
+    """What was measured, and the protocol by which it was measured.
 
     Attributes:
         lr, weight_decay: chosen on the validation images.
         validation_top1: accuracy of the chosen head, before it was trained on all images.
+        validation_mean_average_precision: the same of images that have several classes.
         grid: every setting with its validation accuracy.
     """
 
-    top1: float
-    top5: float
-    mean_per_class: float
     lr: float
     weight_decay: float
     epochs: int
     batch_size: int
     seed: int
-    validation_top1: float | None
+    validation_top1: float | None = None
+    validation_mean_average_precision: float | None = None
     train_images: int
     validation_images: int
     test_images: int
@@ -207,7 +213,7 @@ class LinearResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, including the protocol."""
-        return {"protocol": "linear, offline, frozen features", **attrs.asdict(self)}
+        return {"protocol": "linear, offline, frozen features", **self.plain()}
 
 
 def evaluate_linear(
@@ -226,6 +232,8 @@ def evaluate_linear(
 ) -> LinearResult:
     """Return the accuracy of a linear classifier on the data's test split.
 
+    Where images have several classes it is the mean average precision.
+
     Features are computed once and standardised with the reference images'
     statistics. A grid of learning rates and weight decays is trained at once;
     the best on a stratified share of the reference split is trained again on
@@ -237,8 +245,7 @@ def evaluate_linear(
     """
     if save is not None:
         refuse_unsavable(network)
-    reference, test = labelled_splits(data)
-    assert reference.labels is not None and test.labels is not None
+    reference, test = measured_splits(data)
     settings = [Setting(lr, wd) for lr, wd in product(learning_rates, weight_decays)]
 
     def of(split: Any) -> Tensor:
@@ -246,12 +253,13 @@ def evaluate_linear(
         return rows.to(device)
 
     rows = of(reference)
-    labels = reference.kept(reference.labels)
-    fitting, validation = _split(labels, choose=len(settings) > 1)
+    labels = reference.kept(reference.truth)
+    chosen_by = "validation_" + ("top1" if labels.ndim == 1 else "mean_average_precision")
+    fitting, validation = _split(strata(labels), choose=len(settings) > 1)
     labels = labels.to(device)
     standard = Standard.of(rows)
     rows = standard(rows)
-    classes = class_count(data, reference.labels, test.labels)
+    classes = class_count(data, reference.truth, test.truth)
 
     def train(which: Tensor, settings: Sequence[Setting]) -> Any:
         which = which.to(device)
@@ -273,23 +281,24 @@ def evaluate_linear(
         grid = [
             {
                 **attrs.asdict(s),
-                "validation_top1": share,
+                chosen_by: share,
                 "validation_loss": loss if math.isfinite(loss) else None,
             }
             for s, share, loss in zip(settings, shares, losses, strict=True)
         ]
+    validated: dict[str, Any] = {chosen_by: shares[chosen] if grid else None}
     final = train(torch.arange(len(rows)), [settings[chosen]])
     if save is not None:
         save_linear(network, final, standard, save)
     scores = final.scores(standard(of(test)))[0].cpu()
-    truth = test.kept(test.labels)
+    truth = test.kept(test.truth)
     return LinearResult(
-        **accuracies(scores, truth),
+        **measures(scores, truth),
         **attrs.asdict(settings[chosen]),
         epochs=epochs,
         batch_size=min(head_batch_size, len(rows)),
         seed=seed,
-        validation_top1=shares[chosen] if grid else None,
+        **validated,
         train_images=len(rows),
         validation_images=len(validation),
         test_images=len(truth),

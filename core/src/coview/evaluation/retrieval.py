@@ -58,6 +58,11 @@ def identities(table: Table, data: ImageData, match: str) -> list[str]:
         RequestError: the data have no labels, or no names.
     """
     column = {"label": "labels", "name": "names"}[match]
+    if column == "labels" and data.multi_label:
+        raise RequestError(
+            f"The images of {data.name} have several classes each, so none is the class to match "
+            "by: --match name."
+        )
     if column not in table:
         raise RequestError(f"{data.name} has no {column} to match images by.")
     if match == "name":

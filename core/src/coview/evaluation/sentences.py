@@ -23,7 +23,7 @@ def sentence(evaluation: str, result: dict[str, Any]) -> str:
 
 
 def _measured(result: dict[str, Any]) -> str:
-    if "top1" in result:
+    if "top1" in result or "classes_measured" in result:
         return percentages(result)
     shares = {f"recall@{k}": result[f"recall_at_{k}"] for k in recalled(result)}
     if "mean_average_precision" in result:

@@ -17,7 +17,7 @@ from coview.errors import CoviewError
 from coview.evaluation.features import features
 from coview.evaluation.knn import labelled_splits
 from coview.evaluation.linear import Heads, Standard, save_linear
-from coview.evaluation.metrics import accuracies, class_count
+from coview.evaluation.metrics import Measured, class_count, measures
 from coview.optim.protocols import SupportVectors
 from coview.weights.classifier import refuse_unsavable
 from coview.weights.exported import ExportedBackbone
@@ -26,13 +26,10 @@ PASSES = 10_000
 """Number of passes after which liblinear gives up."""
 
 
-@attrs.frozen
-class SvmResult:
+@attrs.frozen(kw_only=True)
+class SvmResult(Measured):
     """An accuracy and the published protocol by which it was measured."""
 
-    top1: float
-    top5: float
-    mean_per_class: float
     source: str
     cost: float
     seed: int
@@ -42,7 +39,7 @@ class SvmResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, including the protocol."""
-        return {"protocol": "linear SVM, offline, frozen features", **attrs.asdict(self)}
+        return {"protocol": "linear SVM, offline, frozen features", **self.plain()}
 
 
 def evaluate_svm(
@@ -79,7 +76,7 @@ def evaluate_svm(
     if save is not None:
         save_linear(network, heads, standard, save)
     return SvmResult(
-        **accuracies(heads.scores(standard(queries))[0], truth),
+        **measures(heads.scores(standard(queries))[0], truth),
         source=protocol.source,
         cost=protocol.cost,
         seed=seed,

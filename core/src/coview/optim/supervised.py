@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim import SGD, Optimizer
 
 from coview.data.base import Split
@@ -170,11 +170,25 @@ def optimizer_of(groups: Sequence[dict[str, Any]], protocol: Protocol) -> Optimi
     return LARS(split, momentum=MOMENTUM)
 
 
+def cost(scores: Tensor, truth: Tensor) -> Tensor:
+    """Return the loss of scores (B, K): a scalar, the mean over images.
+
+    Args:
+        scores: logits.
+        truth: (B,) int64: cross-entropy; (B, K) bool: binary cross-entropy, summed over
+            the classes, so that a class learns as fast whatever their number.
+    """
+    if truth.ndim == 1:
+        return cross_entropy(scores, truth)
+    total = binary_cross_entropy_with_logits(scores, truth.to(scores.dtype), reduction="sum")
+    return total / len(scores)
+
+
 def by_labels(forward: Forward, labels: Tensor | None) -> Loss:
-    """Return the cross-entropy of ``forward``'s scores; ``labels`` (N,) int64 of the split."""
+    """Return the :func:`cost` of ``forward``'s scores; ``labels`` (N,) or (N, K) of the split."""
     assert labels is not None
 
     def loss(images: Tensor, rows: Tensor) -> Tensor:
-        return cross_entropy(forward(images), labels.to(rows.device)[rows])
+        return cost(forward(images), labels.to(rows.device)[rows])
 
     return loss

@@ -90,6 +90,12 @@ def next_steps(run: Any) -> list[str]:
     ]
     if run.data.labelled:
         first = f"next: coview evaluate linear {_quoted(run)}"
+    elif run.data.multi_label:
+        first = f"next: coview evaluate knn {_quoted(run)}"
+        lines.append(
+            "These images have several classes each, which a run does not measure: coview "
+            f"evaluate knn {_quoted(run)} does."
+        )
     else:
         first = f"next: coview neighbours {_quoted(run)}"
         lines.append(

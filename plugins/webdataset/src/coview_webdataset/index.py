@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -29,7 +30,9 @@ LABELS = ("cls", "label", "class")
 """Keys under which a label is looked for in a sample's ``json``."""
 META = re.compile(r"__[^/]*__($|/)")
 """Members to leave out, as the library does."""
-VERSION = 2
+VERSION = 3
+FURTHER = "further "
+"""Begins, among ``others``, the kind of an image whose sample has another one."""
 MOST_BYTES = 1 << 20
 """Longest label: a member of a crafted shard may promise gigabytes."""
 
@@ -42,7 +45,8 @@ class Index:
         names: KEY.EXTENSION each.
         places: (N, 2) int64: each image's first byte in the shard, and its length.
         labels: each image's label as text; empty if it has none.
-        others: what the samples without an image have instead, as ``a+b`` each.
+        others: what the samples without an image have instead, as ``a+b`` each; and the
+            images of samples that have more than one, as ``further KIND`` each.
         lost: what was lost if the shard ends early, in words; else empty.
     """
 
@@ -85,14 +89,18 @@ def _read(shard: Path) -> Index:
     imageless = False
     try:
         with tarfile.open(shard, "r:") as opened:
-            for sample in group_by_keys(_members(opened, str(shard), lost)):
+            whole = group_by_keys(_members(opened, str(shard), lost))
+            for sample in chain.from_iterable(map(_parted, whole)):
                 kind = _image_of(sample)
                 imageless = kind is None
                 if kind is None:
                     others.append("+".join(k for k in sample if not k.startswith("__")))
                     continue
                 place = (sample[kind].offset_data, sample[kind].size)
-                found.append((f"{sample['__key__']}.{kind}", place, _label(opened, sample, lost)))
+                label = _label(opened, sample, kind, lost)
+                found.append((f"{sample['__key__']}.{kind}", place, label))
+                further = (other for other in sample if _is_image(other) and other != kind)
+                others += [f"{FURTHER}{other.rpartition('.')[2]}" for other in further]
     except tarfile.ReadError as error:
         raise RequestError(
             f"{shard} is not an uncompressed tar file ({error}). Decompress it first: images "
@@ -111,6 +119,28 @@ def _read(shard: Path) -> Index:
         others = others[:-1] if imageless else others
     names, places, labels = zip(*found, strict=True) if found else ((), (), ())
     return Index(names, np.array(places, np.int64).reshape(-1, 2), labels, tuple(others), said)
+
+
+def _parted(sample: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a sample, or those that a dot in their names made one: 1.05.png and 1.06.png.
+
+    WebDataset takes what follows the first dot for the kind. Samples are told apart by
+    the rest of the name if every image has a label of its own.
+    """
+    images = {_stem(kind) for kind in sample if _is_image(kind)}
+    if len(images) < 2 or not images <= {_stem(kind) for kind in sample if _is_label(kind)}:
+        yield sample
+        return
+    for stem in sorted(images):
+        yield {k: v for k, v in sample.items() if k.startswith("__") or _stem(k) == stem}
+
+
+def _stem(kind: str) -> str:
+    return kind.rpartition(".")[0]
+
+
+def _is_label(kind: str) -> bool:
+    return kind.rpartition(".")[2] in ("cls", "json")
 
 
 def _image_of(sample: dict[str, Any]) -> str | None:
@@ -143,8 +173,9 @@ def _members(opened: tarfile.TarFile, shard: str, lost: list[str]) -> Iterator[d
         lost.append(str(error))
 
 
-def _label(opened: tarfile.TarFile, sample: dict[str, Any], lost: list[str]) -> str:
-    for kind in ("cls", "json"):
+def _label(opened: tarfile.TarFile, sample: dict[str, Any], image: str, lost: list[str]) -> str:
+    stem = f"{_stem(image)}." if _stem(image) else ""
+    for kind in dict.fromkeys((f"{stem}cls", f"{stem}json", "cls", "json")):
         if kind not in sample:
             continue
         if sample[kind].size > MOST_BYTES:
@@ -155,7 +186,7 @@ def _label(opened: tarfile.TarFile, sample: dict[str, Any], lost: list[str]) -> 
         file = opened.extractfile(sample[kind])
         assert file is not None
         try:
-            found = basichandlers(kind, file.read())
+            found = basichandlers(kind.rpartition(".")[2], file.read())
         except tarfile.ReadError as error:
             lost.append(str(error))
             return ""

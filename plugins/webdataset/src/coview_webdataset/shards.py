@@ -23,11 +23,11 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import decode_file, decode_whole, named
 from coview.data.sources.listing import counted
 from coview.data.sources.sample import Sample
-from coview.data.sources.targets import numbered
+from coview.data.sources.targets import as_classes, numbered
 from coview.data.splits import digest
 from coview.data.values import Reading
 from coview.errors import CoviewError, RequestError
-from coview_webdataset.index import IMAGES, Index, index_of
+from coview_webdataset.index import FURTHER, IMAGES, Index, index_of
 
 HELD = re.compile(r"(?:^|[^a-z])(test|val|validation)(?![a-z])")
 
@@ -79,8 +79,12 @@ class Shards:
         sized = [attrs.evolve(p, size=size, channels=channels, reading=reading) for p in parts]
         labels, classes = _labels(parts)
         others = Counter(text for p in parts for text in p.others)
-        if others:
-            said = (f"Samples that are left out, as they hold no image: {counted(others)}.", *said)
+        further = {text: n for text, n in others.items() if text.startswith(FURTHER)}
+        if further:
+            kinds = {text.removeprefix(FURTHER): count for text, count in further.items()}
+            said = (f"Images left out, as their sample has another: {counted(kinds)}.", *said)
+        if empty := {text: n for text, n in others.items() if text not in further}:
+            said = (f"Samples that are left out, as they hold no image: {counted(empty)}.", *said)
         splits = [
             Split(images, own, images.names) for images, own in zip(sized, labels, strict=True)
         ]
@@ -240,8 +244,7 @@ def _labels(parts: Sequence[Samples]) -> tuple[list[Tensor | None], tuple[str, .
         if any(texts):
             raise RequestError(f"{texts.count('')} of {len(texts)} samples have no label.")
         return [None] * len(parts), ()
-    whole = all(text.isdecimal() for text in texts)
-    numbers, classes = numbered([int(t) for t in texts] if whole else texts, len(texts))
+    numbers, classes = numbered(as_classes(texts), len(texts))
     return list(_cut(numbers, [len(part) for part in parts])), classes
 
 

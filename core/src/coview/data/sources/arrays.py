@@ -18,7 +18,7 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import CHUNK, fit, pixels, reduced
 from coview.data.items import Changing, Item, changes, without_transform
 from coview.data.loader import fetched
-from coview.data.sources.targets import as_field, numbered, plain_label, single_classes
+from coview.data.sources.targets import as_field, numbered, plain_label, read_targets
 from coview.data.splits import digest, evenly_spaced
 from coview.data.values import Reading, Values, eight_bits, settled
 from coview.errors import RequestError
@@ -189,10 +189,15 @@ def _taken_apart(data: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
             raise RequestError(
                 f"{name!r} must have one value per image, not be {type(values).__name__}."
             )
-    # Labels of more than one number (multi-hot, boxes) are no classes.
-    labels = fields.get("labels")
-    single = labels is not None and np.ndim(labels) == 1
-    return data["images"], fields.pop("labels") if single else None, fields
+    return data["images"], fields.pop("labels", None), fields
+
+
+def _length(values: Any) -> int:
+    """Return how many values there are; of one number, 1."""
+    try:
+        return len(values)
+    except TypeError:
+        return 1
 
 
 def _short_side(item: Any) -> int:
@@ -230,11 +235,11 @@ class Objects:
             raise RequestError(f"{ACCEPTED}; {type(data).__name__} has no length.")
         if not len(self._data):
             raise RequestError("The data hold no images.")
-        for field, values in self._fields.items():
-            if len(values) != len(self._data):
+        for field, values in {**self._fields, "labels": self._labels}.items():
+            if values is not None and (count := _length(values)) != len(self._data):
                 raise RequestError(
                     f"There must be one value of {field!r} for each of {len(self._data)} images, "
-                    f"not {len(values)}."
+                    f"not {count}."
                 )
         self.views = 1 if isinstance(self._data, Tensor) else Item.of(self._data[0]).views
         if self.views > 1 and (found := without_transform(self._data)) is not None:
@@ -273,7 +278,7 @@ class Objects:
         native, names = self.native_size(), getattr(self._data, "classes", None)
         images, labels, notes = self._data, self._labels, []
         reading, said = settled(settings, partial(self._deep, settings))
-        fields = {name: as_field(values) for name, values in self._fields.items()}
+        fields: dict[str, Any] = {name: as_field(values) for name, values in self._fields.items()}
         whole: Dataset[Tensor] | None = None
         if isinstance(images, Tensor):
             images = _to_bytes(images, reading)
@@ -288,28 +293,32 @@ class Objects:
             if settings.fit == "whole":
                 whole = items.at_own_size(settings.whole_side or DEFAULT_SIZE)
             images, theirs = _read(items, settings, workers)
-            if labels is None and "labels" not in fields:
-                labels, own, why = single_classes(theirs)
-                fields, said = {**fields, **own}, (*said, *why)
+            labels = theirs if labels is None else labels
             if changing:
                 notes.append(FROZEN if isinstance(images, Tensor) else CHANGING)
                 images, whole = images if isinstance(images, Tensor) else Changing(images), None
-        numbers, classes = (None, ()) if labels is None else numbered(labels, len(images), names)
+        targets = read_targets(labels, names)
+        numbers, classes = (None, targets.classes)
+        if targets.labels is not None:
+            numbers, classes = numbered(targets.labels, len(images), names)
         # A data set, whose items are read anew each time, is only sampled.
         rows = evenly_spaced(len(images), 16)
         seen = [images] if isinstance(images, Tensor) else [images[row] for row in rows]
         if isinstance(images, Changing) and changes(images, rows):
             seen = []  # their own generators draw: only number and labels stay the same
+        hot = targets.multi_hot
+        fields |= targets.fields
+        split = Split(images, numbers, fields=fields, whole=whole, multi_hot=hot)
         return assemble(
             self.name,
-            Split(images, numbers, fields=fields, whole=whole),
+            split,
             None,
             settings,
             native=native,
             channels=len(images[0]),
             classes=classes,
-            fingerprint=digest(str(len(images)), numbers, *seen),
-            notes=(*notes, *said),
+            fingerprint=digest(str(len(images)), split.truth, *seen),
+            notes=(*notes, *said, *targets.notes),
             reading=reading,
         )
 

@@ -32,6 +32,7 @@ class Folder:
     kind: ClassVar[str] = "folder"
     held: ClassVar[tuple[str, ...]] = HELD
     suffixes: ClassVar[Set[str] | None] = None
+    files: ClassVar[type[Files]] = Files
 
     def __init__(self, path: str | None = None, download: bool = False) -> None:
         """List the images below ``path``; ``download`` has no effect."""
@@ -72,7 +73,7 @@ class Folder:
         classes = tuple(sorted({name for listing in listings for name in listing.classes or ()}))
         reading, said = self._sample.reading(settings)
         size = delivered_size(settings, native)
-        empty = Files((), size, channels, settings.decoder, reading)
+        empty = self.files((), size, channels, settings.decoder, reading)
         splits = [self._split(listing, classes, empty) for listing in listings]
         beside = self.train.beside
         extra = None if beside is None else self._split(beside, (), empty)

@@ -20,14 +20,16 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import Files
 from coview.data.sources.listing import HELD, TRAIN, counted
 from coview.data.sources.sample import Sample
-from coview.data.sources.targets import numbered
+from coview.data.sources.targets import as_classes, multi_hot, numbered, several
+from coview.data.sources.written import as_number, classes_of, why_not_classes
 from coview.data.splits import digest
 from coview.errors import RequestError, unknown
 
 COLUMNS = {
     "image": ("image", "path", "file", "filename", "file_name", "filepath", "file_path",
               "image_path", "img", "image_id", "imageid", "id"),
-    "label": ("label", "class", "target", "category", "labels", "class_name", "label_name"),
+    "label": ("label", "class", "target", "category", "labels", "class_name", "label_name",
+              "classes", "tags"),
     "split": ("split", "set", "subset", "partition"),
 }  # fmt: skip
 """What a column may be called, in any case, if it is not named."""
@@ -66,8 +68,10 @@ class _Parts:
         train, test: images with a label each, if there are any, else without.
         bare: further images to train on, which have no label.
         left: number of those that are not used, by reason.
-        labelled: whether there are labels.
-        why: why labels are no classes, in a sentence; empty: they are.
+        labelled: whether there are labels that evaluation can use.
+        classes: of each row of ``train``, then ``test``: its classes, where images may have
+            several; empty: they have not.
+        why: why labels are not one class each, in a sentence; empty: they are.
     """
 
     train: list[Listed]
@@ -75,6 +79,7 @@ class _Parts:
     bare: list[Listed]
     left: Counter[str]
     labelled: bool
+    classes: list[Any]
     why: str
 
 
@@ -174,13 +179,12 @@ class ListFile:
         reading, said = self._sample.reading(settings)
         empty = Files((), delivered_size(settings, native), channels, settings.decoder, reading)
         parts = self._parts()
-        single = parts.why == "" and parts.labelled
-        numbers, classes = self._numbers([*parts.train, *parts.test] if single else [])
+        truth, classes = self._truth(parts)
         count = len(parts.train)
-        test = self._made(parts.test, empty, numbers[count:] if single else None)
+        test = self._made(parts.test, empty, None if truth is None else truth[count:])
         return assemble(
             self.name,
-            self._made(parts.train, empty, numbers[:count] if single else None),
+            self._made(parts.train, empty, None if truth is None else truth[:count]),
             test if parts.test else None,
             settings,
             native=native,
@@ -195,7 +199,7 @@ class ListFile:
             summary={
                 "found": len(self.rows),
                 "left_out": dict(parts.left),
-                "labels": _counts((*parts.train, *parts.test)) if single else {},
+                "labels": _counts(truth, classes),
                 **self._sample.facts(),
             },
         )
@@ -214,28 +218,40 @@ class ListFile:
         left = Counter(
             f"in the split {row.split}" for row in self.rows if row.split not in ("train", held)
         )
-        why = _not_classes(train)
+        classes = classes_of([row.label for row in (*train, *test)])
+        why = (
+            ""
+            if classes
+            else why_not_classes([row.label for row in train if row.label is not None])
+        )
         bare: list[Listed] = []
-        labelled = any(row.label is not None for row in train)
-        if labelled and not why:
+        labelled = any(row.label is not None for row in train) and not why
+        if labelled:
             left[f"in the split {held} without a label"] = sum(row.label is None for row in test)
             test = [row for row in test if row.label is not None]
             bare = [row for row in train if row.label is None]
             train = [row for row in train if row.label is not None]
-        return _Parts(train, test, bare, +left, labelled, why)
+            classes = [row for row in classes if row is not None]
+        return _Parts(train, test, bare, +left, labelled, classes, why)
 
-    def _made(self, rows: Sequence[Listed], empty: Files, labels: Tensor | None) -> Split:
+    def _made(self, rows: Sequence[Listed], empty: Files, truth: Tensor | None) -> Split:
         paths = tuple(row.path for row in rows)
         names = tuple(row.name for row in rows)
         fields = {name: _field([row.more.get(name) for row in rows]) for name in self.fields}
-        return Split(attrs.evolve(empty, paths=paths), labels, names, fields=fields)
+        files = attrs.evolve(empty, paths=paths)
+        if truth is not None and truth.ndim == 2:
+            return Split(files, names=names, fields=fields, multi_hot=truth)
+        return Split(files, truth, names, fields=fields)
 
-    def _numbers(self, rows: Sequence[Listed]) -> tuple[Tensor, tuple[str, ...]]:
-        if not rows:
-            return torch.empty(0, dtype=torch.long), ()
+    def _truth(self, parts: _Parts) -> tuple[Tensor | None, tuple[str, ...]]:
+        """Return one class, or which classes, of each row of train, then test; and their names."""
+        if not parts.labelled:
+            return None, ()
+        if parts.classes:
+            return multi_hot(parts.classes) or (None, ())
+        rows = [*parts.train, *parts.test]
         texts = [str(row.label) for row in rows]
-        whole = all(text.isdecimal() for text in texts)
-        return numbered([int(t) for t in texts] if whole else texts, len(texts))
+        return numbered(as_classes(texts), len(texts))
 
     def _identity(self) -> Iterator[str]:
         for row in self.rows:
@@ -244,6 +260,8 @@ class ListFile:
     def _notes(self, parts: _Parts) -> Iterator[str]:
         if parts.why:
             yield parts.why
+        if parts.labelled and parts.classes:
+            yield several(len(self._truth(parts)[1]))
         if self.nameless:
             yield f"{self.nameless} lines of {self.file} name no image."
         if parts.bare:
@@ -330,9 +348,12 @@ def _find(root: Path, written: str) -> str | None:
 
 def _placed(root: Path, written: Sequence[str]) -> Callable[[str], str]:
     """Return what turns a path as written into one that can be opened."""
-    usual = _find(root, next(iter(written), "")) or ""
+    first = next(iter(written), "")
+    usual = _find(root, first) or _find(root, first.replace("\\", "/")) or ""
 
     def place(name: str) -> str:
+        if "\\" in name and _find(root, name) is None:
+            name = name.replace("\\", "/")  # written on Windows
         added = usual if usual and (root / (name + usual)).is_file() else _find(root, name)
         return str(root / (name + (added or "")))
 
@@ -346,34 +367,15 @@ def _bytes(path: str) -> int:
         return -1
 
 
-def _not_classes(rows: Sequence[Listed]) -> str:
-    """Return why labels are not one class each, in a sentence; empty if they are."""
-    labels = [row.label for row in rows if row.label is not None]
-    used = "Accuracies need one class per image; the labels are a field of the images."
-    if any(isinstance(label, (list, dict, tuple)) for label in labels):
-        return f"The labels are lists or tables, not single classes. {used}"
-    if any(re.search(r"[|;]", str(label)) for label in labels):
-        return f"The labels are several classes per image ({labels[0]!r}, ...). {used}"
-    numbers = [_number(label) for label in labels]
-    if None not in numbers and any(number != round(number) for number in numbers if number):
-        return f"The labels are numbers, not classes ({labels[0]}, ...). {used}"
-    if len({str(label) for label in labels}) == 1:
-        return "There is only one class, so the images count as unlabelled."
-    return ""
-
-
 def _field(values: Sequence[Any]) -> Tensor | list[Any]:
     """Return a column as a tensor (N,) if it holds numbers, else as it is."""
-    numbers = [_number(value) for value in values]
+    numbers = [as_number(value) for value in values]
     return list(values) if None in numbers else torch.tensor(numbers)
 
 
-def _counts(rows: Sequence[Listed]) -> dict[str, int]:
-    return dict(Counter(str(row.label) for row in rows))
-
-
-def _number(label: Any) -> float | None:
-    try:
-        return float(label)
-    except (TypeError, ValueError):
-        return None
+def _counts(truth: Tensor | None, classes: Sequence[str]) -> dict[str, int]:
+    """Return the number of images of each class."""
+    if truth is None:
+        return {}
+    each = truth.sum(dim=0) if truth.ndim == 2 else truth.bincount(minlength=len(classes))
+    return dict(zip(classes, each.tolist(), strict=True))

@@ -24,6 +24,8 @@ HELD = ("test", "testing", "val", "valid", "validation")
 FIRST = frozenset({"train", "test", "val"})
 """Those known to version 0.1: layouts with others have a new fingerprint."""
 NAMED = 6
+RUN = ("run.json", "recipe.toml")
+"""Files that every run has."""
 
 
 @attrs.frozen
@@ -138,6 +140,9 @@ def _walk(
             # .DS_Store and .cache are not data; macOS's ._photo.jpg is no photo, but looks so.
             left.others["hidden"] += _ending(entry.name) in (suffixes or SUFFIXES)
         elif _is_folder(entry):
+            if _is_run(entry.path):
+                left.others["run of coview"] += 1
+                continue
             yield from _walk(entry.path, (*above, here), suffixes, left)
         else:
             yield entry
@@ -176,6 +181,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):  # a link to itself
         return entry.is_dir()
     return False
+
+
+def _is_run(folder: str) -> bool:
+    """Return whether a folder is a run of coview: the pictures in it are no data."""
+    return all(os.path.isfile(f"{folder}{os.sep}{name}") for name in RUN)  # noqa: PTH113
 
 
 def _folders(folder: Path) -> list[str]:

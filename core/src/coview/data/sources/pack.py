@@ -202,6 +202,7 @@ class Packed:
             return Split(
                 images,
                 labels=self._numbers(f"{name}.labels.npy", about["labels"]),
+                multi_hot=self._numbers(f"{name}.multi_hot.npy", about.get("multi_hot", False)),
                 names=self._names(name, shape[0]) if about["names"] else None,
                 rows=self._numbers(f"{name}.rows.npy", about["rows"]),
                 bad=bad,

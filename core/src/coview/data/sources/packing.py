@@ -76,8 +76,8 @@ class Work:
 
     def add(self, name: str, split: Split, workers: int, told: Told) -> None:
         """Write a split, or what is missing of it."""
-        for kind, values in (("labels", split.labels), ("rows", split.rows)):
-            if values is not None:
+        for kind in ("labels", "multi_hot", "rows"):
+            if (values := getattr(split, kind)) is not None:
                 np.save(self.folder / f"{name}.{kind}.npy", values.numpy())
         if split.names is not None:
             names = b"".join(os.fsencode(text) + b"\0" for text in split.names)
@@ -209,6 +209,7 @@ def _about(data: ImageData) -> dict[str, Any]:
             name: {
                 "count": len(split),
                 "labels": split.labels is not None,
+                "multi_hot": split.multi_hot is not None,
                 "names": split.names is not None,
                 "rows": split.rows is not None,
             }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ def numbered(
     return torch.from_numpy(numbers).long(), tuple(str(names[v] if named else v) for v in found)
 
 
+def as_classes(texts: Sequence[str]) -> list[int] | list[str]:
+    """Return labels as numbers if all are written as numbers are: ``007`` is no 7."""
+    whole = all(text.isdecimal() and str(int(text)) == text for text in texts)
+    return [int(text) for text in texts] if whole else list(texts)
+
+
 def plain_label(label: Any) -> Any:
     """Return a label of one element as Python's own number or text; others as they are."""
     if isinstance(label, Tensor):
@@ -47,30 +54,100 @@ def plain_label(label: Any) -> Any:
     return label.item() if one else label
 
 
-def single_classes(labels: Any) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
-    """Tell apart labels that are one class each from targets that are something else.
+@attrs.frozen(eq=False)
+class Targets:
+    """What is known of each image.
+
+    Attributes:
+        labels: one class each, as :func:`numbered` takes them; None: there are none.
+        multi_hot: (N, C) bool, which classes each image has; None: they have not several.
+        classes: names of these C classes.
+        fields: the targets as they came, ``labels`` (N, ...), if they are not one class each.
+        notes: a sentence about that.
+    """
+
+    labels: Any = None
+    multi_hot: Tensor | None = None
+    classes: tuple[str, ...] = ()
+    fields: Mapping[str, Tensor | Sequence[Any]] = attrs.field(factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_targets(labels: Any, names: Any = None) -> Targets:
+    """Tell apart one class per image, several classes per image, and other targets.
 
     Args:
-        labels: one for each item, or None.
-
-    Returns:
-        The labels, or None if they are no classes; the fields of a split that such
-        targets become, ``labels`` (N, ...); and a sentence about it, if so.
+        labels: one value for each image, or None.
+        names: names of the classes, by number, if known.
     """
     classes = (int, str, bool)
-    if labels is None or all(isinstance(label, classes) for label in labels):
-        return labels, {}, ()
+    numbers = isinstance(labels, Tensor) or getattr(labels, "dtype", np.dtype("O")).kind != "O"
+    if numbers and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    one = numbers and labels.ndim == 1
+    if labels is None or one or all(isinstance(label, classes) for label in labels):
+        return Targets(labels)
     if all(isinstance(label, (int, float)) and float(label).is_integer() for label in labels):
-        return [int(label) for label in labels], {}, ()
+        return Targets([int(label) for label in labels])
+    fields = {"labels": as_field(labels)}
+    if (found := multi_hot(labels, names)) is not None:
+        return Targets(None, *found, fields, (several(len(found[1])),))
     kind = next(type(label).__name__ for label in labels if not isinstance(label, classes))
-    return (
-        None,
-        {"labels": _together(labels)},
-        (
-            f"The targets (of type {kind}) are not one class per item: accuracies cannot be "
-            "measured with them. They are the images' field 'labels'.",
-        ),
+    why = (
+        f"The targets (of type {kind}) are not one class per item, nor several (names or numbers "
+        "of classes, or 0 and 1 for every class): nothing can be measured with them. They are the "
+        "images' field 'labels'."
     )
+    return Targets(fields=fields, notes=(why,))
+
+
+def several(count: int) -> str:
+    """Say what is measured with images that have several of ``count`` classes each."""
+    return (
+        f"The images have several of {count} classes each. A run does not measure that: afterwards "
+        "coview evaluate knn, linear and finetune do, by mean average precision."
+    )
+
+
+def multi_hot(labels: Any, names: Any = None) -> tuple[Tensor, tuple[str, ...]] | None:
+    """Return which classes each image has, (N, C) bool, and the names of the classes.
+
+    Args:
+        labels: for each image 0 or 1 for every class; or a list of the names, or of the
+            numbers from 0, of its classes. Numbers of one length that are not all 0 or 1
+            might be boxes, and count as neither.
+        names: names of the classes, by number, if known.
+
+    Returns:
+        None if the labels are something else, or of one class in all.
+    """
+    together = as_field(labels)
+    if not isinstance(together, Tensor):
+        return _from_lists(together, names)
+    if together.ndim != 2 or together.shape[1] < 2:
+        return None
+    if not bool(((together == 0) | (together == 1)).all()):
+        return None
+    count = together.shape[1]
+    known = names is not None and len(names) == count
+    return together.bool(), tuple(map(str, names if known else range(count)))
+
+
+def _from_lists(labels: Sequence[Any], names: Any) -> tuple[Tensor, tuple[str, ...]] | None:
+    rows = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
+    if not all(isinstance(row, (list, tuple, set, frozenset)) for row in rows):
+        return None
+    found: set[Any] = {value for row in rows for value in row}
+    kinds = {type(value) for row in rows for value in row}
+    if len(found) < 2 or kinds not in ({int}, {str}) or (kinds == {int} and min(found) < 0):
+        return None
+    ordered = sorted(found)
+    place = {value: number for number, value in enumerate(ordered)}
+    hot = torch.zeros(len(rows), len(ordered), dtype=torch.bool)
+    for row, values in enumerate(rows):
+        hot[row, [place[value] for value in values]] = True
+    named = kinds == {int} and names is not None and ordered[-1] < len(names)
+    return hot, tuple(str(names[value] if named else value) for value in ordered)
 
 
 def _together(labels: Sequence[Any]) -> Tensor | list[Any]:

@@ -1,0 +1,1 @@
+"""DICOM images as a data set: rescaled, windowed, frame by frame."""
