@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from coview.components import EncoderComponent, declared
 from coview.recipes.recipe import method_names
 from coview.testing.recipes import resolved
 
@@ -19,11 +20,19 @@ NARROW = {
 
 
 def options(method: str) -> dict[str, Any]:
-    """Return a batch size and those narrow settings that the method has."""
+    """Return a small network, a batch size and those narrow settings that the method has."""
     found = resolved(method, preset="small")
 
     def has(key: str) -> bool:
         table, name = key.split(".")
         return hasattr(found.part(table).settings, name)
 
-    return {"batch_size": 16, "set": {key: NARROW[key] for key in NARROW if has(key)}}
+    encoder = found.part("encoder").factory
+    backbone = declared(encoder, EncoderComponent, "example_backbone") or "resnet10-quarter"
+    if backbone != "resnet10-quarter":  # a transformer has no stem
+        return {"backbone": backbone, "batch_size": 16, "set": {}}
+    return {
+        "backbone": backbone,
+        "batch_size": 16,
+        "set": {key: NARROW[key] for key in NARROW if has(key)},
+    }

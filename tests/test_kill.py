@@ -88,7 +88,7 @@ elif phase == "checkpoint":
 settings = {**wanted["settings"], "device": "cpu"}
 request = Request(
     method=wanted["method"], data="digits", out=pathlib.Path(wanted["out"]), settings=settings,
-    changes=Changes(backbone="resnet10-quarter", **wanted["changes"]),
+    changes=Changes(**wanted["changes"]),
 )
 if phase == "moment":  # the default of this signal ends the process as SIGKILL does
     signal.setitimer(signal.ITIMER_REAL, share * wanted["seconds"] + 0.001)
@@ -121,7 +121,6 @@ def uninterrupted(method: str, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     run = coview.train(
         method,
-        backbone="resnet10-quarter",
         out=folder / method,
         device="cpu",
         progress=False,

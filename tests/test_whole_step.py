@@ -23,7 +23,7 @@ STEPS = 2
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     method: str = request.param
     # Few epochs: what long runs compile, a dispatch mode would run as it is written.
-    changes = Changes(backbone="resnet10-quarter", epochs=2, **options(method))
+    changes = Changes(epochs=2, **options(method))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     begun = start(
         Request(
