@@ -205,7 +205,10 @@ def test_export_is_the_same_in_python(run: Run, finished: Any) -> None:
     first, second = load_file("a.safetensors"), load_file("b.safetensors")
     assert set(first) == set(second) and all((first[k] == second[k]).all() for k in first)
     text = run("export", finished.path, "--out", "b.safetensors").stdout
-    assert text == f"{done}\n" and "images of 24 pixels with 3 channels in [0, 1]" in text
+    assert (
+        text == f"{done}\n"
+        and "images of 24 pixels with 3 channels: give it values in [0, 1]" in text
+    )
     names: dict[str, Any] = {}
     exec("\n".join(done["load"]), names)
     images = torch.rand(2, 3, 24, 24)

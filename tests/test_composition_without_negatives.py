@@ -207,6 +207,7 @@ def test_moco_v3_with_momentum_0_and_no_predictor_is_in_batch_info_nce() -> None
         {"views": "byol", "encoder": "predictor", "target": "stop-gradient"},
         {"views.order": ["crop", "jitter", "grey", "blur", "solarize", "flip"],
          "views.crop_scale": [0.08, 1.0], "views.interpolation": "bilinear",
+         "views.blur_kind": "pillow",
          "encoder.layers": 3, "encoder.hidden_bias": False, "encoder.predictor": False,
          "encoder.output_norm": "batch-plain", "encoder.norm_views": "each",
          "negatives.views": "key", "loss.temperature": 0.2, "loss.reduction": "sum",

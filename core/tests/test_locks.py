@@ -87,6 +87,7 @@ def test_where_there_are_no_locks_that_is_said(
 
 def test_results_of_many_evaluations_at_once_are_all_kept(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "recipe.toml").write_text("epochs = 1\n")
 
     def evaluate(number: int) -> None:
         for seed in range(5):
@@ -99,7 +100,9 @@ def test_results_of_many_evaluations_at_once_are_all_kept(tmp_path: Path) -> Non
         thread.join()
     lines = map(json.loads, (tmp_path / "evaluations.jsonl").read_text().splitlines())
     assert len({(line["number"], line["seed"]) for line in lines}) == 40
-    assert {p.name for p in tmp_path.iterdir()} == {"run.json", "evaluations.jsonl"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *("run.json", "recipe.toml", "evaluations.jsonl")
+    }
 
 
 def request(**where: Any) -> Request:

@@ -308,13 +308,13 @@ def worth(group: Group) -> str:
     best, *others = (line.means[name] for line in group.lines)
     if not others:
         return f"{said}."
-    # The widest of them, so that one number holds for all lines.
-    chance = max(_chance(best, share, group.images) for share in others)
-    close = sum(best - share <= chance for share in others)
+    near = [share for share in others if best - share <= _chance(best, share, group.images)]
+    # The widest of them, so that one number holds for all that are too close.
+    chance = max(_chance(best, share, group.images) for share in near or others[:1])
     told = (
         "The first is better than all others by more than that."
-        if not close
-        else f"The first {close + 1} are too close to tell apart."
+        if not near
+        else f"The first {len(near) + 1} are too close to tell apart."
     )
     return f"{said}; differences below {100 * chance:.1f} points may be chance. {told}"
 

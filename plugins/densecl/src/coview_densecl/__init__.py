@@ -17,6 +17,7 @@ recipe = Recipe(
         crop_scale=(0.2, 1.0),
         interpolation="bilinear",
         jitter=(0.4, 0.4, 0.4, 0.1),
+        blur_kind="pillow",
         normalize=True,
         order=("crop", "jitter", "grey", "blur", "flip"),
     ),
@@ -36,7 +37,7 @@ recipe = Recipe(
         # 4 x 4 places for images of 32 pixels.
         "small": {
             "backbone": Use("resnet18", stem="3x3"),
-            "views": {"symmetric": True, "blur_p": 0.0},
+            "views": {"symmetric": True, "blur_p": 0.0, "blur_kind": "gaussian"},
             "encoder": {"dim": 256, "norm_groups": 1},
             "target": {"decay": cosine(0.99, 0.999), "shuffle": False},
             "negatives": {"size": 32768},
@@ -47,7 +48,12 @@ recipe = Recipe(
         # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
             "backbone": Use("resnet10-quarter", stem="3x3"),
-            "views": {"crop_scale": (0.6, 1.0), "blur_p": 0.5, "blur_sigma": (0.1, 1.0)},
+            "views": {
+                "crop_scale": (0.6, 1.0),
+                "blur_p": 0.5,
+                "blur_sigma": (0.1, 1.0),
+                "blur_kind": "gaussian",
+            },
             "encoder": {"hidden": 512, "norm_groups": 1},
             "target": {"decay": 0.99, "shuffle": False},
             "negatives": {"size": 1024},
