@@ -143,7 +143,9 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     with started(*LAUNCHER, script, "dies", "1800", out) as process:
         _, stderr = process.communicate(timeout=WAIT)
     assert process.returncode != 0
-    (sentence,) = [line for line in stderr.splitlines() if line.startswith("Error: ")]
+    said = [line for line in stderr.splitlines() if line.startswith("Error: ")]
+    assert len(said) == 1, stderr
+    (sentence,) = said
     assert "Another process of this run ended" in sentence
     assert f"To continue from step 2: coview train --resume {out}" in sentence
     assert step_of(out) == 2

@@ -89,9 +89,10 @@ def fit(run: Run) -> None:
         if is_first() and not run.finished:
             report_at_end(run)
     except RuntimeError as error:
-        _remember(run, error)
+        # Said at once: a launcher that saw the other one end soon ends this one too.
         if is_loss_of_another(error):
             raise CoviewError(lost(run)) from error
+        _remember(run, error)
         raise
     except Exception as error:
         _remember(run, error)
