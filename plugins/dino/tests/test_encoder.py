@@ -13,7 +13,7 @@ from coview import Batch, Plan, RequestError, Step
 from coview.method.module import build_method
 from coview.nn.backbones import BackboneSettings, BackboneSpec, find_backbone
 from coview.nn.heads import PrototypeHead, UnitRows
-from coview.optim.clipping import clip_each
+from coview.nn.prototype_encoder import clip_each
 from coview.optim.groups import make_optimizer, set_weight_decay
 from coview.recipes.configure import Changes, configure
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import attrs
 
-from coview.hookspecs import hookimpl
-from coview.nn.encoder import Encoder, EncoderSettings, norm_views
-from coview.nn.heads import PrototypeHead
-from coview.optim.clipping import clip_each
-from coview.plan import Plan
-from coview.records import Step
+from coview.nn.encoder import EncoderSettings, norm_views
+from coview.nn.prototype_encoder import PrototypeEncoder
 from coview.settings import ge, gt, one_of, setting
 
 
-class DINOEncoder(Encoder):
+class DINOEncoder(PrototypeEncoder):
     """An encoder whose queries are the head's K logits (Caron et al. 2021, section 3.1).
 
     There is no predictor, so a momentum target is a copy of the whole encoder,
@@ -21,8 +17,6 @@ class DINOEncoder(Encoder):
     clipped by its own norm, and the last layer is not trained in the first epoch.
     Views of one resolution pass through the trunk together, and the head sees all.
     """
-
-    projector: PrototypeHead
 
     @attrs.frozen
     class Settings(EncoderSettings):
@@ -41,29 +35,3 @@ class DINOEncoder(Encoder):
         )
         clip: float = setting(3.0, "largest gradient norm of one tensor; 0: no clipping", ge(0))
         norm_views: str = norm_views("joint")
-
-    def __init__(self, settings: Settings, plan: Plan) -> None:
-        super().__init__(settings, plan, settings.dim)
-        self.projector = PrototypeHead(
-            self.features,
-            settings.hidden,
-            settings.bottleneck,
-            settings.dim,
-            settings.layers,
-            batch_norm=settings.norm == "batch",
-            fixed_length=settings.norm_last_layer,
-        )
-        self.freeze_last_epochs = settings.freeze_last_epochs
-        self.clip = settings.clip
-
-    @hookimpl
-    def gradients_ready(self, step: Step) -> None:
-        """Clip each gradient tensor, then remove the last layer's gradient while it is frozen.
-
-        It is removed, not set to zero, as an optimiser would still decay the weights.
-        """
-        if self.clip:
-            clip_each(self, self.clip)
-        if step.number < self.freeze_last_epochs * step.steps_per_epoch:
-            for parameter in self.projector.last.parameters():
-                parameter.grad = None

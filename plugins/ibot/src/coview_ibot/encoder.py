@@ -12,16 +12,15 @@ from torch import Tensor, nn
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.nn.drop_path import deal
-from coview.nn.encoder import ByView, Encoder, EncoderSettings, norm_views
-from coview.nn.heads import PrototypeHead
-from coview.optim.clipping import clip_each
+from coview.nn.encoder import ByView, EncoderSettings, norm_views
+from coview.nn.prototype_encoder import PrototypeEncoder
 from coview.plan import Plan
 from coview.records import Batch, Encoded, Step, Targets, Views
 from coview.settings import ge, gt, one_of, setting
 from coview_ibot.mask import MASK
 
 
-class MaskedTokens(Encoder):
+class MaskedTokens(PrototypeEncoder):
     """Project the class token and every patch token by one head (Zhou et al. 2022, section 3.2).
 
     With V views, slots 0 to V - 1 hold images by view, (B, K), as in DINO. The patches of view
@@ -36,7 +35,6 @@ class MaskedTokens(Encoder):
 
     by_view = False
     example_backbone = "test_vit"
-    projector: PrototypeHead
 
     @attrs.frozen
     class Settings(EncoderSettings):
@@ -57,7 +55,7 @@ class MaskedTokens(Encoder):
         norm_views: str = norm_views("joint")
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
-        super().__init__(settings, plan, settings.dim)
+        super().__init__(settings, plan)
         layout = plan.layout
         assert layout is not None  # the base class demands it
         if not isinstance(self.trunk, VisionTransformer) or not self.trunk.num_prefix_tokens:
@@ -65,17 +63,8 @@ class MaskedTokens(Encoder):
                 "encoder 'masked-tokens' needs a vision transformer with a class token, not "
                 f"{type(self.trunk).__name__}: use --backbone vit_small_patch16_224."
             )
-        self.settings, self.count = settings, layout.count
+        self.count = layout.count
         self.mask_token = nn.Parameter(torch.zeros(self.features))
-        self.projector = PrototypeHead(
-            self.features,
-            settings.hidden,
-            settings.bottleneck,
-            settings.dim,
-            settings.layers,
-            batch_norm=settings.norm == "batch",
-            fixed_length=settings.norm_last_layer,
-        )
         self.whole = [view for view in layout.keys if view in layout.queries]
         images = dict.fromkeys(layout.keys, "image")
         self.slots = {**images, **{self.count + view: "token" for view in self.whole}}
@@ -106,15 +95,6 @@ class MaskedTokens(Encoder):
         """Return features (B, D) and projections (B, K) of whole images with nothing hidden."""
         features, rows = self._rows(views, which, {})
         return features, {view: rows[view] for view in which}
-
-    @hookimpl
-    def gradients_ready(self, step: Step) -> None:
-        """Clip each gradient tensor, then remove the last layer's gradient while it is frozen."""
-        if self.settings.clip:
-            clip_each(self, self.settings.clip)
-        if step.number < self.settings.freeze_last_epochs * step.steps_per_epoch:
-            for parameter in self.projector.last.parameters():
-                parameter.grad = None
 
     def _rows(
         self, views: Views, which: Sequence[int], masks: Mapping[int, Tensor]
