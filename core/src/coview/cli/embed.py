@@ -16,6 +16,8 @@ from coview.commands.options import (
     print_json,
 )
 from coview.commands.weights import computing, weights_argument
+from coview.telling import listening
+from coview.terminal import shown
 
 FORMATS = (".csv", ".npy", ".npz", ".safetensors", ".parquet")
 
@@ -56,9 +58,11 @@ def command(
 
     Labels, names and splits are written too, if the format allows.
     """
+    click.echo(f"reading {shown(weights)}", err=True)
     from coview.api import embed
 
-    found = embed(weights, data, out=out, split=split, **computing(options))
+    with listening(lambda line: click.echo(line, err=True)):
+        found = embed(weights, data, out=out, split=split, **computing(options))
     if as_json:
         print_json(found.facts)
         return

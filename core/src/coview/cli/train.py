@@ -23,6 +23,7 @@ from coview.commands.options import (
 )
 from coview.errors import RequestError
 from coview.recipes.recipe import find_recipe
+from coview.terminal import shown
 
 if TYPE_CHECKING:
     from coview.training.run import Run
@@ -102,7 +103,7 @@ def command(
     if method is not None:
         find_recipe(method)
     # Before what takes seconds: the import of torch, and the data.
-    click.echo(f"checking, then reading {resume or asked.get('data', 'digits')}", err=True)
+    click.echo(f"checking, then reading {shown(_first_read(method, resume, asked))}", err=True)
     from coview.training.request import Request
     from coview.training.resume import COMMAND_LINE
 
@@ -122,6 +123,14 @@ def command(
         _dry_run(request, as_json, verbose)
     else:
         _train(ctx, request, as_json)
+
+
+def _first_read(method: str | None, resume: Path | None, asked: dict[str, Any]) -> str:
+    """Return what is read before training: the data, or the file or run that names them."""
+    if resume is not None:
+        return str(resume)
+    is_file = method is not None and Path(method).suffix == ".toml"
+    return str(asked.get("data") or (method if is_file else "digits"))
 
 
 def _refuse_changes(out: Path | None, asked: dict[str, Any], dry_run: bool) -> None:

@@ -11,6 +11,8 @@ import click
 
 from coview.commands.options import print_json
 from coview.commands.weights import computing
+from coview.telling import listening
+from coview.terminal import shown
 
 if TYPE_CHECKING:
     from coview.api.writing import Embeddings
@@ -46,9 +48,11 @@ def measured(
         options: all options of the command, among them those of every evaluation.
         settings: the options that are the evaluation's own.
     """
+    click.echo(f"reading {shown(weights)}", err=True)
     from coview.api import evaluate
 
-    result = evaluate(weights, evaluation, data, **computing(dict(options)), **settings)
+    with listening(lambda line: click.echo(line, err=True)):
+        result = evaluate(weights, evaluation, data, **computing(dict(options)), **settings)
     if options["as_json"]:
         print_json(result)
         return

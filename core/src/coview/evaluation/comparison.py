@@ -40,7 +40,7 @@ PROTOCOL = (
     *("epochs", "train_images", "test_images", "queries", "gallery", "gallery_data"),
 )
 """Keys of a result that must agree for two accuracies to be comparable."""
-TOLD = {"k": "k = {}", "temperature": "temperature {}", "epochs": "{} epochs", "source": "{}"}
+TOLD = {"k": "k = {}", "temperature": "vote temperature {}", "epochs": "{} epochs", "source": "{}"}
 """Those of them that a title has beside the protocol's name."""
 OF_THE_RUN = ("preset", "seed", "precision", "init")
 """The settings beside the recipe that change what is learned."""

@@ -45,7 +45,10 @@ def embed(
     splits = {"train": data.train, "test": data.test}
     chosen = [(n, s) for n, s in splits.items() if s is not None and which in (n, "all")]
     if not chosen:
-        raise RequestError(f"{data.name} has no {which} split.")
+        raise RequestError(
+            f"{data.name} has no {which} split. --split all takes every image; for a search among "
+            "them: coview evaluate retrieval --query DATA --gallery DATA."
+        )
     parts = [
         _part(
             name,

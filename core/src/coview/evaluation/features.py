@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coview.data.base import Split
 from coview.data.loader import images_in_order
 from coview.errors import CoviewError
+from coview.telling import progress
 from coview.views import unit_interval
 
 
@@ -99,6 +100,7 @@ def feature_batches(
                     rows = network(unit_interval(images)).float().cpu()
                 missing = [row - seen for row in split.bad.faults if 0 <= row - seen < len(rows)]
                 seen += len(rows)
+                progress("images embedded", seen, len(split))
                 readable = torch.ones(len(rows), dtype=torch.bool)
                 readable[missing] = False
                 bad += int((~rows[readable].isfinite()).any(dim=1).sum())

@@ -17,6 +17,7 @@ from coview.errors import CoviewError
 from coview.optim.lars import LARC, LARS
 from coview.optim.protocols import Protocol
 from coview.seeds import derived_seed
+from coview.telling import progress
 
 MOMENTUM = 0.9
 Forward = Callable[[Tensor], Tensor]
@@ -78,6 +79,7 @@ def train(
             loss = loss_of(batch, step)
             descend(loss, optimizer, rate(step / total))
             step += 1
+            progress("steps of the classifier's training", step, total)
         if not may_diverge and not math.isfinite(float(loss.detach())):
             raise CoviewError(
                 f"The classifier's loss is not finite after epoch {epoch + 1}: a smaller --lr "

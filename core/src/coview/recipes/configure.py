@@ -70,8 +70,8 @@ def configure(
     size = _image_size(native, given, recipe)
     preset = _preset(layers, changes.preset, size)
     notices: list[str] = []
-    if preset is None and changes.preset is None and given == (None, None, None):
-        preset = _preset_for_few(layers, size, images, notices.append)
+    if changes.preset is None and (preset == "small" or given == (None, None, None)):
+        preset = _preset_for_few(layers, size, images, notices.append) or preset
     if preset in SMALL_PRESETS and size is not None and given == (None, None, None):
         size = min(size, SMALL_IMAGE)
     if preset is not None:
@@ -134,10 +134,11 @@ def _preset_for_few(
         return None
     for preset, most in FEW_IMAGES.items():
         if images < most and preset in layers.recipe.presets:
-            notice(
-                f"{images} images are few: preset {preset}, at {SMALL_IMAGE} pixels. For the "
-                "paper's network, size and epochs: --preset none"
-            )
+            if size > SMALL_IMAGE or preset != "small":
+                notice(
+                    f"{images} images are few: preset {preset}, at {min(size, SMALL_IMAGE)} "
+                    "pixels. For the paper's network, size and epochs: --preset none"
+                )
             return preset
     return None
 

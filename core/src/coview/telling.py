@@ -1,0 +1,41 @@
+"""How far long work is: told every few seconds to whoever listens, and else to nobody.
+
+A command listens (:func:`listening`), so that minutes of embedding or of training a classifier
+are not silent. Python code that calls the same functions hears nothing unless it listens too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+PAUSE = 5.0
+"""Seconds of silence at most, if the work has steps that are shorter."""
+
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+_spoke: ContextVar[float] = ContextVar("spoke", default=0.0)
+
+
+@contextmanager
+def listening(tell: Callable[[str], None]) -> Iterator[None]:
+    """Have ``tell`` told, inside, how far the work is: a line every five seconds at most."""
+    listener, spoke = _listener.set(tell), _spoke.set(time.monotonic())
+    try:
+        yield
+    finally:
+        _listener.reset(listener)
+        _spoke.reset(spoke)
+
+
+def progress(what: str, done: int, total: int) -> None:
+    """Tell how far the work is, unless something was told within the last five seconds.
+
+    >>> with listening(print):
+    ...     progress("images embedded", 256, 1000)  # nothing: it began just now
+    """
+    tell, now = _listener.get(), time.monotonic()
+    if tell is not None and now - _spoke.get() >= PAUSE:
+        _spoke.set(now)
+        tell(f"{what}: {done:,} of {total:,}")
