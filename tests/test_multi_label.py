@@ -124,3 +124,16 @@ def test_targets_in_python(trained: Path, kind: str) -> None:
     assert found["mean_average_precision"] > 0.9
     assert "Linear mean average precision" in repr(found)
     assert coview.evaluate(trained, "knn", data, k=5)["mean_average_precision"] > 0.7
+
+
+def test_the_probe_learns_several_classes_beside_training(table: Path, tmp_path: Path) -> None:
+    trained = coview.train(
+        "simclr", str(table), out=tmp_path / "run", batch_size=16, backbone="resnet10-quarter",
+        epochs=40, device="cpu", progress=False, image_size=16, observe=["probe:lr=1.0"],
+        set={"views.grey_p": 0.0, "views.jitter_p": 0.0, "views.crop_scale": [0.8, 1.0]},
+    )  # fmt: skip
+    found = [m for m in trained.metrics if "online_probe_mean_average_precision" in m]
+    assert len(found) == 40 and all(m["online_probe_classes_measured"] == 4 for m in found)
+    # A constant score gives each class its share, about a half.
+    assert found[-1]["online_probe_mean_average_precision"] > 0.9
+    assert not any("online_probe_top1" in m for m in trained.metrics)

@@ -7,16 +7,15 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Optimizer
 
 from coview.components import ViewsComponent, declared
 from coview.distributed import mean_over_processes
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.features import features
-from coview.evaluation.metrics import accuracies, class_count
+from coview.evaluation.metrics import class_count, measures
 from coview.hookspecs import hookimpl
-from coview.optim.supervised import MOMENTUM, descend
+from coview.optim.supervised import MOMENTUM, cost, descend
 from coview.records import Batch, Encoded
 from coview.schedules import rate_scale
 from coview.settings import ge, gt, setting
@@ -31,6 +30,9 @@ TINY = 1e-5
 
 class ProbeObserver:
     """Trains softmax regression on the step's own features and logs ``online_probe_top1``.
+
+    Where images have several classes each, it trains logistic regression for every class, and
+    logs ``online_probe_mean_average_precision``.
 
     The features are the online network's, of augmented views, and detached: no
     gradient, label or random number of the probe affects training. Labels are
@@ -58,14 +60,16 @@ class ProbeObserver:
     def run_started(self, run: Any) -> None:
         """Build the classifier, from zero or from its saved state."""
         data, device = run.data, run.device
-        if data.train.labels is None or not data.labelled:
+        several = data.multi_label
+        truth = data.train.multi_hot if several else data.train.labels
+        if truth is None or not (several or data.labelled):
             raise RequestError(
                 f"--observe probe needs labels for training and test images, which {data.name} "
                 "does not have."
             )
         self._run = run
-        self._labels = data.train.labels.to(device)
-        classes = class_count(data, data.train.labels, data.test.labels)
+        self._labels = truth.to(device)
+        classes = class_count(data, truth, data.test.multi_hot if several else data.test.labels)
         width = self._network().width
         fresh = {
             "weights": torch.zeros(width, classes),
@@ -111,12 +115,12 @@ class ProbeObserver:
             self._optimizer = self._classifier()
         with torch.enable_grad():
             scores = rows @ state["weights"] + state["biases"]
-            loss = cross_entropy(scores, self._labels[batch.indices])
+            loss = cost(scores, self._labels[batch.indices])
         descend(loss, self._optimizer, 1.0, mean_over_processes)
 
     @hookimpl
     def epoch_finished(self, run: Any, epoch: int) -> None:
-        """Log the accuracy on the test split."""
+        """Log the accuracy, or the mean average precision, on the test split."""
         if (epoch + 1) % self.settings.every == 0 or run.step == run.last_step:
             by_first(self._measure)(run)
 
@@ -133,7 +137,8 @@ class ProbeObserver:
         rows = features(self._network(), test, device=run.device)
         state = {name: tensor.detach().cpu() for name, tensor in self.state.items()}
         rows = (rows - state["mean"]) / (state["variance"] + TINY).sqrt()
-        found = accuracies(rows @ state["weights"] + state["biases"], test.kept(test.labels))
+        truth = test.kept(test.multi_hot if run.data.multi_label else test.labels)
+        found = measures(rows @ state["weights"] + state["biases"], truth)
         run.log(**{f"online_probe_{name}": value for name, value in found.items()})
 
     def _network(self) -> ExportedBackbone:
