@@ -196,6 +196,7 @@ def measured_splits(data: ImageData) -> tuple[Any, Any]:
     if data.test is None or not (data.labelled or data.multi_label):
         raise RequestError(
             f"{data.name} has no labels, so no accuracy can be measured. A folder needs a "
-            "sub-folder for each class."
+            "sub-folder for each class, other data a label for each image. What a network takes "
+            "for alike can be looked at without: coview neighbours RUN"
         )
     return data.reference, data.test
