@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coview.commands import completing
 from coview.commands.options import json_option, print_json
 from coview.errors import RequestError, unknown
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 @click.command("check")
-@click.argument("name", metavar="METHOD_OR_PACKAGE", required=False)
+@click.argument(
+    "name", metavar="METHOD_OR_PACKAGE", required=False, shell_complete=completing.methods
+)
 @click.option(
     "--only", multiple=True, metavar="PROMISE", help="Check only this promise. Repeatable."
 )
@@ -39,7 +42,11 @@ if TYPE_CHECKING:
 )
 @click.option("--image-size", type=int, help="Pixels per side, or samples of a signal.")
 @click.option("--backbone", help="Check it with this network, not with a small one.")
-@click.option("--data", help="Check it on real images, not on noise: SOURCE[:PATH].")
+@click.option(
+    "--data",
+    shell_complete=completing.datasets,
+    help="Check it on real images, not on noise: SOURCE[:PATH].",
+)
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--explain", is_flag=True, help="Explain each promise and why; check nothing.")
 @json_option

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from coview.commands import completing
 from coview.commands.endings import after_embedding, endings, words
 from coview.commands.options import (
     data_help,
@@ -24,7 +25,9 @@ FORMATS = (".csv", ".npy", ".npz", ".safetensors", ".parquet")
 
 @click.command("embed")
 @weights_argument
-@click.option("--data", help=f"{data_help}  [default: the run's own]")
+@click.option(
+    "--data", shell_complete=completing.datasets, help=f"{data_help}  [default: the run's own]"
+)
 @click.option(
     "--out",
     required=True,

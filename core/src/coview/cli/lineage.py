@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from coview.commands import completing
 from coview.commands.options import json_option, print_json, print_table
 from coview.errors import CoviewError
 from coview.hookspecs import ROLES
@@ -14,7 +15,7 @@ from coview.registry import Entry, entries, find, kind_of_role
 
 
 @click.command("lineage")
-@click.argument("method", required=False)
+@click.argument("method", required=False, shell_complete=completing.methods)
 @json_option
 def command(method: str | None, as_json: bool) -> None:
     """Show the package that each component of a method comes from.

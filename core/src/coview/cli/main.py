@@ -32,6 +32,7 @@ COMMANDS = {
     "pack": "coview.cli.pack",
     "study": "coview.cli.study",
     "doctor": "coview.cli.doctor",
+    "completion": "coview.cli.completion",
 }
 
 

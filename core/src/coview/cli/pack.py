@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from coview.commands import completing
 from coview.commands.endings import again, endings
 from coview.commands.options import (
     data_settings,
@@ -19,7 +20,7 @@ from coview.commands.options import (
 
 
 @click.command("pack")
-@click.argument("data", metavar="DATA")
+@click.argument("data", metavar="DATA", shell_complete=completing.datasets)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to create.")
 @click.option(
     "--size",

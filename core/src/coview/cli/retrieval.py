@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from coview.commands import completing
 from coview.commands.endings import measured
 from coview.commands.options import data_help
 from coview.commands.weights import measuring, weights_argument
@@ -14,7 +15,11 @@ from coview.commands.weights import measuring, weights_argument
 
 @click.command("retrieval")
 @weights_argument
-@click.option("--data", help=f"{data_help} Its test images are queries in its training images.")
+@click.option(
+    "--data",
+    shell_complete=completing.datasets,
+    help=f"{data_help} Its test images are queries in its training images.",
+)
 @click.option("--query", metavar="DATA", help="Use all images of this data set as queries.")
 @click.option(
     "--gallery", metavar="DATA", help="Search all images of this data set, which may be --query's."

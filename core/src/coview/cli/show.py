@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from coview.commands import completing
 from coview.commands.data import described, told
 from coview.commands.options import (
     changes_from,
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
 
 @click.command("show")
-@click.argument("method", required=False)
+@click.argument("method", required=False, shell_complete=completing.methods)
 @click.option(
     "--data",
+    shell_complete=completing.datasets,
     help="Show a data set too: what is found, what is left out and why, and how it is read. "
     "The recipe is then the one for these images.",
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from coview.commands import completing
 from coview.commands.options import device_option, json_option, print_json, print_table
 from coview.errors import RequestError
 from coview.registry import entries
@@ -34,8 +35,12 @@ def listing(as_json: bool) -> None:
 
 
 @command.command("run")
-@click.argument("name")
-@click.option("--data", help="Train on this data set instead of the study's own.")
+@click.argument("name", shell_complete=completing.studies)
+@click.option(
+    "--data",
+    shell_complete=completing.datasets,
+    help="Train on this data set instead of the study's own.",
+)
 @click.option(
     "--seeds",
     default=3,

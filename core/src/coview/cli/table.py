@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from coview.commands import completing
 from coview.commands.options import json_option, print_json
 from coview.errors import RequestError
 
@@ -15,7 +16,13 @@ NARROWEST = 72
 
 
 @click.command("table")
-@click.argument("runs", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument(
+    "runs",
+    metavar="RUN...",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    shell_complete=completing.runs,
+)
 @click.option("--each", is_flag=True, help="A line for each run, also if only the seed differs.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 @json_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coview.commands import completing
 from coview.commands.options import (
     asked_settings,
     bad_images_help,
@@ -40,7 +41,9 @@ Examples:
 
 
 @click.command("train", epilog=EXAMPLES)
-@click.argument("method", metavar="METHOD_OR_FILE", required=False)
+@click.argument(
+    "method", metavar="METHOD_OR_FILE", required=False, shell_complete=completing.methods
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -48,7 +51,13 @@ Examples:
 )
 @recipe_options
 @run_options
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue this run.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    shell_complete=completing.runs,
+    help="Continue this run.",
+)
 @click.option(
     "--allow-change",
     multiple=True,

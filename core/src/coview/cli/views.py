@@ -8,13 +8,18 @@ from typing import Any
 
 import click
 
+from coview.commands import completing
 from coview.commands.endings import again, endings
 from coview.commands.options import changes_from, data_help, json_option, print_json, recipe_options
 
 
 @click.command("views")
-@click.argument("method", metavar="METHOD_OR_FILE_OR_RUN")
-@click.option("--data", help=f"{data_help}  [default: the run's own, else digits]")
+@click.argument("method", metavar="METHOD_OR_FILE_OR_RUN", shell_complete=completing.methods)
+@click.option(
+    "--data",
+    shell_complete=completing.datasets,
+    help=f"{data_help}  [default: the run's own, else digits]",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
 @click.option(
     "--images",

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from coview.commands import completing
 from coview.errors import RequestError
 from coview.recipes.bare import OTHER_WORDS, SHORTCUTS
 from coview.settings import fields_of, literal, structure
@@ -42,6 +43,7 @@ def on_bad_image_option(function: AnyCommand) -> AnyCommand:
             "data_settings",
             multiple=True,
             metavar="data.KEY=VALUE",
+            shell_complete=completing.settings_of_data,
             expose_value=False,
             callback=lambda ctx, _, value: ctx.meta.update({_SET: value}),
             help="Change a setting of the data, like data.range=0,4095. Repeatable.",
@@ -177,6 +179,7 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
             *short,
             click.option(
                 "--backbone",
+                shell_complete=completing.backbones,
                 help="A registered or timm name, or a network of your own: FILE.py:FUNCTION or "
                 "MODULE:FUNCTION.",
             ),
@@ -184,13 +187,16 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
                 "--image-size", type=int, help="Pixels per side to which images are resized."
             ),
             click.option(
-                "--preset", help="A preset's name, or none.  [default: chosen by image size]"
+                "--preset",
+                shell_complete=completing.presets,
+                help="A preset's name, or none.  [default: chosen by image size]",
             ),
             click.option(
                 "--use",
                 "uses",
                 multiple=True,
                 metavar="ROLE=COMPONENT",
+                shell_complete=completing.components,
                 help="Use another component for a role (views, encoder, target, negatives, loss), "
                 "as in negatives=queue; for views also your own transform: views=FILE.py:NAME. "
                 "Repeatable.",
@@ -200,6 +206,7 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
                 "settings",
                 multiple=True,
                 metavar="ROLE.KEY=VALUE",
+                shell_complete=completing.settings,
                 help="Change a setting: loss.temperature=0.2, or just temperature=0.2 if only one "
                 "setting of the recipe has that name. Repeatable.",
             ),
@@ -224,7 +231,13 @@ def _run_option(field: Any) -> AnyCommand:
     default = facts.get("shown", field.default)
     shown = text if default is None else f"{text}  [default: {default}]"
     if field.name == "observe":
-        return click.option("--observe", multiple=True, metavar="NAME[:KEY=VALUE,...]", help=text)
+        return click.option(
+            "--observe",
+            multiple=True,
+            metavar="NAME[:KEY=VALUE,...]",
+            shell_complete=completing.observers,
+            help=text,
+        )
     if field.name == "compile":
         return click.option("--compile/--no-compile", "compiled", default=None, help=shown)
     if field.type is bool:
@@ -232,7 +245,9 @@ def _run_option(field: Any) -> AnyCommand:
         written = f"no-{field.name}" if field.default else field.name
         return click.option(f"--{written}", is_flag=True, help=text)
     written = field.name.replace("_", "-")
-    return click.option(f"--{written}", type=_type_of(field, facts), help=shown)
+    completes = {"data": completing.datasets, "init": completing.runs}.get(field.name)
+    kind = _type_of(field, facts)
+    return click.option(f"--{written}", type=kind, shell_complete=completes, help=shown)
 
 
 def _type_of(field: Any, facts: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coview.commands import completing
 from coview.commands.options import (
     AnyCommand,
     asked_of_data,
@@ -37,7 +38,12 @@ def weights_argument(function: AnyCommand) -> AnyCommand:
             is_flag=True,
             help="For timm:NAME: load timm's published weights, downloading them if needed.",
         ),
-        click.argument("weights", metavar="RUN_OR_WEIGHTS", type=click.Path(path_type=Path)),
+        click.argument(
+            "weights",
+            metavar="RUN_OR_WEIGHTS",
+            type=click.Path(path_type=Path),
+            shell_complete=completing.runs,
+        ),
     ):
         function = add(function)
     return function
@@ -69,7 +75,9 @@ def measuring(function: AnyCommand) -> AnyCommand:
     return function
 
 
-data_option = click.option("--data", help=f"{data_help}  [default: the run's own]")
+data_option = click.option(
+    "--data", shell_complete=completing.datasets, help=f"{data_help}  [default: the run's own]"
+)
 
 
 def computing(options: dict[str, Any]) -> dict[str, Any]:

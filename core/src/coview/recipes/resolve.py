@@ -104,7 +104,7 @@ def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = 
         PluginError: a named component cannot be loaded.
     """
     _keep_symmetry(layers)
-    place(layers, _look_up)
+    place(layers, look_up)
     problems = layers.problems
     training, wrong = structure(TrainingSettings, layers.scalars, "", "the recipe")
     problems += wrong
@@ -134,8 +134,8 @@ def _keep_symmetry(layers: Layers) -> None:
     recipe = layers.recipe.uses("views")[0]
     for draft in layers.tables["views"]:
         try:
-            own = _look_up("views", draft.name)[1] is OwnViewSettings
-            replaced = _look_up("views", recipe.name)[1]
+            own = look_up("views", draft.name)[1] is OwnViewSettings
+            replaced = look_up("views", recipe.name)[1]
         except RequestError:
             return  # reported with everything else
         if own and replaced is not OwnViewSettings and "symmetric" not in draft.settings:
@@ -151,7 +151,7 @@ def _parts(table: str, drafts: Iterable[Draft], problems: list[str]) -> tuple[Pa
 def _part(table: str, draft: Draft, problems: list[str]) -> Part | None:
     draft.name = placed(draft.name)
     try:
-        factory, settings_class, entry = _look_up(table, draft.name)
+        factory, settings_class, entry = look_up(table, draft.name)
     except RequestError as error:
         problems.extend(error.problems)
         return None
@@ -188,7 +188,7 @@ def _origins(settings_class: type, set_by: Mapping[str, str]) -> dict[str, str]:
     return {field.name: set_by.get(field.name, "default") for field in fields_of(settings_class)}
 
 
-_KINDS = {
+KINDS = {
     **{role: kind_of_role(role) for role in COMPONENTS},
     "backbone": "backbones",
     "optimizer": "optimizers",
@@ -198,13 +198,13 @@ _KINDS = {
 """The kind of component that each table names."""
 
 
-def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
+def look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
     """Look up a name in a table: return its factory, settings class and entry."""
     if name.startswith(GIVEN):
         return _given(table, name)
     if table in AFTERWARDS and name == "none":
         return None, NoSettings, None
-    entry = find(_KINDS[table], name)
+    entry = find(KINDS[table], name)
     factory = entry.load()
     if table in COMPONENTS:
         label = f"{table} {entry.name!r} of package {entry.package}"
