@@ -74,3 +74,13 @@ from torchvision.transforms import v2
 
 transform = v2.Compose([v2.RandomResizedCrop(32, scale=(0.4, 1.0)), v2.RandomRotation(15)])
 run = coview.train("simclr", "digits", preset="tiny", views=transform)
+
+# ## In scikit-learn
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+found = load_digits()
+images = (found.images * 15).astype(np.uint8)  # (N, H, W); fit never sees their labels
+pipeline = make_pipeline(coview.Embedder("simclr", epochs=20), LogisticRegression(max_iter=5000))
+pipeline.fit(images[:1500], found.target[:1500])
+print(pipeline.score(images[1500:], found.target[1500:]))

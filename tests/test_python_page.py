@@ -24,6 +24,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """Run sections of the page one after the other; return what the last of them prints."""
     short = partial(coview.train, max_steps=2, device="cpu", progress=False)
     monkeypatch.setattr(coview, "train", short)
+    monkeypatch.setattr(coview.api, "train", short)  # what coview.Embedder calls
     names: dict[str, Any] = {"coview": coview}
 
     def run(*titles: str) -> tuple[str, dict[str, Any]]:
@@ -39,6 +40,7 @@ def test_the_page_has_an_example_for_each() -> None:
     assert list(SECTIONS) == [
         *("Train", "Evaluate", "Embed, search and export", "Look at the views"),
         *("A data set of your own", "A network of your own", "A transform of your own"),
+        "In scikit-learn",
     ]
 
 
@@ -73,3 +75,8 @@ def test_a_network_of_ones_own(said: Any) -> None:
 def test_a_transform_of_ones_own(said: Any) -> None:
     _, names = said("A transform of your own")
     assert names["run"].step == 2
+
+
+def test_a_pipeline_scores(said: Any) -> None:
+    out, names = said("A data set of your own", "In scikit-learn")
+    assert float(out) > 0.5 and names["pipeline"][0].n_features_out_ == 128

@@ -91,6 +91,7 @@ def test_a_name_that_allows_nothing_is_refused_with_the_nearest() -> None:
 
 
 OPTIONS: dict[str, Any] = {
+    "preset": "small",
     "backbone": "resnet10-quarter",
     "image_size": 16,
     "batch_size": 16,

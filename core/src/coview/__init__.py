@@ -43,6 +43,7 @@ _HOME = {
     "evaluate": "coview.api",
     "compare": "coview.api",
     "embed": "coview.api",
+    "Embedder": "coview.api.embedder",
     "export": "coview.api",
     "views": "coview.api",
     "Run": "coview.training.run",
