@@ -3,7 +3,7 @@
   const images = JSON.parse(document.getElementById("images").textContent);
   for (const spec of Object.values(specs)) {
     for (const row of spec.data?.values ?? []) {
-      if (row.tip) row.tip.image = images[row.tip.image];
+      if (row.tip?.image !== undefined) row.tip.image = images[row.tip.image];
     }
   }
   // Vega draws with the colours of the page, which are others in the dark.
