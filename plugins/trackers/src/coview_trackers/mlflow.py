@@ -42,7 +42,7 @@ class MlflowObserver(Logger):
             from mlflow import MlflowClient
         except ImportError as error:
             raise RequestError(
-                "--observe mlflow needs: pip install 'coview-trackers[mlflow]'"
+                "--observe mlflow needs: pip install mlflow-skinny sqlalchemy alembic"
             ) from error
         self.settings = settings
         self._make: Any = MlflowClient

@@ -87,7 +87,7 @@ class TensorboardPictures(Pictures):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise RequestError(
-                "--observe tensorboard-pictures needs: pip install 'coview-trackers[tensorboard]'"
+                "--observe tensorboard-pictures needs: pip install tensorboard"
             ) from error
         self._make: Any = SummaryWriter
 
@@ -111,9 +111,7 @@ class WandbPictures(Pictures):
         try:
             import wandb
         except ImportError as error:
-            raise RequestError(
-                "--observe wandb-pictures needs: pip install 'coview-trackers[wandb]'"
-            ) from error
+            raise RequestError("--observe wandb-pictures needs: pip install wandb") from error
         self._wandb: Any = wandb
 
     def show_views(self, run: Any, picture: np.ndarray[Any, Any]) -> None:
