@@ -33,6 +33,8 @@ UNFINISHED = ROOT / ".nox" / "shared-unfinished"
 PEERS = ("lightly>=1.5",)
 # Brings some seventy packages: it has an environment of its own, beside the shared one.
 RIVALS = (*PEERS, "stable-pretraining>=0.1.8")
+SITE = ("mkdocs-material>=9.5",)
+AXE = "axe-core@4.14"
 SOLO_LEARN = "solo-learn==1.0.2"
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # What questions share, and those that have a session of their own.
@@ -144,8 +146,29 @@ def browser(session: nox.Session) -> None:
     python = python_with_everything(session)
     session.run(python, "-m", "pip", "install", "--quiet", "playwright>=1.40", external=True)
     arguments = ("plugins/report/tests/test_browser.py", *session.posargs)
-    variables = {"COVIEW_BROWSER": "1"}
+    variables = {"COVIEW_BROWSER": "1", "COVIEW_AXE": axe(session)}
     session.run(python, "-m", "pytest", *arguments, external=True, env=variables)
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, .nox/site: a warning or a broken link is an error."""
+    python = python_with_everything(session)
+    session.run(python, "-m", "pip", "install", "--quiet", *SITE, external=True)
+    words = ("build", "--strict", "--quiet", *session.posargs)
+    # Its makers advertise another program on stderr.
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}
+    session.run(python, "-m", "mkdocs", *words, external=True, env=quiet)
+
+
+def axe(session: nox.Session) -> str:
+    """Return the file of axe-core, which finds what keeps people out; empty without npm."""
+    folder = ROOT / ".nox" / "npm"
+    file = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not file.exists() and shutil.which("npm"):
+        words = ("npm", "install", "--silent", "--prefix", str(folder), AXE)
+        session.run(*words, external=True)
+    return str(file) if file.exists() else ""
 
 
 @nox.session(venv_backend="none")

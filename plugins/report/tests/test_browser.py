@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import coview
 from coview_report import looking
 from coview_report.page import page
 from coview_report.reading import read_all
@@ -44,7 +45,9 @@ def file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Tab:
     """A page that was opened, what it said on its console, and what it asked for."""
 
-    def __init__(self, browser: Any, file: Path, width: int, scheme: str) -> None:
+    def __init__(
+        self, browser: Any, file: Path, width: int, scheme: str, wait: str = ".map svg"
+    ) -> None:
         self.said: list[str] = []
         self.asked: list[str] = []
         self.page = browser.new_page(
@@ -54,7 +57,7 @@ class Tab:
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(file.as_uri())
-        self.page.wait_for_selector(".map svg")
+        self.page.wait_for_selector(wait)
 
 
 @pytest.fixture(params=LOOKS, ids=str)
@@ -62,6 +65,83 @@ def tab(browser: Any, file: Path, request: pytest.FixtureRequest) -> Iterator[Ta
     opened = Tab(browser, file, *request.param)
     yield opened
     opened.page.close()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    place = os.environ.get("COVIEW_AXE", "")
+    if not place:
+        pytest.skip("axe-core is installed by nox -s browser")
+    return Path(place).read_text(encoding="utf-8")
+
+
+def serious(tab: Tab, axe: str) -> list[str]:
+    """Return what keeps people out, by axe-core: rule and element."""
+    tab.page.evaluate(axe)
+    found = tab.page.evaluate("axe.run()")
+    assert len(found["passes"]) > 5, "it looked at nothing"
+    return [
+        f"{each['id']}: {node['html'][:200]}"
+        for each in found["violations"]
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+def test_nothing_keeps_people_out(tab: Tab, axe: str) -> None:
+    assert serious(tab, axe) == []
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=str)
+def test_nothing_keeps_people_out_of_comparisons(
+    browser: Any, axe: str, trained: Path, tmp_path: Path, look: Any
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    out = tmp_path / "several.html"
+    out.write_text(page(read_all([trained, other])), "utf-8")
+    tab = Tab(browser, out, *look, wait="[data-chart] svg")
+    assert serious(tab, axe) == [] == tab.said
+    tab.page.close()
+
+
+def test_axe_would_find_something(browser: Any, axe: str, tmp_path: Path) -> None:
+    out = tmp_path / "bad.html"
+    words = "<p>word</p>" * 12
+    out.write_text(f"<html lang=en><title>x</title><body><img src='data:,'>{words}</body></html>")
+    tab = Tab(browser, out, 1280, "light", wait="p")
+    assert [line.split(":")[0] for line in serious(tab, axe)] == ["image-alt"]
+    tab.page.close()
+
+
+def test_a_transformers_page(browser: Any, axe: str, photographs: Path, tmp_path: Path) -> None:
+    coview.train(
+        "simclr", photographs, out=tmp_path / "vit", backbone="vit_tiny_patch16_224",
+        set={"backbone.patch": 8}, image_size=24, batch_size=16, preset="none", epochs=1,
+        max_steps=1, device="cpu", progress=False, report=False,
+    )  # fmt: skip
+    out = tmp_path / "vit.html"
+    out.write_text(page(read_all([tmp_path / "vit"]), looking.look(tmp_path / "vit")), "utf-8")
+    tab = Tab(browser, out, 390, "dark")
+    pictures = tab.page.locator("#attention img")
+    assert pictures.count() == 6 * 5  # an image, the mean, and three heads
+    assert pictures.evaluate_all("all => all.every(one => one.naturalWidth === 112)")
+    assert serious(tab, axe) == []
+    tab.page.close()
+
+
+def test_arrows_go_through_the_map(browser: Any, file: Path) -> None:
+    tab = Tab(browser, file, 1280, "light")
+    tab.page.locator(".map").first.focus()
+    tab.page.keyboard.press("ArrowRight")
+    image = tab.page.locator("#vg-tooltip-element.visible img")
+    first = image.get_attribute("src")
+    tab.page.keyboard.press("ArrowRight")
+    assert image.get_attribute("src") != first
+    tab.page.keyboard.press("Escape")
+    assert tab.page.locator("#vg-tooltip-element.visible").count() == 0
+    assert tab.said == []
+    tab.page.close()
 
 
 def test_nothing_goes_wrong_and_nothing_leaves(tab: Tab, file: Path) -> None:
@@ -119,4 +199,5 @@ def test_the_keyboard_reaches_what_opens_and_scrolls(browser: Any, file: Path) -
             tab.page.evaluate("document.activeElement.className || document.activeElement.tagName")
         )
     assert {"near", "scroll sheet", "SUMMARY"} <= reached
+    assert any("map" in str(name) for name in reached)
     tab.page.close()

@@ -34,6 +34,7 @@ def picture(
         layer: the origin of these changes, for messages.
     """
     from coview.data.sources import open_source
+    from coview.data.sources.arrays import OBJECT
     from coview.recipes.configure import configure
     from coview.training.repeated import repeated
     from coview.views.picture import draw_views
@@ -42,13 +43,15 @@ def picture(
     _refuse_outside("draws", draws, MOST_DRAWS)
     from coview.training.run import Run
 
+    run = method if isinstance(method, Run) else None
+    # Data that were passed as an object have no name by which they could be read again.
+    kept = run.data if run is not None and data is None and run.data.name == OBJECT else None
     named = method.path if isinstance(method, Run) else method
-    asked = repeated(named, data, seed)
-    source = open_source(asked.data)
-    resolved = configure(asked.method, source.native_size(), changes, layer)
-    count, columns = draw_views(
-        resolved, source.load(resolved.data), Path(out), images, draws, asked.seed
-    )
+    asked = repeated(named, OBJECT if kept else data, seed)
+    source = None if kept else open_source(asked.data)
+    resolved = configure(asked.method, source.native_size() if source else None, changes, layer)
+    loaded = kept or open_source(asked.data).load(resolved.data)
+    count, columns = draw_views(resolved, loaded, Path(out), images, draws, asked.seed)
     return Result(
         {"out": str(out), "images": count, "columns": columns},
         [f"{count} images and {columns - 1} views of each in {out}"],

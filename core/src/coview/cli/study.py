@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 
 import click
 
 from coview.commands import completing
+from coview.commands.many import most_processes, processes_option, seconds
 from coview.commands.options import device_option, json_option, print_json, print_table
-from coview.errors import RequestError
 from coview.registry import entries
-
-UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 @click.group("study")
@@ -56,11 +52,7 @@ def listing(as_json: bool) -> None:
 @click.option(
     "--max-steps", type=click.IntRange(min=1), help="Stop each run after this many steps."
 )
-@click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    help="Runs at the same time.  [default: one a core, one on a GPU]",
-)
+@processes_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -98,9 +90,8 @@ def run(
     asked = Asked(
         name=name,
         seeds=tuple(range(seeds if given or not quick else 2)),
-        changes=Variant(data=data, epochs=epochs),
+        changes=Variant(data=data, epochs=epochs, max_steps=max_steps),
         quick=quick,
-        max_steps=max_steps,
         device=device,
         out=out,
     )
@@ -108,8 +99,8 @@ def run(
     done = running.run(
         study,
         asked,
-        processes or _processes(device),
-        None if budget is None else _seconds(budget),
+        processes or most_processes(device),
+        None if budget is None else seconds("--budget", budget),
         lambda line: click.echo(line, err=True),
     )
     found = report.document(study, asked, done)
@@ -121,18 +112,3 @@ def run(
     click.echo(f"Written: {', '.join(str(file) for file in files)}")
     if len(files) < 3:
         click.echo("For a picture: pip install matplotlib")
-
-
-def _processes(device: str) -> int:
-    from coview.training.device import pick_device
-
-    return (os.cpu_count() or 1) if pick_device(device).type == "cpu" else 1
-
-
-def _seconds(budget: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
-    if not found:
-        raise RequestError(
-            f"--budget must be a number with s, m or h, like 90s, 10m or 2h, not {budget!r}."
-        )
-    return float(found[1]) * UNITS[found[2]]

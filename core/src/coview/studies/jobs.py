@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import attrs
 from coview.errors import RequestError
 from coview.recipes.configure import Changes
 from coview.recipes.recipe import to_toml
-from coview.studies.study import Study, Variant
+from coview.studies.study import Quantity, Study, Variant
 
 RESULT = "result.json"
 """What a finished run leaves beside its own files: what was measured."""
@@ -27,9 +27,8 @@ class Asked:
     Attributes:
         name: the study's name, or ``FILE.py:NAME``.
         seeds: a run of every variant for each.
-        changes: what the user changes in all variants (the data, the epochs).
+        changes: what the user changes in all variants (the data, the epochs, the most steps).
         quick: whether the study's short form is run.
-        max_steps: the most steps of a run; None: as many as its epochs have.
         device: a value of ``--device``.
         out: where runs and results go.
     """
@@ -38,7 +37,6 @@ class Asked:
     seeds: tuple[int, ...]
     changes: Variant = Variant()
     quick: bool = False
-    max_steps: int | None = None
     device: str = "auto"
     out: Path = Path("studies")
 
@@ -64,6 +62,24 @@ class Job:
         """What was measured; None as long as nothing is."""
         path = self.folder / RESULT
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """What a run's process is told.
+
+    Attributes:
+        arguments: of :func:`coview.train`.
+        measure: what is measured on the finished run.
+        seed, device: of the run.
+        folder: the run's directory.
+    """
+
+    arguments: Mapping[str, Any]
+    measure: Mapping[str, Quantity]
+    seed: int
+    device: str
+    folder: Path
 
 
 def whole(study: Study, variant: str, asked: Asked) -> Variant:
@@ -101,6 +117,7 @@ def _identity(wanted: Variant, study: Study, asked: Asked) -> str:
 
     given = wanted.given()
     data, method = given.pop("data", None), given.pop("method", None)
+    max_steps = given.pop("max_steps", None)
     if method is None:
         raise RequestError("It names no method.")
     if data is None:
@@ -110,7 +127,7 @@ def _identity(wanted: Variant, study: Study, asked: Asked) -> str:
     prepared = prepare(request)
     quantities = [quantity.source for quantity in study.measure.values()]
     versions = {name: metadata.version(name) for name in ("coview", "torch")}
-    facts = [data, str(prepared.device), asked.max_steps, quantities, versions]
+    facts = [data, str(prepared.device), max_steps, quantities, versions]
     return f"{to_toml(prepared.resolved.recipe)}\n{json.dumps(facts)}"
 
 
@@ -120,3 +137,14 @@ def unique(wanted: Sequence[Job]) -> list[Job]:
     for job in wanted:
         found.setdefault(job.digest, job)
     return list(found.values())
+
+
+def order(job: Job, study: Study, asked: Asked) -> Order:
+    """Return what a run's process is told."""
+    return Order(
+        arguments=whole(study, job.variant, asked).given(),
+        measure=study.measure,
+        seed=job.seed,
+        device=asked.device,
+        folder=job.folder,
+    )

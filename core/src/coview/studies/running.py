@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any
 
 from coview.errors import CoviewError
-from coview.studies.jobs import Asked, Job, jobs, unique
+from coview.studies.jobs import Asked, Job, Order, jobs, order, unique
 from coview.studies.study import Study
 
 Tell = Callable[[str], None]
@@ -43,7 +42,7 @@ def run(
         tell(f"{len(every) - len(missing)} of {len(every)} runs are done already.")
     failed = []
     clock = Clock(len(missing), budget)
-    for job, error in _each(missing, asked, processes, clock):
+    for job, error in _each(missing, study, asked, processes, clock):
         if error:
             failed.append(f"Variant {job.variant!r}, seed {job.seed}: {error}")
             tell(failed[-1])
@@ -74,11 +73,12 @@ class Clock:
         if not left:
             return ""
         seconds = (time.monotonic() - self.started) / self.ended * left
-        return f"  ({left} runs left, about {max(1, round(seconds / 60))} min)"
+        runs = "run" if left == 1 else "runs"
+        return f"  ({left} {runs} left, about {max(1, round(seconds / 60))} min)"
 
 
 def _each(
-    missing: Sequence[Job], asked: Asked, processes: int, clock: Clock
+    missing: Sequence[Job], study: Study, asked: Asked, processes: int, clock: Clock
 ) -> Iterator[tuple[Job, str]]:
     """Yield every run as it ends, and what went wrong."""
     waiting, running = list(missing), dict[Future[str], Job]()
@@ -86,40 +86,25 @@ def _each(
         while running or (waiting and not clock.over):
             while waiting and len(running) < processes and not clock.over:
                 job = waiting.pop(0)
-                running[pool.submit(_in_process, job, asked, processes)] = job
+                running[pool.submit(_in_process, order(job, study, asked), processes)] = job
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
                 clock.ended += 1
                 yield running.pop(future), future.result()
 
 
-def order(job: Job, asked: Asked) -> dict[str, Any]:
-    """Return what a run's process is told."""
-    return {
-        "study": asked.name,
-        "variant": job.variant,
-        "seed": job.seed,
-        "quick": asked.quick,
-        "changes": asked.changes.given(),
-        "max_steps": asked.max_steps,
-        "device": asked.device,
-        "folder": str(job.folder),
-    }
-
-
-def _in_process(job: Job, asked: Asked, processes: int) -> str:
+def _in_process(told: Order, processes: int) -> str:
     """Do a run in a process; return what went wrong, or nothing."""
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     done = subprocess.run(
         [sys.executable, "-m", "coview.studies.one"],
-        input=json.dumps(order(job, asked)),
+        input=pickle.dumps(told),
         env={"OMP_NUM_THREADS": threads, **os.environ},
         capture_output=True,
-        text=True,
     )
     if done.returncode == 0:
         return ""
-    lines = done.stderr.strip().splitlines()
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"its process ended with status {done.returncode}"
 
 

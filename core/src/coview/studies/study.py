@@ -31,7 +31,7 @@ class Variant:
     Attributes:
         method: a method's name, or a recipe.
         data: the data set.
-        preset, backbone, epochs, batch_size, accumulate: as for :func:`coview.train`.
+        preset, backbone, epochs, batch_size, accumulate, max_steps: as for :func:`coview.train`.
         use: components by role.
         set: settings by name.
     """
@@ -43,6 +43,7 @@ class Variant:
     epochs: int | None = None
     batch_size: int | None = None
     accumulate: int | None = None
+    max_steps: int | None = None
     use: Mapping[str, str | Sequence[str]] = attrs.field(factory=dict)
     set: Mapping[str, Any] = attrs.field(factory=dict)
 

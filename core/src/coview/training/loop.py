@@ -163,7 +163,7 @@ def _epochs(run: Run) -> None:
             # A signal waits until the step is logged and told, so that nothing of it is lost.
             with run.interrupts.held_back():
                 run.whole = False
-                loss = _step(run, batch, metrics)
+                loss = one_step(run, batch, metrics)
                 run.whole = True
                 losses.append(loss)
                 at_end = run.step % spe == 0 or run.step == run.last_step
@@ -222,7 +222,7 @@ def _joined(means: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float
     }
 
 
-def _step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
+def one_step(run: Run, batch: Batch, metrics: Metrics) -> Tensor:
     """Do one optimiser step; return its loss, on the device."""
     with run.compiling():
         return _whole_step(run, batch, metrics)

@@ -11,6 +11,7 @@ import altair as alt
 import attrs
 
 from coview_report.reading import Point, RunFiles
+from coview_report.standing import Standing
 
 Spec = dict[str, Any]
 
@@ -18,7 +19,7 @@ MOST_POINTS, OF_ALL_RUNS, FEWEST_POINTS = 400, 2_400, 40
 """Points of a curve, and of all in a chart; of longer ones, neighbouring readings are averaged."""
 HEIGHT = 190
 """Pixels of a chart; its width is that of its place."""
-MAP_HEIGHT = 460
+MAP_HEIGHT, PLACE = 460, 44
 MOST_COLOURS = 10
 """Classes that are told apart by colour."""
 
@@ -135,6 +136,49 @@ def knn(runs: Sequence[RunFiles]) -> Spec | None:
         rules.mark_text(style="named", align="right", x="width", dy=-7).encode(text="what:N"),
     ]
     return _finished([*(layers if levels else []), line, *_nearest(base)], "kNN top-1 accuracy")
+
+
+def places(stood: Standing) -> Spec:
+    """Return the accuracies of compared methods: every seed, their mean and its interval."""
+    order = [place.name for place in stood.places]
+    y = alt.Y("method:N", sort=order, title=None, axis=alt.Axis(labelLimit=160, domain=False))
+    x = alt.X(
+        "share:Q",
+        title="kNN top-1",
+        scale=alt.Scale(zero=False, nice=True),
+        axis=alt.Axis(format=".0%", tickCount=6, grid=True),
+    )
+    seeds = [
+        {"method": place.name, "share": share, "tip": {place.name: f"{share:.1%}", "seed": seed}}
+        for place in stood.places
+        for seed, share in zip(stood.seeds, place.shares, strict=True)
+    ]
+    means = [
+        {
+            "method": place.name,
+            "share": place.knn.mean,
+            "low": place.knn.low,
+            "high": place.knn.high,
+        }
+        for place in stood.places
+    ]
+    colour = alt.Color("method:N", sort=order, legend=None)
+    mean = alt.Chart(alt.Data(values=means)).encode(y=y)
+    dots = alt.Chart(alt.Data(values=seeds)).mark_circle(size=70, opacity=0.8)
+    layers: list[Any] = [dots.encode(x=x, y=y, color=colour, tooltip="tip:N")]
+    layers.append(mean.mark_tick(thickness=3, size=26).encode(x=x, color=colour))
+    if len(stood.seeds) > 1:
+        interval = mean.mark_rule(strokeWidth=3, opacity=0.35)
+        layers.insert(
+            0, interval.encode(x=alt.X("low:Q", title="kNN top-1"), x2="high:Q", color=colour)
+        )
+    chart = alt.layer(*layers).properties(
+        width="container",
+        height=PLACE * len(order),
+        description="kNN top-1 accuracy of each method: seeds, means and 95 % intervals",
+    )
+    spec: Spec = chart.to_dict()
+    return spec
 
 
 def accuracies(run: RunFiles) -> list[Point]:

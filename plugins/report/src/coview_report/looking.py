@@ -22,6 +22,7 @@ from coview.data.picking import evenly
 from coview.data.splits import part
 from coview.errors import CoviewError
 from coview.evaluation.features import features
+from coview_report.attending import Attention, attended
 from coview_report.images import of_file, of_pixels
 
 MOST_POINTS = 900
@@ -87,6 +88,7 @@ class Looked:
         mistakes: whether the rows are of mistakes.
         searched: number of images that were searched.
         views: the sheet of views as a data URI.
+        attention: where a transformer looks; empty: it has no class token.
     """
 
     maps: tuple[Map, ...] = ()
@@ -94,6 +96,7 @@ class Looked:
     mistakes: bool = False
     searched: int = 0
     views: str | None = None
+    attention: tuple[Attention, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -124,7 +127,8 @@ def look(run: Any, *, device: str = "auto", workers: int = 0) -> Looked:
     elif data is not None:
         near = _tried("the neighbours", notes, lambda: _neighbours(run, data.labelled, options))
         found |= near or {}
-    return Looked(maps=maps, **found, notes=tuple(notes))
+    attention = _tried("attention", notes, lambda: attended(run, options)) or ()
+    return Looked(maps=maps, attention=attention, **found, notes=tuple(notes))
 
 
 def _tried(what: str, notes: list[str], make: Callable[[], Any]) -> Any:

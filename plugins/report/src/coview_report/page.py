@@ -18,8 +18,9 @@ from coview_report.bundle import program
 from coview_report.looking import Looked, Map
 from coview_report.provenance import told
 from coview_report.reading import RunFiles
+from coview_report.standing import Standing, difference, percents
 from coview_report.states import state
-from coview_report.summary import Summary, summary
+from coview_report.summary import Summary, duration, summary
 
 LIMIT = 5_000_000
 """Bytes of a page, of which 0.9 million are the program that draws."""
@@ -51,12 +52,34 @@ def page(runs: Sequence[RunFiles], looked: Looked | None = None, live: str = "")
     return text
 
 
-def _rendered(runs: Sequence[RunFiles], looked: Looked | None, live: str) -> str:
+def comparison_page(methods: Sequence[RunFiles], stood: Standing, title: str) -> str:
+    """Return the page about compared methods.
+
+    Args:
+        methods: their runs, the best first, each the mean over its seeds.
+        stood: how they stand.
+        title: what was compared.
+    """
+    return _rendered(methods, None, "", stood, title)
+
+
+def _rendered(
+    runs: Sequence[RunFiles],
+    looked: Looked | None,
+    live: str,
+    stood: Standing | None = None,
+    title: str = "",
+) -> str:
     specs: dict[str, Any] = {}
     drawn = _Drawn(specs)
     states = [state(run.path, run.facts) for run in runs]
     parts = {
         "runs": list(zip(runs, states, map(_summed, runs, states), strict=True)),
+        "stood": stood,
+        "title": title,
+        "places": drawn.chart("places", charts.places(stood), "kNN top-1 accuracy")
+        if stood
+        else None,
         "training": drawn.of(runs, _training(runs)),
         "collapse": drawn.of(runs, _collapse(runs)),
         "knn": drawn.chart("knn", charts.knn(runs), "kNN top-1 accuracy over training"),
@@ -84,7 +107,8 @@ def _rendered(runs: Sequence[RunFiles], looked: Looked | None, live: str) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["when"] = _when
+    environment.filters |= {"when": _when, "percents": percents, "difference": difference}
+    environment.filters["duration"] = duration
     return environment.get_template("page.html").render(**parts)
 
 

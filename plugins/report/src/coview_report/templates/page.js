@@ -3,7 +3,7 @@
   const images = JSON.parse(document.getElementById("images").textContent);
   for (const spec of Object.values(specs)) {
     for (const row of spec.data?.values ?? []) {
-      if (row.tip) row.tip.image = images[row.tip.image];
+      if (row.tip?.image !== undefined) row.tip.image = images[row.tip.image];
     }
   }
   // Vega draws with the colours of the page, which are others in the dark.
@@ -45,10 +45,27 @@
     view.addEventListener("click", show);
     document.addEventListener("pointerdown", (event) => show(event, null));
   };
+  // With the keyboard, arrows go through the points of a map from left to right; Escape leaves.
+  const walked = (place, spec) => ({ view }) => {
+    const rows = spec.data?.values ?? [];
+    const order = rows.map((_, number) => number).sort((a, b) => rows[a].x - rows[b].x);
+    let at = -1;
+    place.onkeydown = (event) => {
+      const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (event.key === "Escape") view.tooltip()(null, event, null, null);
+      if (!by) return;
+      event.preventDefault();
+      at = Math.min(Math.max(at + by, 0), order.length - 1);
+      const mark = place.querySelectorAll(".mark-symbol.role-mark path")[order[at]];
+      const box = mark.getBoundingClientRect();
+      view.tooltip()(null, { clientX: box.right, clientY: box.bottom }, {}, rows[order[at]].tip);
+    };
+    place.onblur = (event) => view.tooltip()(null, event, null, null);
+  };
   const draw = () => {
     for (const place of document.querySelectorAll("[data-chart]")) {
       vegaEmbed(place, specs[place.dataset.chart], { actions: false, renderer: "svg", config: colours(), patch: pointed })
-        .then(tapped)
+        .then((drawn) => { tapped(drawn); if (place.matches(".map")) walked(place, specs[place.dataset.chart])(drawn); })
         .catch((error) => { place.textContent = `This chart could not be drawn: ${error.message}`; });
     }
   };

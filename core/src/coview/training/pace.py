@@ -1,0 +1,36 @@
+"""How long a step takes: measured by doing some, where an equal time is to be divided."""
+
+from __future__ import annotations
+
+import time
+from itertools import chain, count, islice
+
+from coview.training.loop import Metrics, one_step
+from coview.training.run import Run
+
+ENOUGH = 3.0
+"""Seconds of a measurement that counts."""
+
+
+def step_seconds(run: Run, enough: float = ENOUGH) -> float:
+    """Return the seconds of a step, with the loading of its images, from ever more steps.
+
+    Args:
+        run: a rehearsed one (:func:`coview.training.start.rehearse`): its weights are
+            changed, and nothing is written.
+        enough: seconds; steps are doubled until they take as long.
+    """
+    run.method.train()
+    batches = chain.from_iterable(run.batches.epoch(epoch, 0) for epoch in count())
+    metrics = Metrics()
+    one_step(run, next(batches), metrics)  # compiles, allocates, reads files for the first time
+    metrics.read()
+    steps, seconds = 0, 0.0
+    while seconds < enough:
+        steps = 2 * steps or 1
+        began = time.perf_counter()
+        for batch in islice(batches, steps):
+            one_step(run, batch, metrics)
+        metrics.read()  # waits for the device
+        seconds = time.perf_counter() - began
+    return seconds / steps

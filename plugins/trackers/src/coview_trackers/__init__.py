@@ -1,0 +1,1 @@
+"""Observers that hand a run to MLflow, and its pictures to TensorBoard and Weights & Biases."""
