@@ -10,7 +10,7 @@ from coview import Recipe, Use
 
 __all__ = ["recipe"]
 
-# solo-learn's published CIFAR recipe, which two presets share.
+# What two presets share.
 _SMALL_WARMUP = {"warmup_start": 3e-5, "warmup_count": "images", "warmup_closed": False}
 _SMALL_OPTIMIZER = Use(
     "lars",
@@ -61,6 +61,7 @@ recipe = Recipe(
     ),
     presets={
         "batch-256": {
+            "source": "facebookresearch/swav, scripts/swav_400ep_bs256_pretrain.sh: linear 74.3",
             "encoder": {"freeze_steps": 5005},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=15, once_full=True),
             "optimizer": {"lr": 0.6, "lr_rule": "linear"},
@@ -68,8 +69,10 @@ recipe = Recipe(
             "epochs": 400,
             "batch_size": 256,
         },
-        # solo-learn's published CIFAR recipe: two crops, a queue from epoch 50.
+        # Two crops, a queue from epoch 50.
         "small": {
+            "source": "ours: solo-learn's rates, lengths and head for CIFAR-10; it fills the queue "
+            "from the start and its gradient passes the prototypes' normalisation",
             "backbone": Use("resnet18", stem="3x3"),
             "views": {
                 "size": "none",
@@ -86,6 +89,8 @@ recipe = Recipe(
         },
         # The same with six crops of 18 pixels beside the two of 32.
         "small-multi-crop": {
+            "source": "ours: as small, with solo-learn's sizes of crops; its colours are weaker "
+            "and its second view is solarised",
             "backbone": Use("resnet18", stem="3x3"),
             "views": {
                 "size": ("none", 18),
@@ -99,8 +104,8 @@ recipe = Recipe(
             "epochs": 1000,
             "batch_size": 256,
         },
-        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
+            "source": "ours: for a network of 0.3 million parameters and minutes on a processor",
             "backbone": Use("resnet10-quarter", stem="7x7"),
             "views": {
                 "size": "none",
