@@ -44,6 +44,7 @@ from coview.registry import find
 from coview.schedules import rate_scale
 from coview.settings import fields_of, plain
 from coview.testing.recipes import resolved
+from coview.views.augmentation import OPERATIONS
 
 __all__ = ["Official", "Row", "problems", "read", "rows", "uncovered"]
 
@@ -52,6 +53,9 @@ OURS = "ours"
 
 HOW = ("size", "antialias", "jitter_order", "blur_kernel", "backend", "compile", "dtype")
 """Settings of views that say how they are computed, of which papers say nothing."""
+
+LAYOUT = ("count", "symmetric", "keys")
+"""Settings of views whose defaults need no source: what there is to compare."""
 
 AFTERWARDS = ("probe", "finetune", "data")
 
@@ -130,32 +134,51 @@ def problems(official: Official, preset: str = "none") -> list[str]:
 def uncovered(official: Official, preset: str = "none") -> list[str]:
     """Return the settings that the recipe (or preset) sets, or its views have, and no row has."""
     known = {row.path for row in rows(official, preset)}
-    known |= {path.replace("peak", "lr") for path in known}
-    return [path for path in _to_cover(resolved(official.method, preset), preset) if path not in known]
+    known |= {path.replace("peak", part) for path in known for part in ("lr", "lr_rule")}
+    wanted = _to_cover(resolved(official.method, preset), preset)
+    return [path for path in wanted if path not in known]
 
 
 def same(one: Any, other: Any) -> bool:
     """Return whether two plain values are the same; numbers to nine digits."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
-    numbers = [isinstance(x, (int, float)) and not isinstance(x, bool) for x in (one, other)]
-    return math.isclose(one, other, rel_tol=1e-9) if all(numbers) else bool(one == other)
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    numbers = isinstance(one, (int, float)) and isinstance(other, (int, float))
+    return math.isclose(one, other, rel_tol=1e-9) if numbers else bool(one == other)
 
 
 def _to_cover(found: Resolved, preset: str) -> Iterator[str]:
-    layers = ("recipe",) if preset == "none" else (f"preset {preset}",)
+    layer = "recipe" if preset == "none" else f"preset {preset}"
     for name in ("epochs", "batch_size", "evaluates"):
-        if found.origins[name] in layers:
+        usual = name == "evaluates" and preset == "none" and found.training.evaluates == "online"
+        if found.origins[name] == layer and not usual:
             yield name
     for table, parts in found.parts.items():
-        if table in AFTERWARDS:
-            continue
-        for part in parts:
+        for part in parts if table not in AFTERWARDS else ():
             start = table if len(parts) == 1 else f"{table}.{part.name}"
+            drawn = table == "views" and preset == "none"
+            known = {*_idle(part.settings), *HOW} if table == "views" else set()
             for name, origin in part.origins.items():
-                drawn = table == "views" and name not in HOW and preset == "none"
-                if (origin in layers or drawn) and part.shared_with is None and name not in HOW:
+                ours = origin == layer or (drawn and origin == "default" and name not in LAYOUT)
+                if ours and name not in known and part.shared_with is None:
                     yield f"{start}.{name}"
+
+
+def _idle(settings: Any) -> Iterator[str]:
+    """Yield the settings of operations on views that are not applied."""
+    order = getattr(settings, "order", ())
+    names = [field.name for field in fields_of(type(settings))]
+    for operation in OPERATIONS if order else ():
+        own = [name for name in names if name.removeprefix("second_").startswith(operation)]
+        rates = [name for name in own if name.endswith("_p")]
+        values = [plain(getattr(settings, name)) for name in rates]
+        off = not any(any(v) if isinstance(v, list) else v for v in values) if rates else False
+        if operation not in order:
+            yield from own
+        elif off:
+            yield from (name for name in own if name not in rates)
 
 
 def _ours(found: Resolved, path: str) -> Any:
@@ -169,7 +192,11 @@ def _ours(found: Resolved, path: str) -> Any:
         return ", ".join(part.name for part in parts)
     which, _, short = name.rpartition(".")
     part = next(part for part in parts if which in ("", part.name))
-    return _peak(part, found) if short == "peak" else plain(getattr(part.settings, short))
+    if short == "peak":
+        return _peak(part, found)
+    if short == "weight":  # a loss may have one of its own, beside its settings
+        return plain(getattr(part.settings, short, part.weight))
+    return plain(getattr(part.settings, short))
 
 
 def _peak(part: Part, found: Resolved) -> float:

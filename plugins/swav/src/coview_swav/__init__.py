@@ -27,7 +27,10 @@ recipe = Recipe(
     summary="predict the balanced cluster code of one view from the other views",
     paper="arXiv:2006.09882",
     views=Use("multi-crop", blur_kind="pillow"),
-    encoder=Use("prototypes", dim=128, hidden=2048, prototypes=3000, freeze_steps=313),
+    # 64 GPUs normalise batches in groups of 8.
+    encoder=Use(
+        "prototypes", dim=128, hidden=2048, prototypes=3000, freeze_steps=313, norm_groups=8
+    ),
     loss=Use("swapped-prediction", temperature=0.1, epsilon=0.05, iterations=3),
     backbone=Use("resnet50"),
     # 0.3 x 4096 / 256 is the released script's 4.8.
@@ -62,7 +65,7 @@ recipe = Recipe(
     presets={
         "batch-256": {
             "source": "facebookresearch/swav, scripts/swav_400ep_bs256_pretrain.sh: linear 74.3",
-            "encoder": {"freeze_steps": 5005},
+            "encoder": {"freeze_steps": 5005, "norm_groups": 1},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=15, once_full=True),
             "optimizer": {"lr": 0.6, "lr_rule": "linear"},
             "schedule": {"warmup_epochs": 0, "warmup_start": 0.0, "final": 0.0006},
@@ -80,7 +83,7 @@ recipe = Recipe(
                 "crop_scale": (0.08, 1.0),
                 "blur_kind": "gaussian",
             },
-            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
+            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0, "norm_groups": 1},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
             "optimizer": _SMALL_OPTIMIZER,
             "schedule": {**_SMALL_WARMUP, "final": 0.0},
@@ -97,7 +100,7 @@ recipe = Recipe(
                 "crop_scale": ((0.2, 1.0), (0.08, 0.5)),
                 "blur_kind": "gaussian",
             },
-            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
+            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0, "norm_groups": 1},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
             "optimizer": _SMALL_OPTIMIZER,
             "schedule": {**_SMALL_WARMUP, "final": 6e-4},
@@ -116,7 +119,13 @@ recipe = Recipe(
                 "blur_kind": "gaussian",
             },
             "loss": {"epsilon": 0.03},
-            "encoder": {"hidden": 512, "prototypes": 128, "freeze_steps": 0, "freeze_epochs": 1.0},
+            "encoder": {
+                "hidden": 512,
+                "prototypes": 128,
+                "freeze_steps": 0,
+                "freeze_epochs": 1.0,
+                "norm_groups": 1,
+            },
             "optimizer": Use("sgd", lr=0.5, weight_decay=5e-4),
             "schedule": Use("cosine", warmup_epochs=1, per="step"),
             "epochs": 100,
