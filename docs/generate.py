@@ -247,10 +247,12 @@ def generated() -> dict[Path, str]:
         DOCS / "studies.md": script("recorded").text(),
         README: readme(),
         **script("authors_pages").pages(),
+        **script("methods_pages").pages(),
     }
 
 
 if __name__ == "__main__":
     for path, text in generated().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         click.echo(f"wrote {path.relative_to(DOCS.parent)}")

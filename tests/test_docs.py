@@ -55,6 +55,7 @@ PAGES = (
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *ROOT.glob("docs/*.md"),
     *ROOT.glob("docs/authors/*.md"),
+    *ROOT.glob("docs/methods/*.md"),
 )
 
 

@@ -90,13 +90,15 @@ def test_the_cifar_recipe() -> None:
         resolved("small"),
         backbone="resnet18",
         backbone__stem="3x3",
+        backbone__stem_padding=2,
+        backbone__zero_init_last=False,
         encoder__dim=256,
         encoder__hidden=4096,
         encoder__predictor_hidden=4096,
         target__decay=coview.cosine(0.99, 1.0),
         training__batch_size=256,
         training__epochs=1000,
-        optimizer="lars",
+        optimizer="larc",
         optimizer__lr=1.0,
         optimizer__lr_rule="linear",
         optimizer__weight_decay=1e-5,
@@ -107,6 +109,13 @@ def test_the_cifar_recipe() -> None:
         schedule__per="step",
         schedule__warmup_epochs=10,
         schedule__warmup_start=3e-5,
+        schedule__warmup_count="steps",
+        schedule__warmup_closed=True,
+        schedule__final=0,
+        encoder__output_bias=True,
+        encoder__predictor_output_bias=True,
+        views__interpolation="bicubic",
+        views__order=("crop", "jitter", "grey", "blur", "solarize", "flip"),
         views__crop_scale=(0.08, 1.0),
         views__jitter=(0.4, 0.4, 0.2, 0.1),
         views__jitter_p=0.8,
@@ -204,7 +213,8 @@ def test_the_chains_of_operations() -> None:
 def test_the_small_chains_do_not_blur() -> None:
     first, second = chains("small", 32)
     assert not any(isinstance(o, kornia.RandomGaussianBlur) for o in (*first, *second))
-    assert [type(o) for o in second[len(first) :]] == [kornia.RandomSolarize]
+    assert [type(o) for o in second if type(o) not in map(type, first)] == [kornia.RandomSolarize]
+    assert {type(chain[-1]) for chain in (first, second)} == {kornia.RandomHorizontalFlip}
 
 
 def test_solarising_inverts_what_is_above_half() -> None:

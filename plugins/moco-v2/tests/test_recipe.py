@@ -14,6 +14,7 @@ from coview import Batch, Plan, Step, Use, testing
 from coview.recipes.configure import Changes, configure
 from coview.recipes.resolve import Resolved
 from coview.testing import has
+from coview.views.backends.kornia import Clamp
 
 
 def resolved(preset: str = "none") -> Resolved:
@@ -78,6 +79,8 @@ def test_the_cifar_recipe() -> None:
         resolved("small"),
         backbone="resnet18",
         backbone__stem="3x3",
+        backbone__stem_padding=2,
+        backbone__zero_init_last=False,
         encoder__hidden=2048,
         encoder__dim=256,
         encoder__norm="none",
@@ -87,6 +90,7 @@ def test_the_cifar_recipe() -> None:
         target__shuffle=False,
         negatives__size=32768,
         loss__temperature=0.2,
+        loss__reduction="sum",
         training__batch_size=256,
         training__epochs=1000,
         optimizer="sgd",
@@ -97,8 +101,15 @@ def test_the_cifar_recipe() -> None:
         schedule__per="step",
         schedule__warmup_epochs=10,
         schedule__warmup_start=3e-5,
+        schedule__warmup_count="steps",
+        schedule__warmup_closed=True,
+        schedule__final=0,
         views__symmetric=True,
-        views__blur_p=0,
+        views__blur_p=0.5,
+        views__blur_kind="pillow",
+        views__crop_scale=(0.08, 1.0),
+        views__interpolation="bicubic",
+        views__order=("crop", "jitter", "grey", "blur", "flip"),
         views__jitter=(0.4, 0.4, 0.4, 0.1),
         views__jitter_p=0.8,
         views__grey_p=0.2,
@@ -163,11 +174,13 @@ def test_the_chains_of_operations() -> None:
         assert isinstance(grey, kornia.RandomGrayscale) and grey.p == 0.2
         assert isinstance(blur, kornia.RandomGaussianBlur) and blur.p == 0.5
         assert isinstance(flip, kornia.RandomHorizontalFlip) and flip.p == 0.5
-    for chain in operations("small", 32):
-        assert [type(operation) for operation in chain] == [
-            kornia.RandomResizedCrop,
+    for crop, clamp, *rest in operations("small", 32):
+        assert isinstance(crop, kornia.RandomResizedCrop)
+        assert isinstance(clamp, Clamp)  # bicubic resampling overshoots
+        assert [type(operation) for operation in rest] == [
             kornia.ColorJitter,
             kornia.RandomGrayscale,
+            kornia.RandomGaussianBlur,
             kornia.RandomHorizontalFlip,
         ]
 

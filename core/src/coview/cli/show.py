@@ -105,6 +105,7 @@ def as_document(resolved: Resolved) -> dict[str, Any]:
         "summary": recipe.summary,
         "paper": recipe.paper,
         "preset": resolved.preset,
+        "preset_source": resolved.preset_source,
         "training": _settings_document(resolved.training, resolved.origins),
         "tables": {
             table: [_part_document(part) for part in parts]
@@ -147,12 +148,15 @@ def show(resolved: Resolved) -> None:
     if recipe.paper:
         lines.append(f"paper: {recipe.paper}")
     lines.append(f"preset: {resolved.preset or 'none (the paper)'}")
+    if resolved.preset_source:
+        lines.append(f"preset's source: {resolved.preset_source}")
     lines += ["", *_settings_lines("", resolved.training, resolved.origins)]
     for table, parts in resolved.parts.items():
         for part in parts:
             lines += _part_lines(table, part)
     lines += ["", "data:", *_settings_lines("data.", resolved.data, resolved.data_origins), ""]
-    lines.append("Views are cut from images that the loader has resized, not from full-size files.")
+    if resolved.data.fit != "whole":
+        lines.append("Views are cut from images that the loader has resized, not from whole files.")
     lines += [f"note: {notice}" for notice in resolved.notices]
     click.echo("\n".join(lines))
 

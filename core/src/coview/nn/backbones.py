@@ -92,7 +92,7 @@ def resnet10_quarter(channels: int, image_size: int, settings: BackboneSettings)
         drop_path_rate=settings.drop_path,
     )
     net.conv1 = first_layer(channels, 16, 7, stride=2)
-    return with_stem(net, settings.stem)
+    return with_stem(net, settings.stem, settings.stem_padding)
 
 
 def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings) -> nn.Module:
@@ -108,21 +108,28 @@ def _timm(name: str, channels: int, image_size: int, settings: BackboneSettings)
     if settings.drop_path:
         extra["drop_path_rate"] = settings.drop_path
     net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **extra)
-    return with_stem(net, settings.stem) if is_resnet else net
+    return with_stem(net, settings.stem, settings.stem_padding) if is_resnet else net
 
 
-def with_stem(net: nn.Module, stem: str) -> nn.Module:
-    """Return timm's ResNet, with a first layer for small images if ``stem`` is ``"3x3"``."""
+def with_stem(net: nn.Module, stem: str, padding: int = 1) -> nn.Module:
+    """Return timm's ResNet, with a first layer for small images if ``stem`` is ``"3x3"``.
+
+    ``padding`` is how many zeros that layer puts around them.
+    """
     if stem == "3x3":
         channels = next(m for m in net.modules() if isinstance(m, nn.Conv2d)).in_channels
-        net.conv1 = first_layer(channels, net.get_submodule("bn1").num_features, 3)  # type: ignore[arg-type]
+        width: int = net.get_submodule("bn1").num_features  # type: ignore[assignment]
+        net.conv1 = first_layer(channels, width, 3, padding=padding)
         net.maxpool = nn.Identity()
     return net
 
 
-def first_layer(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def first_layer(
+    channels: int, width: int, kernel: int, stride: int = 1, padding: int | None = None
+) -> nn.Conv2d:
     """Return a ResNet's first convolution, initialised as timm does."""
-    layer = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
+    zeros = kernel // 2 if padding is None else padding
+    layer = nn.Conv2d(channels, width, kernel, stride, zeros, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
 

@@ -11,7 +11,7 @@ import attrs
 from coview.errors import RequestError, unknown
 from coview.own_code import refuse_unsaid
 from coview.recipes.override import Layers
-from coview.recipes.recipe import TABLES, Recipe, find_recipe, read_layers
+from coview.recipes.recipe import SOURCE, TABLES, Recipe, find_recipe, read_layers
 from coview.recipes.resolve import Resolved, resolve
 from coview.recipes.tables import FEW_IMAGES, SMALL_IMAGE, SMALL_PRESETS, DataSettings
 from coview.registry import entries
@@ -78,7 +78,7 @@ def configure(
         laid = recipe.presets[preset]
         if isinstance(method, Recipe):
             laid = _fitting(recipe, laid)
-        layers.change(laid, f"preset {preset}")
+        layers.change({k: v for k, v in laid.items() if k != SOURCE}, f"preset {preset}")
     layers.change(written, "file")
     if changes.image_size is not None:
         layers.set("data.size", changes.image_size, layer)

@@ -34,6 +34,9 @@ LISTS = ("negatives", "wrap")
 
 TEXTS = ("name", "summary", "paper")
 
+SOURCE = "source"
+"""The key of a preset that changes nothing, but says where the preset is from."""
+
 SCALARS = ("epochs", "batch_size", "accumulate", "evaluates")
 
 
@@ -91,7 +94,8 @@ class Recipe:
         finetune: the published fine-tuning with labels, ``Use("sgd", ...)``.
         data: settings of the loader (table ``data``).
         presets: named sets of changes for other situations. ``"small"`` is used
-            for images of at most 64 pixels.
+            for images of at most 64 pixels. A preset's ``source`` says where all of it is
+            published, or that it is the package's own ("ours: ...", with the reasons).
         name: filled in when the recipe is looked up.
     """
 

@@ -22,7 +22,7 @@ from coview.hookspecs import ROLES, WEIGHED
 from coview.own_code import placed
 from coview.recipes.bare import place
 from coview.recipes.override import Draft, Layers
-from coview.recipes.recipe import AFTERWARDS, COMPONENTS, LISTS, TABLES, Recipe, Use
+from coview.recipes.recipe import AFTERWARDS, COMPONENTS, LISTS, SOURCE, TABLES, Recipe, Use
 from coview.recipes.tables import (
     BackboneSettings,
     DataSettings,
@@ -78,6 +78,7 @@ class Resolved:
         parts: the resolved parts, by table.
         preset: the preset that was applied, if any.
         presets: the names of all that there are.
+        preset_source: what the preset says of its source.
         notices: sentences that the user should read.
     """
 
@@ -90,6 +91,7 @@ class Resolved:
     preset: str | None
     notices: tuple[str, ...]
     presets: tuple[str, ...] = ()
+    preset_source: str = ""
 
     def part(self, table: str) -> Part:
         """Return the (first) part of a table."""
@@ -126,6 +128,7 @@ def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = 
         preset=preset,
         notices=(*notices, *_unused(parts)),
         presets=tuple(layers.recipe.presets),
+        preset_source=layers.recipe.presets.get(preset or "", {}).get(SOURCE, ""),
     )
 
 

@@ -144,6 +144,7 @@ class BackboneSettings:
         "3x3 (stride 1, no pooling: images of up to 64 pixels)",
         one_of(*STEMS),
     )
+    stem_padding: int = setting(1, "zeros around the image for a 3x3 stem", ge(0))
     zero_init_last: bool = setting(
         False, "start the last batch norm of every residual block at zero (ResNets)"
     )

@@ -27,7 +27,7 @@ from coview.plan import Plan
 from coview.recipes.recipe import Use
 from coview.recipes.resolve import GIVEN, Resolved
 from coview.training.agreement import refuse_unequal
-from coview.training.device import autocasting
+from coview.training.device import allow_tf32, autocasting
 from coview.training.directory import default_directory
 from coview.training.estimate import estimate, free_memory, is_small
 from coview.training.fields import fields_for
@@ -106,6 +106,7 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
         initialise(method, Path(settings.init), notices.append)
     method.to(device)
     synchronise(method)
+    allow_tf32(settings.precision, device)
     method.autocast = autocasting(settings.precision, device)
     if settings.compile == "on":
         _compile(method)

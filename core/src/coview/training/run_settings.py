@@ -63,7 +63,11 @@ class RunSettings:
     )
     init: str | None = asked(None, "Start from these weights: a run or a file.", at_start=True)
     device: str = asked("auto", "auto, cpu, cuda or cuda:N.")
-    precision: str = asked("auto", "auto, fp32, bf16 or fp16.", computes=True)
+    precision: str = asked(
+        "auto",
+        "auto, fp32, tf32, bf16 or fp16; auto: bf16 on a GPU that has it, else fp32.",
+        computes=True,
+    )
     compile: str = asked(
         "auto",
         "Compile networks, views and losses with torch.compile; --no-compile: nothing.",

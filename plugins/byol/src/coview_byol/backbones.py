@@ -68,7 +68,7 @@ def _build(name: str, channels: int, settings: BackboneSettings) -> nn.Module:
         drop_path_rate=settings.drop_path,
     )
     if settings.stem == "3x3":
-        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        network.conv1 = nn.Conv2d(channels, 64, 3, padding=settings.stem_padding, bias=False)
         network.maxpool = nn.Identity()
     _standardize(network)
     return network

@@ -32,6 +32,7 @@ class PredictorEncoder(Encoder):
         hidden_bias: bool = setting(True, "give the layers before the last a bias")
         norm: str = setting("batch", "normalisation between layers", one_of(*NORMS))
         output_norm: str = setting("none", "normalisation of the projection", one_of(*OUTPUT_NORMS))
+        output_bias: bool = setting(False, "give the projector's last layer a bias")
         predictor: bool = setting(True, "use a predictor")
         predictor_trained: bool = setting(
             True, "train the predictor; false: it stays as it was drawn (SimSiam's table 1, b)"
@@ -59,7 +60,7 @@ class PredictorEncoder(Encoder):
             hidden_norm=settings.norm,
             output_norm=settings.output_norm,
             hidden_bias=settings.hidden_bias,
-            output_bias=False,
+            output_bias=settings.output_bias,
             standardized=settings.standardized,
         )
         if settings.predictor:

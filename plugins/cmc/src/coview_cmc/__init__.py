@@ -33,17 +33,18 @@ recipe = Recipe(
         factor=0.2,
     ),
     presets={
-        # The released code's later form, a softmax instead of NCE, with its temperature for
-        # STL-10. With a constant Z, NCE fails on a small data set, whose rows are visited again
-        # every few steps; and its bank is small enough to compare with all of it.
+        # With a constant Z, NCE fails on a small data set, whose rows are visited again every few
+        # steps; and its bank is small enough to compare with all of it.
         "small": {
+            "source": "ours: the paper's temperature for STL-10 and its code's softmax, against "
+            "the whole bank; it has no recipe for images this small",
             "backbone": Use("resnet18", stem="3x3"),
             "views": {"crop_scale": (0.2, 1.0)},
             "target": {"draws": 0},
             "loss": Use("non-parametric-softmax", temperature=0.1, reduction="sum"),
         },
-        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
+            "source": "ours: for a network of 0.3 million parameters and minutes on a processor",
             "backbone": Use("resnet10-quarter", stem="7x7"),
             "views": {"crop_scale": (0.6, 1.0)},
             "target": {"draws": 0},

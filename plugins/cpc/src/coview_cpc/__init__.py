@@ -11,6 +11,8 @@ __all__ = ["recipe", "recipe_audio", "recipe_v2"]
 # second row below on, since neighbours overlap. Two things are from CPC v2, whose paper found
 # them better: layer norm, and every patch of the batch as a negative (the baseline draws 16).
 SMALL: dict[str, Any] = {
+    "source": "ours: the STL-10 baseline of arXiv:1905.11786 with layer norm and every patch of "
+    "the batch as a negative",
     "backbone": Use("cpc-resnet50", stem="3x3"),
     "views": {"size": None, "padding": 2, "patch": None, "stride": None, "kept": None},
     "encoder": {"norm": "layer", "first": 2, "last": 6},
@@ -47,10 +49,10 @@ recipe = Recipe(
     ),
     presets={
         "small": SMALL,
-        # Ours, not a paper's: for images of 32 pixels, 5 x 5 patches of them, a network of 0.3
-        # million parameters and minutes on a processor.
         "tiny": SMALL
         | {
+            "source": "ours: 5 x 5 patches of 32 pixels, 0.3 million parameters, minutes on a "
+            "processor",
             "backbone": Use("resnet10-quarter", stem="7x7"),
             "views": SMALL["views"] | {"patch": 12, "stride": 5},
             "encoder": {
@@ -105,9 +107,10 @@ recipe_v2 = Recipe(
     epochs=200,
     batch_size=512,
     presets={
-        # A released port to CIFAR-10: three steps in each of four directions, 500 epochs.
         "small": SMALL
         | {
+            "source": "ours: small CPC with three steps in each of four directions, and a CIFAR-10 "
+            "port's 500 epochs",
             "encoder": {"first": 2, "last": 4},
             "epochs": 500,
         },

@@ -33,9 +33,9 @@ recipe = Recipe(
     batch_size=256,
     probe=Use("sgd", source="arXiv:2003.04297, as MoCo v2", lr=30.0, epochs=100, drops=(0.6, 0.8)),
     presets={
-        # MoCo v2's small preset (solo-learn's CIFAR recipe), on a network whose map has
-        # 4 x 4 places for images of 32 pixels.
         "small": {
+            "source": "ours: the paper has no small images; settings of solo-learn's MoCo v2+ "
+            "without blur, on a map of 4 x 4 places",
             "backbone": Use("resnet18", stem="3x3"),
             "views": {"symmetric": True, "blur_p": 0.0, "blur_kind": "gaussian"},
             "encoder": {"dim": 256, "norm_groups": 1},
@@ -45,8 +45,8 @@ recipe = Recipe(
             "schedule": Use("cosine", warmup_epochs=10, warmup_start=3e-5, per="step"),
             "epochs": 1000,
         },
-        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
+            "source": "ours: for a network of 0.3 million parameters and minutes on a processor",
             "backbone": Use("resnet10-quarter", stem="3x3"),
             "views": {
                 "crop_scale": (0.6, 1.0),

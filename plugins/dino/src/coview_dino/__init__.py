@@ -49,8 +49,8 @@ recipe = Recipe(
         "sgd", source="arXiv:2104.14294, released code", lr=0.001, epochs=100, batch_size=1024
     ),
     presets={
-        # The released code's ResNet-50 recipe.
         "resnet": {
+            "source": "facebookresearch/dino, README: ResNet-50, 100 epochs",
             "backbone": Use("resnet50"),
             "views": {
                 "count": (1, 1, 8),
@@ -69,41 +69,39 @@ recipe = Recipe(
             "epochs": 100,
             "batch_size": 512,
         },
-        # solo-learn's published CIFAR recipe: two crops without blur, no clipping.
+        # Two crops without blur, no clipping, and the student is evaluated.
         "small": {
-            "backbone": Use("resnet18", stem="3x3"),
+            "source": "solo-learn 9187ea3, scripts/pretrain/cifar/dino.yaml: CIFAR-10 89.52 "
+            "by its online probe",
+            "backbone": Use("resnet18", stem="3x3", stem_padding=2),
             "views": {
                 "size": "none",
                 "count": (1, 1),
                 "crop_scale": (0.08, 1.0),
                 "blur_p": 0.0,
-                "blur_kind": "gaussian",
                 "solarize_p": (0.0, 0.2),
+                "order": ("crop", "jitter", "grey", "blur", "solarize", "flip"),
             },
             "encoder": {"dim": 4096, "norm_last_layer": True, "clip": 0.0},
-            "target": {"decay": 0.9995},
+            "target": {"decay": cosine(0.9995, 1.0)},
             "loss": {"teacher_temperature": 0.07},
             "optimizer": Use(
-                "lars",
+                "larc",
                 lr=0.3,
                 lr_rule="linear",
                 momentum=0.9,
                 weight_decay=1e-6,
                 eta=0.02,
                 clip=True,
-                rate_in_momentum=False,
+                exclude_norm_and_bias=True,
             ),
-            "schedule": {
-                "warmup_start": 3e-5,
-                "warmup_count": "images",
-                "warmup_closed": False,
-                "final": 0.0,
-            },
+            "schedule": {"warmup_start": 3e-5, "final": 0.0},
+            "evaluates": "online",
             "epochs": 1000,
             "batch_size": 256,
         },
-        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
+            "source": "ours: for a network of 0.3 million parameters and minutes on a processor",
             "backbone": Use("resnet10-quarter", stem="7x7"),
             "views": {
                 "size": "none",

@@ -22,6 +22,7 @@ recipe = Recipe(
         interpolation="bicubic",
         jitter=(0.4, 0.4, 0.2, 0.1),
         blur_p=(1.0, 0.1, 0.5),
+        blur_kind="pillow",
         solarize_p=(0.0, 0.2, 0.0),
     ),
     wrap=(Use("block-mask", ratio=(0.0, 0.3), spread=(0.0, 0.2)),),
@@ -54,8 +55,8 @@ recipe = Recipe(
     batch_size=1024,
     evaluates="target",
     presets={
-        # Ours, not a paper's: two crops of 32 pixels in patches of 4, coview-mae's transformer.
         "small": {
+            "source": "ours: the paper has no small images; two crops of 32 pixels in patches of 4",
             "backbone": Use("mae-vit-small", patch=4, drop_path=0.1),
             "views": {
                 "size": "none",
@@ -67,8 +68,8 @@ recipe = Recipe(
             "encoder": {"dim": 4096, "norm_last_layer": True},
             "batch_size": 256,
         },
-        # Ours, not a paper's: minutes on a processor.
         "tiny": {
+            "source": "ours: minutes on a processor",
             "backbone": Use("mae-vit-tiny", patch=4),
             "views": {
                 "size": "none",

@@ -32,10 +32,10 @@ recipe = Recipe(
         factor=0.1,
     ),
     presets={
-        # The released CIFAR-10 settings, without flips and with the full softmax:
-        # with a constant Z, NCE fails on a small data set, whose rows are visited
-        # again every few steps.
+        # Without flips, and with the full softmax: with a constant Z, NCE fails on a small data
+        # set, whose rows are visited again every few steps.
         "small": {
+            "source": "zhirongw/lemniscate.pytorch f7cfe29, cifar.py: CIFAR-10, kNN 80.8",
             "backbone": Use("resnet18", stem="3x3"),
             "views": {"order": ("crop", "jitter", "grey")},
             "target": {"draws": 0},
@@ -43,8 +43,8 @@ recipe = Recipe(
             "optimizer": {"weight_decay": 5e-4},
             "batch_size": 128,
         },
-        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
+            "source": "ours: for a network of 0.3 million parameters and minutes on a processor",
             "backbone": Use("resnet10-quarter", stem="7x7"),
             "views": {"crop_scale": (0.6, 1.0)},
             "target": {"draws": 0},

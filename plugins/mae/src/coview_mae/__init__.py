@@ -45,9 +45,10 @@ recipe = Recipe(
         warmup=10 / 90,
     ),
     presets={
-        # Ours, not a paper's: the paper has no small images. Patches of 4 pixels cut 32 x 32
-        # into 64, of which 16 are visible; a decoder of a quarter of the encoder's work.
+        # Patches of 4 pixels cut 32 x 32 into 64, of which 16 are visible; a decoder of a quarter
+        # of the encoder's work.
         "small": {
+            "source": "ours: the paper has no small images",
             "backbone": Use("mae-vit-small", patch=4),
             "encoder": {"width": 192, "blocks": 4, "heads": 4},
             "optimizer": {"lr": 3e-4},
@@ -55,8 +56,8 @@ recipe = Recipe(
             "epochs": 800,
             "batch_size": 1024,
         },
-        # Ours, not a paper's: minutes on a processor.
         "tiny": {
+            "source": "ours: minutes on a processor",
             "backbone": Use("mae-vit-tiny", patch=4),
             "views": {"crop_scale": (0.6, 1.0)},
             "encoder": {"width": 96, "blocks": 2, "heads": 4},

@@ -41,6 +41,7 @@ recipe = Recipe(
     probe=Use("sgd", source="arXiv:2104.02057, released code", lr=3.0, epochs=90, batch_size=1024),
     presets={
         "resnet": {
+            "source": "facebookresearch/moco-v3, CONFIG.md: ResNet-50, 300 epochs, linear 72.8",
             "backbone": Use("resnet50", zero_init_last=True),
             "views": {"crop_scale": (0.2, 1.0)},
             "encoder": {"layers": 2, "predictor_output_norm": "none"},
@@ -57,28 +58,29 @@ recipe = Recipe(
             "schedule": {"warmup_epochs": 10},
             "probe": {"lr": 0.1},
         },
-        # solo-learn's published CIFAR recipe, which has no blur.
         "small": {
-            "backbone": Use("resnet18", stem="3x3"),
-            "views": {"blur_p": 0.0, "second_blur_p": 0.0, "blur_kind": "gaussian"},
+            "source": "solo-learn 9187ea3, scripts/pretrain/cifar/mocov3.yaml: CIFAR-10 93.10 "
+            "by its online probe",
+            "backbone": Use("resnet18", stem="3x3", stem_padding=2),
+            "views": {"blur_p": 0.0, "second_blur_p": 0.0, "interpolation": "bicubic"},
             "encoder": {"layers": 2, "predictor_output_norm": "none"},
             "optimizer": Use(
-                "lars",
+                "larc",
                 lr=0.3,
                 lr_rule="linear",
                 momentum=0.9,
                 weight_decay=1e-6,
                 eta=0.02,
                 clip=True,
-                rate_in_momentum=False,
+                exclude_norm_and_bias=True,
             ),
-            "schedule": {"warmup_epochs": 10, "warmup_start": 3e-5, "warmup_count": "images"},
+            "schedule": {"warmup_epochs": 10, "warmup_start": 3e-5, "warmup_closed": True},
             "probe": {"lr": 0.1},
             "epochs": 1000,
             "batch_size": 256,
         },
-        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
+            "source": "ours: for a network of 0.3 million parameters and minutes on a processor",
             "backbone": Use("resnet10-quarter", stem="7x7"),
             "views": {
                 "crop_scale": (0.6, 1.0),

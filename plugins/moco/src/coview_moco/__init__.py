@@ -23,8 +23,9 @@ recipe = Recipe(
     batch_size=256,
     probe=Use("sgd", source="arXiv:1911.05722, section 4.1", lr=30.0, epochs=100, drops=(0.6, 0.8)),
     presets={
-        # The authors' CIFAR-10 demonstration in its asymmetric form.
         "small": {
+            "source": "facebookresearch/moco, branch colab-notebook: CIFAR-10, asymmetric, 200 "
+            "epochs, kNN 82.6",
             "backbone": Use("resnet18", stem="3x3"),
             "views": {
                 "crop_scale": (0.08, 1.0),
@@ -39,8 +40,8 @@ recipe = Recipe(
             "schedule": Use("cosine", per="epoch", first_epoch=1),
             "batch_size": 512,
         },
-        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
+            "source": "ours: for a network of 0.3 million parameters and minutes on a processor",
             "backbone": Use("resnet10-quarter", stem="7x7"),
             "views": {
                 "crop_scale": (0.6, 1.0),

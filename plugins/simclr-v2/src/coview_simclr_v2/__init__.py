@@ -43,9 +43,9 @@ PARTS = {
         init_std=0.0,
     ),
 }
-# The released code's current settings for CIFAR-10: SimCLR's, with three layers in the head
-# and the larger weight decay.
+# SimCLR's, with three layers in the head and the larger weight decay.
 SMALL = {
+    "source": "google-research/simclr 383d414, README: CIFAR-10 command",
     "backbone": Use("resnet18", stem="3x3", zero_init_last=True),
     "views": {"jitter": (0.4, 0.4, 0.4, 0.1), "blur_p": 0.0},
     "loss": {"temperature": 0.5},
@@ -54,8 +54,8 @@ SMALL = {
     "epochs": 1000,
     "batch_size": 512,
 }
-# Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
 TINY = {
+    "source": "ours: for a network of 0.3 million parameters and minutes on a processor",
     "backbone": Use("resnet10-quarter", stem="7x7"),
     "views": {
         "crop_scale": (0.5, 1.0),

@@ -10,7 +10,7 @@ from coview import Recipe, Use
 
 __all__ = ["recipe"]
 
-# solo-learn's published CIFAR recipe, which two presets share.
+# What two presets share.
 _SMALL_WARMUP = {"warmup_start": 3e-5, "warmup_count": "images", "warmup_closed": False}
 _SMALL_OPTIMIZER = Use(
     "lars",
@@ -27,7 +27,10 @@ recipe = Recipe(
     summary="predict the balanced cluster code of one view from the other views",
     paper="arXiv:2006.09882",
     views=Use("multi-crop", blur_kind="pillow"),
-    encoder=Use("prototypes", dim=128, hidden=2048, prototypes=3000, freeze_steps=313),
+    # 64 GPUs normalise batches in groups of 8.
+    encoder=Use(
+        "prototypes", dim=128, hidden=2048, prototypes=3000, freeze_steps=313, norm_groups=8
+    ),
     loss=Use("swapped-prediction", temperature=0.1, epsilon=0.05, iterations=3),
     backbone=Use("resnet50"),
     # 0.3 x 4096 / 256 is the released script's 4.8.
@@ -61,15 +64,18 @@ recipe = Recipe(
     ),
     presets={
         "batch-256": {
-            "encoder": {"freeze_steps": 5005},
+            "source": "facebookresearch/swav, scripts/swav_400ep_bs256_pretrain.sh: linear 74.3",
+            "encoder": {"freeze_steps": 5005, "norm_groups": 1},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=15, once_full=True),
             "optimizer": {"lr": 0.6, "lr_rule": "linear"},
             "schedule": {"warmup_epochs": 0, "warmup_start": 0.0, "final": 0.0006},
             "epochs": 400,
             "batch_size": 256,
         },
-        # solo-learn's published CIFAR recipe: two crops, a queue from epoch 50.
+        # Two crops, a queue from epoch 50.
         "small": {
+            "source": "ours: solo-learn's rates, lengths and head for CIFAR-10; it fills the queue "
+            "from the start and its gradient passes the prototypes' normalisation",
             "backbone": Use("resnet18", stem="3x3"),
             "views": {
                 "size": "none",
@@ -77,7 +83,7 @@ recipe = Recipe(
                 "crop_scale": (0.08, 1.0),
                 "blur_kind": "gaussian",
             },
-            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
+            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0, "norm_groups": 1},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
             "optimizer": _SMALL_OPTIMIZER,
             "schedule": {**_SMALL_WARMUP, "final": 0.0},
@@ -86,21 +92,23 @@ recipe = Recipe(
         },
         # The same with six crops of 18 pixels beside the two of 32.
         "small-multi-crop": {
+            "source": "ours: as small, with solo-learn's sizes of crops; its colours are weaker "
+            "and its second view is solarised",
             "backbone": Use("resnet18", stem="3x3"),
             "views": {
                 "size": ("none", 18),
                 "crop_scale": ((0.2, 1.0), (0.08, 0.5)),
                 "blur_kind": "gaussian",
             },
-            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0},
+            "encoder": {"freeze_steps": 0, "freeze_epochs": 2.0, "norm_groups": 1},
             "negatives": Use("queue", size=3840, per_view=True, from_epoch=50, once_full=True),
             "optimizer": _SMALL_OPTIMIZER,
             "schedule": {**_SMALL_WARMUP, "final": 6e-4},
             "epochs": 1000,
             "batch_size": 256,
         },
-        # Ours, not a paper's: for a network of 0.3 million parameters and minutes on a processor.
         "tiny": {
+            "source": "ours: for a network of 0.3 million parameters and minutes on a processor",
             "backbone": Use("resnet10-quarter", stem="7x7"),
             "views": {
                 "size": "none",
@@ -111,7 +119,13 @@ recipe = Recipe(
                 "blur_kind": "gaussian",
             },
             "loss": {"epsilon": 0.03},
-            "encoder": {"hidden": 512, "prototypes": 128, "freeze_steps": 0, "freeze_epochs": 1.0},
+            "encoder": {
+                "hidden": 512,
+                "prototypes": 128,
+                "freeze_steps": 0,
+                "freeze_epochs": 1.0,
+                "norm_groups": 1,
+            },
             "optimizer": Use("sgd", lr=0.5, weight_decay=5e-4),
             "schedule": Use("cosine", warmup_epochs=1, per="step"),
             "epochs": 100,
