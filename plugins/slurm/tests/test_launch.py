@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import coview as library
@@ -17,8 +18,14 @@ from coview.errors import RequestError
 from coview_slurm.job import Train
 from coview_slurm.launch import Asked, executor, minutes, script, submit, words_of_train
 
-QUIET = ("simclr", "--data", "digits", "--backbone", "resnet10-quarter", "--batch-size", "64")
-SHORT = (*QUIET, "--epochs", "60", "--no-compile", "--no-evaluate", "--set", "data.holdout=0.9")
+QUIET = ("simclr", "--data", "digits", "--backbone", "resnet10-quarter", "--batch-size", "16")
+SHORT = (*QUIET, "--epochs", "8", "--no-compile", "--no-evaluate", "--set", "data.holdout=0.97")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # busy machines wait long for many
+    torch.set_num_threads(1)
 
 
 def launch(*words: str) -> Result:
@@ -101,7 +108,7 @@ def test_a_preempted_job_is_requeued_and_comes_to_the_same_end(tmp_path: Path) -
     (job,) = submit(asked)
     metrics = tmp_path / "run" / "metrics.jsonl"
     end = time.monotonic() + 120
-    while not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 4):
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 2):
         assert time.monotonic() < end and not job.done()
         time.sleep(0.05)
     for task in children(job._process.pid):  # submitit's own _interrupt reaches its parent alone
@@ -111,8 +118,8 @@ def test_a_preempted_job_is_requeued_and_comes_to_the_same_end(tmp_path: Path) -
     assert "--resume" in json.dumps(json.loads((tmp_path / "run/run.json").read_text()))
 
     library.train(
-        "simclr", data="digits", backbone="resnet10-quarter", batch_size=64, epochs=60,
-        compile=False, evaluate=False, report=False, set={"data.holdout": 0.9},
+        "simclr", data="digits", backbone="resnet10-quarter", batch_size=16, epochs=8,
+        compile=False, evaluate=False, report=False, set={"data.holdout": 0.97},
         out=tmp_path / "whole",
     )  # fmt: skip
     weights = [tmp_path / name / "backbone.safetensors" for name in ("run", "whole")]

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from coview.errors import CoviewError, RequestError
 from coview_sweep import sweep as sweeping
@@ -19,8 +21,28 @@ from coview_sweep.spec import Spec, bounds, listed
 from coview_sweep.sweep import opened, ranked
 from coview_sweep.trial import Process
 
-QUIET = ("--data", "digits", "--backbone", "resnet10-quarter", "--batch-size", "64")
-SHORT = (*QUIET, "--epochs", "12", "--no-compile", "--no-evaluate", "--set", "data.holdout=0.9")
+SHORT = (
+    *("--backbone", "resnet10-quarter", "--batch-size", "16", "--epochs", "5"),
+    *("--no-compile", "--no-evaluate"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # busy machines wait long for many
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Return options of a small run: 48 images of two classes to train on, 16 to test with."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(64):
+        kind = folder / ("train", "test")[number >= 48] / ("ant", "bee")[number % 2]
+        kind.mkdir(parents=True, exist_ok=True)
+        values = np.random.RandomState(number).randint(0, 256, (16, 16, 3), np.uint8)
+        values[..., number % 2] //= 4
+        Image.fromarray(values).save(kind / f"{number}.png")
+    return ("--data", str(folder), *SHORT)
 
 
 @pytest.mark.parametrize(
@@ -175,16 +197,18 @@ def lines(file: Path) -> int:
     return len(file.read_text().splitlines()) if file.is_file() else 0
 
 
-def test_killed_in_the_middle_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_to_the_same_end(
+    tmp_path: Path, photos: tuple[str, ...]
+) -> None:
     values = ("simclr", "--grid", "optimizer.lr=0.3,1.0", "--pruner", "none")
-    whole = outcome(*values, "--out", str(tmp_path / "whole"), "--", *SHORT)
+    whole = outcome(*values, "--out", str(tmp_path / "whole"), "--", *photos)
     folder = tmp_path / "killed"
-    first = command(*values, "--out", str(folder), "--", *SHORT)
-    wait_for(lambda: lines(folder / "trial-0000/metrics.jsonl") >= 4)
+    first = command(*values, "--out", str(folder), "--", *photos)
+    wait_for(lambda: lines(folder / "trial-0000/metrics.jsonl") >= 2)
     os.kill(first.pid, signal.SIGKILL)  # of the sweep alone: its trial goes on training
     first.communicate()
     second = command(str(folder))
-    wait_for(lambda: lines(folder / "trial-0001/metrics.jsonl") >= 4)
+    wait_for(lambda: lines(folder / "trial-0001/metrics.jsonl") >= 2)
     trial = int((folder / "trial-0001.pid").read_text())
     os.kill(second.pid, signal.SIGKILL)
     os.kill(trial, signal.SIGKILL)  # of both: nothing of this trial was saved
@@ -202,10 +226,13 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(tmp_path: Path) -> None
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_ctrl_c_saves_every_trial_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_saves_every_trial_and_says_how_to_go_on(
+    tmp_path: Path, photos: tuple[str, ...]
+) -> None:
     process = command(
-        "simclr", "--grid", "optimizer.lr=0.3,1.0", "--workers", "2", "--out", str(tmp_path / "two"),
-        "--", *SHORT, "--epochs", "5000",
+        "simclr", "--grid", "optimizer.lr=0.3,1.0", "--workers", "2",
+        "--out", str(tmp_path / "two"),
+        "--", *photos, "--epochs", "5000",
     )  # fmt: skip
     for name in ("trial-0000", "trial-0001"):
         wait_for(lambda name=name: lines(tmp_path / "two" / name / "metrics.jsonl") >= 2)
@@ -219,9 +246,9 @@ def test_ctrl_c_saves_every_trial_and_says_how_to_go_on(tmp_path: Path) -> None:
         assert (tmp_path / "two" / name / "checkpoints" / "last.pt").is_file()
 
 
-def test_a_wrong_setting_is_said_by_the_trial(tmp_path: Path) -> None:
+def test_a_wrong_setting_is_said_by_the_trial(tmp_path: Path, photos: tuple[str, ...]) -> None:
     process = command(
-        "simclr", "--grid", "loss.temprature=0.1", "--out", str(tmp_path), "--", *SHORT
+        "simclr", "--grid", "loss.temprature=0.1", "--out", str(tmp_path), "--", *photos
     )
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1 and "temprature" in err and "Did you mean" in err

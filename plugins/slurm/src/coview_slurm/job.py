@@ -44,13 +44,16 @@ class Train:
         Raises:
             CoviewError: the run failed.
         """
-        process = subprocess.Popen(self.command(), env={**os.environ, **_distributed()})
+        # Slurm's warning reaches every process of a job; the run is told of it by checkpoint().
+        process = subprocess.Popen(
+            self.command(), env={**os.environ, **_distributed()}, preexec_fn=_without_warning
+        )
         self._pid = process.pid
         # Not wait(): a signal's handler must be able to wait for the same process.
         while process.poll() is None:
             time.sleep(PAUSE)
         status = process.returncode
-        if status == 128 + signal.SIGTERM:
+        if status in (128 + signal.SIGTERM, 128 + signal.SIGUSR1):
             # Slurm ended all processes of the job; the requeue that follows ends this one, and
             # failing before would end the job for good.
             time.sleep(PATIENCE)
@@ -70,6 +73,10 @@ class Train:
             except (ProcessLookupError, ChildProcessError):
                 pass  # it has ended already
         return submitit.helpers.DelayedSubmission(Train(self.words, self.out))
+
+
+def _without_warning() -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _distributed() -> dict[str, str]:
