@@ -34,6 +34,7 @@ _SINGULAR = {
     "view_backends": "view backend",
     "reports": "report",
     "catalogues": "catalogue",
+    "weights": "place of weights",
 }
 KINDS = tuple(_SINGULAR)
 """The kinds of things that plugins provide; their entry-point groups are ``coview.KIND``."""

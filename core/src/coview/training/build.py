@@ -40,6 +40,7 @@ from coview.weights.card import card_of
 from coview.weights.exported import is_foreign, refuse_other_heads, stored
 from coview.weights.foreign import load_into, match, read_tensors
 from coview.weights.own import code_of, own_notes
+from coview.weights.places import local
 
 
 def assemble(request: Request, prepared: Prepared, path: Path | None) -> Run:
@@ -103,7 +104,7 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
     if note := classifier_note(method.backbone()):
         notices.append(note)
     if request.resume is None and settings.init is not None:
-        initialise(method, Path(settings.init), notices.append)
+        initialise(method, local(settings.init), notices.append)
     method.to(device)
     synchronise(method)
     allow_tf32(settings.precision, device)

@@ -1,4 +1,4 @@
-"""Open any weights: a run, a file of coview or of another program, or ``timm:NAME``."""
+"""Open any weights: a run, a file of coview or another program, ``timm:NAME``, ``PLACE:NAME``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from coview.weights.exported import (
     load_backbone,
 )
 from coview.weights.foreign import load_into, match, read_tensors
+from coview.weights.places import local
 
 TIMM = "timm:"
 CHANNELS = 3
@@ -57,6 +58,7 @@ def open_weights(
 
     Args:
         weights: a run's directory, a file that coview or another program wrote,
+            ``PLACE:NAME`` for weights that a plugin fetches (:mod:`coview.weights.places`),
             or ``timm:NAME``, which comes with the size, mean and standard deviation
             of timm's data configuration.
         backbone: for another program's file: its architecture, a registered or timm
@@ -78,7 +80,7 @@ def open_weights(
         if backbone is not None:
             raise RequestError(f"{name} already names its network: leave out --backbone.")
         return _of_timm(name.removeprefix(TIMM), pretrained, seed)
-    path = Path(weights)
+    path = local(weights)
     if is_foreign(path) and not isinstance(backbone, nn.Module):
         return _of_another(path, backbone)
     notes: list[str] = []

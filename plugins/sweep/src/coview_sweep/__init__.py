@@ -1,0 +1,1 @@
+"""Sweeps over settings: many runs, of which each is ``coview train``."""
