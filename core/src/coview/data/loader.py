@@ -16,7 +16,7 @@ from coview.data.bad_images import TRIES, Fault, Readable, stacked, stand_ins
 from coview.data.base import Split
 from coview.data.gpu_jpeg import Contents, decoded, files_of, torchvisions
 from coview.data.items import begin_epoch
-from coview.data.transfer import ahead, gathered, on_device
+from coview.data.transfer import ahead, gathered, on_device, sent
 from coview.data.whole import Buffer, Pixels, collated, together
 from coview.errors import CoviewError, RequestError
 from coview.records import Batch
@@ -280,7 +280,7 @@ class Batches:
         if not self._fields:
             return {}
         shown = [self._shown(row) for row in rows.tolist()]
-        places = torch.tensor(shown).to(self._device, non_blocking=True)
+        places = sent(torch.tensor(shown), self._device)
         return {
             name: values.index_select(0, places)
             if isinstance(values, Tensor)

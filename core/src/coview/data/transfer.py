@@ -62,6 +62,16 @@ def ahead(items: Iterator[Item], depth: int = 1) -> Iterator[Item]:
         thread.join()
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host on a device, without waiting for what that has to do.
+
+    It goes through pinned memory, which the device reads by itself.
+    """
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def gathered(
     images: Any, batches: Sequence[Tensor], device: torch.device, depth: int = 1
 ) -> Iterator[Tensor]:

@@ -19,6 +19,7 @@ from coview.testing.fakes import (
     some_views,
 )
 from coview.testing.recipes import has, resolved
+from coview.testing.rehearsal import Rehearsed, rehearse
 from coview.testing.states import same
 from coview.testing.subject import Subject
 from coview.testing.synchronisation import Synchronisations
@@ -27,6 +28,7 @@ __all__ = [
     "ConformanceError",
     "Done",
     "NotTried",
+    "Rehearsed",
     "Result",
     "Subject",
     "Synchronisations",
@@ -43,6 +45,7 @@ __all__ = [
     "has",
     "one_step",
     "promises",
+    "rehearse",
     "resolved",
     "same",
     "some_negatives",

@@ -221,20 +221,7 @@ class Subject:
         return Batch(images.to(self.device), indices.to(self.device), made)
 
     def _fields(self, indices: torch.Tensor) -> dict[str, Any]:
-        """Return what the components ask for: labels of a few classes, or their own examples."""
-        found: dict[str, Any] = {}
-        for role in COMPONENTS:
-            for part in self.resolved.parts[role]:
-                asked = declared(part.factory, Component, "needs_fields")
-                made = {"labels": indices % CLASSES}
-                made |= declared(part.factory, Component, "example_fields")(indices)
-                if missing := [name for name in asked if name not in made]:
-                    raise ConformanceError(
-                        f"{role} {part.name!r} needs the fields {missing}: its static method "
-                        "example_fields(indices) must make some up for this check."
-                    )
-                found |= {name: made[name] for name in asked}
-        return found
+        return made_up_fields(self.resolved, indices)
 
     def train(self, built: Built, first: int, count: int) -> Built:
         """Train ``count`` steps from step ``first`` on, and record their losses."""
@@ -252,6 +239,23 @@ class Subject:
     def card(self) -> WeightCard:
         """Return what an exported backbone's file says of it."""
         return card_of(self.resolved, self.plan())
+
+
+def made_up_fields(resolved: Resolved, indices: torch.Tensor) -> dict[str, Any]:
+    """Return what the components ask for: labels of a few classes, or their own examples."""
+    found: dict[str, Any] = {}
+    for role in COMPONENTS:
+        for part in resolved.parts[role]:
+            asked = declared(part.factory, Component, "needs_fields")
+            made = {"labels": indices % CLASSES}
+            made |= declared(part.factory, Component, "example_fields")(indices)
+            if missing := [name for name in asked if name not in made]:
+                raise ConformanceError(
+                    f"{role} {part.name!r} needs the fields {missing}: its static method "
+                    "example_fields(indices) must make some up for this check."
+                )
+            found |= {name: made[name] for name in asked}
+    return found
 
 
 def _narrowed(resolved: Resolved) -> dict[str, Any]:

@@ -30,6 +30,10 @@ WAITS = frozenset(
 )
 
 
+OURS = (__file__, str(Path(__file__).parent / "rehearsal"))
+"""Files whose own frames are no place in a method's code."""
+
+
 class Synchronisations(TorchDispatchMode):
     """Records every operation for which the host would have to wait for a device.
 
@@ -152,7 +156,7 @@ def place() -> str:
     """Return the place in the code of the running operation, outside torch and this file."""
     libraries = str(Path(torch.__file__).parent)
     for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith((libraries, __file__, "<frozen")):
+        if not frame.filename.startswith((libraries, *OURS, "<frozen")):
             return f"{Path(frame.filename).name}:{frame.lineno} ({frame.line})"
     return "an unknown place"
 

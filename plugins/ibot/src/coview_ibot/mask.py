@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from coview.data.transfer import sent
 from coview.distributed import rank
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
@@ -81,7 +82,7 @@ class BlockMask(nn.Module):
         views: Views = yield
         masks = {view: self._masks(view, len(batch.indices), step) for view in self._grids}
         # Drawn on the host; copying to the device does not wait for it.
-        masks = {v: m.to(batch.images.device, non_blocking=True) for v, m in masks.items()}
+        masks = {v: sent(m, batch.images.device) for v, m in masks.items()}
         return attrs.evolve(views, about={**views.about, MASK: masks})  # type: ignore[return-value]
 
     def _masks(self, view: int, rows: int, step: Step) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from coview.data.transfer import sent
 from coview.views.backends.fused.resample import Aims, weights
 from coview.views.operations import Crop
 
@@ -40,7 +41,7 @@ class Whole:
 
     def sizes(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return heights and widths, (n,) float each, on the device."""
-        heights, widths = self.extents[:, 1:].float().to(device, non_blocking=True).unbind(1)
+        heights, widths = sent(self.extents, device)[:, 1:].float().unbind(1)
         return heights, widths
 
     def at_a_time(self) -> int:
@@ -101,7 +102,7 @@ def _together(source: Whole, crop: Crop, aim: Aims) -> Tensor:
     crops that Pillow resamples down first; these are transposed while they are gathered.
     """
     device, side = source.pixels.device, int(source.extents[:, 1:].max())
-    start, _, width = source.extents.to(device, non_blocking=True).unbind(1)
+    start, _, width = sent(source.extents, device).unbind(1)
     tall, wide = (aim[name].long() for name in ("height", "width"))
     down = (tall > crop.size) & (tall - crop.size > 2 * (wide - crop.size))
     first = start + aim["top"].long() * width + aim["left"].long()
