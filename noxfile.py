@@ -155,7 +155,8 @@ def docs(session: nox.Session) -> None:
     """The documentation as a site, .nox/site: a warning or a broken link is an error."""
     python = python_with_everything(session)
     session.run(python, "-m", "pip", "install", "--quiet", *SITE, external=True)
-    words = ("build", "--strict", "--quiet", *session.posargs)
+    # Not --quiet: it silences the warnings that --strict counts.
+    words = ("build", "--strict", *session.posargs)
     # Its makers advertise another program on stderr.
     quiet = {"NO_MKDOCS_2_WARNING": "1"}
     session.run(python, "-m", "mkdocs", *words, external=True, env=quiet)
