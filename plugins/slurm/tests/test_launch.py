@@ -19,7 +19,7 @@ from coview_slurm.job import Train
 from coview_slurm.launch import Asked, executor, minutes, script, submit, words_of_train
 
 QUIET = ("simclr", "--data", "digits", "--backbone", "resnet10-quarter", "--batch-size", "16")
-SHORT = (*QUIET, "--epochs", "8", "--no-compile", "--no-evaluate", "--set", "data.holdout=0.97")
+SHORT = (*QUIET, "--epochs", "6", "--no-compile", "--no-evaluate", "--set", "data.holdout=0.9")
 
 
 @pytest.fixture(autouse=True)
@@ -118,8 +118,8 @@ def test_a_preempted_job_is_requeued_and_comes_to_the_same_end(tmp_path: Path) -
     assert "--resume" in json.dumps(json.loads((tmp_path / "run/run.json").read_text()))
 
     library.train(
-        "simclr", data="digits", backbone="resnet10-quarter", batch_size=16, epochs=8,
-        compile=False, evaluate=False, report=False, set={"data.holdout": 0.97},
+        "simclr", data="digits", backbone="resnet10-quarter", batch_size=16, epochs=6,
+        compile=False, evaluate=False, report=False, set={"data.holdout": 0.9},
         out=tmp_path / "whole",
     )  # fmt: skip
     weights = [tmp_path / name / "backbone.safetensors" for name in ("run", "whole")]
