@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -19,7 +18,7 @@ from coview_slurm.job import Train
 from coview_slurm.launch import Asked, executor, minutes, script, submit, words_of_train
 
 QUIET = ("simclr", "--data", "digits", "--backbone", "resnet10-quarter", "--batch-size", "16")
-SHORT = (*QUIET, "--epochs", "8", "--no-compile", "--no-evaluate", "--set", "data.holdout=0.97")
+SHORT = (*QUIET, "--epochs", "6", "--no-compile", "--no-evaluate", "--set", "data.holdout=0.9")
 
 
 @pytest.fixture(autouse=True)
@@ -114,12 +113,11 @@ def test_a_preempted_job_is_requeued_and_comes_to_the_same_end(tmp_path: Path) -
     for task in children(job._process.pid):  # submitit's own _interrupt reaches its parent alone
         os.kill(task, signal.SIGUSR2)
     assert job.result() == str(tmp_path / "run")
-    assert "preempted" in job.stderr() or "timed-out" in job.stderr()
-    assert "--resume" in json.dumps(json.loads((tmp_path / "run/run.json").read_text()))
+    assert "Calling checkpoint method" in job.stdout() and "Requeued job" in job.stdout()
 
     library.train(
-        "simclr", data="digits", backbone="resnet10-quarter", batch_size=16, epochs=8,
-        compile=False, evaluate=False, report=False, set={"data.holdout": 0.97},
+        "simclr", data="digits", backbone="resnet10-quarter", batch_size=16, epochs=6,
+        compile=False, evaluate=False, report=False, set={"data.holdout": 0.9},
         out=tmp_path / "whole",
     )  # fmt: skip
     weights = [tmp_path / name / "backbone.safetensors" for name in ("run", "whole")]

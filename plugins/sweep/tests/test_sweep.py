@@ -179,7 +179,7 @@ def command(*words: str) -> subprocess.Popen[str]:
 
 
 def outcome(*words: str) -> dict[str, Any]:
-    process = command(*words, "--json")
+    process = command("--json", *words)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     document: dict[str, Any] = json.loads(out)

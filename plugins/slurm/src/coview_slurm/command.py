@@ -112,9 +112,16 @@ def _waited(jobs: list[Any]) -> None:
     for job in jobs:
         job.wait()
         if (error := job.exception()) is not None:
-            failed.append(f"{job.job_id} ({str(error).strip().splitlines()[-1]})")
+            failed.append(f"{job.job_id} ({_reason(str(error))})")
     if failed:
         raise CoviewError(f"Jobs that failed: {', '.join(failed)}.")
+
+
+def _reason(text: str) -> str:
+    """Return the line of submitit's report that names the error."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error: " in line]
+    return (errors or lines)[-1].rpartition("Error: ")[2].rstrip(".")
 
 
 def _seeds(text: str | None) -> tuple[int, ...]:
