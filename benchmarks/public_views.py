@@ -1,4 +1,4 @@
-"""Views at 32 pixels as a user gets them, by coview.component and no variables, beside lightly's."""
+"""Views at 32 pixels by coview.component, without variables, beside lightly inline."""
 
 import os
 import time
