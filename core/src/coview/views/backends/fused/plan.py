@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from coview.nn.compile import compilable, compiled, compiling_views
+from coview.views.allocator import keep_freed_memory
 from coview.views.backends.fused import parameters as draws
 from coview.views.backends.fused.parameters import (
     Drawn,
@@ -159,8 +160,10 @@ class Fused:
         size = (height, width) if self.crop is None else (self.crop.size, self.crop.size)
         views = range(len(self.views))
         shape = (len(views), count, pixels.shape[1], *size)
-        out = torch.empty(shape, dtype=self.dtype, device=pixels.device)
         area, on_cpu = size[0] * size[1], pixels.device.type == "cpu"
+        if on_cpu:
+            keep_freed_memory()
+        out = torch.empty(shape, dtype=self.dtype, device=pixels.device)
         most = images.at_a_time() if isinstance(images, Whole) else count
         step = max(1, CACHED_PIXELS // area) if on_cpu else most
         together = not on_cpu or len(views) * count * area <= CACHED_PIXELS
