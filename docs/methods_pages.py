@@ -18,7 +18,7 @@ from coview.recipes.recipe import Recipe, Use, find_recipe, method_names
 from coview.registry import entries, find, kind_of_role
 from coview.settings import plain
 from coview.testing import official, resolved
-from coview.testing.official import AFTERWARDS, Official, Row
+from coview.testing.official import APART, Official, Row
 
 FOLDER = Path(__file__).resolve().parent / "methods"
 STUDIES = Path(__file__).resolve().parent / "studies"
@@ -127,7 +127,7 @@ def _others(found: Official) -> str:
     known |= {path.replace("peak", name) for path in known for name in ("lr", "lr_rule")}
     told = []
     for table, parts in resolved(found.method).parts.items():
-        for part in parts if table not in AFTERWARDS else ():
+        for part in parts if table not in APART else ():
             start = table if len(parts) == 1 else f"{table}.{part.name}"
             for name in part.origins if part.shared_with is None else ():
                 if f"{start}.{name}" not in known:

@@ -38,7 +38,7 @@ from typing import Any
 import attrs
 
 from coview.errors import PluginError
-from coview.recipes.recipe import by_path
+from coview.recipes.recipe import AFTERWARDS, by_path
 from coview.recipes.resolve import Part, Resolved
 from coview.registry import find
 from coview.schedules import rate_scale
@@ -57,7 +57,8 @@ HOW = ("size", "antialias", "jitter_order", "blur_kernel", "backend", "compile",
 LAYOUT = ("count", "symmetric", "keys")
 """Settings of views whose defaults need no source: what there is to compare."""
 
-AFTERWARDS = ("probe", "finetune", "data")
+APART = (*AFTERWARDS, "data")
+"""Tables whose numbers may be given, but need not be."""
 
 
 @attrs.frozen
@@ -156,7 +157,7 @@ def _to_cover(found: Resolved, preset: str) -> Iterator[str]:
         if found.origins[name] == layer and not usual:
             yield name
     for table, parts in found.parts.items():
-        for part in parts if table not in AFTERWARDS else ():
+        for part in parts if table not in APART else ():
             start = table if len(parts) == 1 else f"{table}.{part.name}"
             drawn = table == "views" and preset == "none"
             known = {*_idle(part.settings), *HOW} if table == "views" else set()
