@@ -6,6 +6,7 @@ ours are the same is computed from the recipe. The figure is drawn from the reci
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from typing import Any
 from coview.cli.describe import description
 from coview.hookspecs import ROLES
 from coview.recipes.recipe import Recipe, Use, find_recipe, method_names
-from coview.registry import entries, find, kind_of_role
+from coview.recipes.resolve import Resolved
+from coview.registry import find, kind_of_role
 from coview.settings import plain
 from coview.testing import official, resolved
-from coview.testing.official import AFTERWARDS, Official, Row
+from coview.testing.official import APART, Official, Row
 
 FOLDER = Path(__file__).resolve().parent / "methods"
 STUDIES = Path(__file__).resolve().parent / "studies"
@@ -50,6 +52,7 @@ COLOURS = {"own": "#dbeafe", "other": "#fef3c7", "core": "#e5e7eb"}
 def pages() -> dict[Path, str]:
     """Return every page and figure with its text."""
     known = {name: found for name in method_names() if (found := official.read(name))}
+    _made.cache_clear()
     made = {FOLDER / "README.md": HEAD + "".join(map(_line, known.values())) + OWN}
     for name, found in known.items():
         made[FOLDER / f"{name}.md"] = page(found)
@@ -57,8 +60,17 @@ def pages() -> dict[Path, str]:
     return made
 
 
+@functools.cache
+def _made(method: str, preset: str = "none") -> Resolved:
+    return resolved(method, preset)
+
+
+def _rows(found: Official, preset: str = "none") -> list[Row]:
+    return official.rows(found, preset, _made(found.method, preset))
+
+
 def _line(found: Official) -> str:
-    rows = official.rows(found)
+    rows = _rows(found)
     equal = sum(row.equal for row in rows)
     presets = ", ".join(find_recipe(found.method).presets) or "none"
     link = f"[{found.method}]({found.method}.md)"
@@ -79,7 +91,7 @@ def page(found: Official) -> str:
         "## Roles and where they come from",
         "\n".join(_roles(recipe)),
         "## Official configuration and ours",
-        "\n".join(_table(official.rows(found))),
+        "\n".join(_table(_rows(found))),
         "Sources: "
         + "; ".join(f"**{mark}** {text}" for mark, text in found.sources.items())
         + ". `peak` is the learning rate at the recipe's own batch size.",
@@ -123,11 +135,11 @@ def _table(rows: list[Row]) -> Iterator[str]:
 
 def _others(found: Official) -> str:
     """Return the settings that no source has, which are coview's."""
-    known = {row.path for row in official.rows(found)}
+    known = {row.path for row in _rows(found)}
     known |= {path.replace("peak", name) for path in known for name in ("lr", "lr_rule")}
     told = []
-    for table, parts in resolved(found.method).parts.items():
-        for part in parts if table not in AFTERWARDS else ():
+    for table, parts in _made(found.method).parts.items():
+        for part in parts if table not in APART else ():
             start = table if len(parts) == 1 else f"{table}.{part.name}"
             for name in part.origins if part.shared_with is None else ():
                 if f"{start}.{name}" not in known:
@@ -143,7 +155,7 @@ def _presets(found: Official, recipe: Recipe) -> Iterator[str]:
         yield "\n".join((*lines, *sources))
     for name in found.presets:
         yield f"### Preset {name}"
-        yield "\n".join(_table(official.rows(found, name)))
+        yield "\n".join(_table(_rows(found, name)))
 
 
 def _listed(sentences: tuple[str, ...]) -> str:
@@ -239,9 +251,3 @@ def _arrow(x: int, y: int, to_x: int, to_y: int, words: str = "", dashed: bool =
     )
     label = _text((x + to_x) / 2 - 28, (y + to_y) / 2 - 6, words) if words else ""
     return f"{line}\n{label}" if label else line
-
-
-def names() -> list[str]:
-    """Return the files below docs/ that this writes."""
-    methods = [entry.name for entry in entries("methods") if official.read(entry.name)]
-    return ["README.md", *(f"{name}{end}" for name in methods for end in (".md", ".svg"))]

@@ -27,6 +27,12 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def written() -> dict[Path, str]:
+    made: dict[Path, str] = load(ROOT / "docs" / "generate.py").generated()
+    return made
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -35,8 +41,7 @@ def load(path: Path) -> ModuleType:
         *(f"docs/authors/{name}.md" for name in ("promises", "components", "packages")),
     ],
 )
-def test_generated_documentation(name: str) -> None:
-    written = load(ROOT / "docs" / "generate.py").generated()
+def test_generated_documentation(name: str, written: dict[Path, str]) -> None:
     expected = {path.relative_to(ROOT).as_posix(): text for path, text in written.items()}[name]
     assert (ROOT / name).read_text(encoding="utf-8") == expected, "run: python docs/generate.py"
 

@@ -273,8 +273,8 @@ class DataSource:
 class EvaluationProtocol:
     """A way to evaluate weights with labels (group ``coview.protocols``).
 
-    A recipe's tables ``probe`` and ``finetune`` each name one, with the settings that
-    the method's authors published.
+    A recipe's tables ``probe``, ``finetune`` and ``knn`` each name one, with the settings
+    that the method's authors published.
     """
 
     probe_settings: ClassVar[type | None] = None
@@ -282,6 +282,9 @@ class EvaluationProtocol:
 
     finetune_settings: ClassVar[type | None] = None
     """attrs class for the settings in table ``finetune``; None: it cannot fine-tune."""
+
+    knn_settings: ClassVar[type | None] = None
+    """attrs class for the settings in table ``knn``; None: it is no vote of neighbours."""
 
     evaluate_settings: ClassVar[type | None] = None
     """attrs class for the settings of ``coview.evaluate``; None: that uses ``probe``."""

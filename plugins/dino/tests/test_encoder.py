@@ -238,7 +238,7 @@ def test_a_short_run_evaluates_the_teacher(tmp_path: Any, backbone: str) -> None
     run = coview.train(
         "dino", data="digits", out=tmp_path / "run", max_steps=3, batch_size=32, device="cpu",
         backbone=backbone, progress=False, evaluate=False,
-        set={**SMALL, "views.size": 32, "target.decay": 0.5},
+        set={**SMALL, "views.size": 32, "target.decay": 0.5, "evaluates": "target"},
     )  # fmt: skip
     assert run.step == 3
     exported = coview.load_backbone(run.path).backbone.state_dict()

@@ -72,11 +72,22 @@ def command() -> None:
 @click.option(
     "--temperature", default=0.07, show_default=True, help="Temperature of the weighted vote."
 )
+@click.option(
+    "--features",
+    type=click.Choice(["backbone", "projection"]),
+    default="backbone",
+    show_default=True,
+    help="What is compared: the backbone's features, or the projection, as in training.",
+)
 @measuring
 @click.pass_context
 def knn(ctx: click.Context, /, weights: Path, data: str | None, **options: Any) -> None:
-    """Measure accuracy by a vote of the nearest training images."""
-    settings = {name: options[name] for name in ("k", "vote")}
+    """Measure accuracy by a vote of the nearest training images.
+
+    Where no setting is given, the vote that the method's authors published (InstDisc, MoCo's
+    small preset, DINO) is measured beside it.
+    """
+    settings = {name: options[name] for name in ("k", "vote", "features")}
     if ctx.get_parameter_source("temperature") is not click.core.ParameterSource.DEFAULT:
         settings["temperature"] = options["temperature"]
     measured("knn", weights, data, options, settings)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from coview.data.base import ImageData, Split
 from coview.data.loader import images_in_order
+from coview.errors import RequestError
 from coview.evaluation.features import unmoved
 from coview.evaluation.knn import measured_splits
 from coview.evaluation.metrics import Measured, class_count, measures
+from coview.evaluation.tokens import probed
 from coview.optim.protocols import Protocol
 from coview.optim.supervised import (
     Forward,
@@ -141,16 +143,22 @@ def evaluate_probe(
         RequestError: there are no labels or no test split, or the network cannot be saved.
         CoviewError: the loss is not finite, or the network changed.
     """
+    read = probed(network, protocol.tokens)
     if save is not None:
         refuse_unsavable(network)
+        if read is not network:
+            raise RequestError(
+                "A classifier on the tokens of several blocks cannot be saved with the backbone: "
+                "leave out --save, or use --protocol grid."
+            )
     reference, test = measured_splits(data)
     classes = class_count(data, reference.truth, test.truth)
-    head = classifier(network.width, classes, protocol.init_std, seed).to(device)
+    head = classifier(read.width, classes, protocol.init_std, seed).to(device)
     optimizer = optimizer_of([{"params": list(head.parameters()), "peak": protocol.lr}], protocol)
 
     def forward(images: Tensor) -> Tensor:
         with torch.no_grad():
-            rows = network(images)
+            rows = read(images)
         scores: Tensor = head(rows.float())
         return scores
 

@@ -36,7 +36,8 @@ MEASURES = {
 }
 """Accuracies that are compared, by their keys in a result; the first that a result has decides."""
 PROTOCOL = (
-    *("evaluation", "protocol", "k", "temperature", "labels", "start", "source", "match"),
+    *("evaluation", "protocol", "k", "temperature", "features", "labels", "start", "source"),
+    "match",
     *("epochs", "train_images", "test_images", "queries", "gallery", "gallery_data"),
 )
 """Keys of a result that must agree for two accuracies to be comparable."""
@@ -55,7 +56,7 @@ def settings_of(run: Path) -> Settings:
     """Return what a run was trained with, by name: ``loss.temperature``, ``epochs``, ``seed``."""
     facts, recipe = facts_of(run), recipe_of(run)
     given = {**recipe.pop("run", {}), **facts.get("settings", {}), "seed": facts["seed"]}
-    apart = {*TEXTS, *AFTERWARDS, "presets", "probe", "finetune"}
+    apart = {*TEXTS, *AFTERWARDS, "presets"}
     found = dict(_flat("", {key: value for key, value in recipe.items() if key not in apart}))
     found |= {name: given[name] for name in OF_THE_RUN if name in given}
     data = facts["data"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +28,8 @@ MOST_IN_MEMORY = 1 << 30
 class KNNResult(Measured):
     """A result and the protocol by which it was measured; a plain vote has no temperature.
 
-    ``precision`` says in which precision neighbours were found and scored.
+    ``precision`` says in which precision neighbours were found and scored, ``features`` what
+    was compared if it was not the backbone's features.
     """
 
     k: int
@@ -37,11 +38,15 @@ class KNNResult(Measured):
     test_images: int
     classes: int
     precision: str = "float32"
+    features: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, including the protocol."""
         vote = "plain" if self.temperature is None else "weighted"
-        return {"protocol": f"{vote} kNN, cosine", **self.plain()}
+        known = self.plain()
+        if self.features is None:
+            known.pop("features", None)
+        return {"protocol": f"{vote} kNN, cosine", **known}
 
 
 def vote(
@@ -140,6 +145,25 @@ def evaluate_knn(
 ) -> KNNResult:
     """Return the kNN accuracy of a network's features on the data's test split.
 
+    As :func:`evaluate_votes`, with one vote.
+    """
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
+    votes = [(k, temperature)]
+    return evaluate_votes(network, data, votes, most_in_memory=most_in_memory, **options)[0]
+
+
+def evaluate_votes(
+    network: Callable[[Tensor], Tensor],
+    data: ImageData,
+    votes: Sequence[tuple[int, float | None]],
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    most_in_memory: int = MOST_IN_MEMORY,
+) -> list[KNNResult]:
+    """Return the accuracy by each vote (k, temperature) on features that are computed once.
+
     Where images have several classes it is the mean average precision.
 
     Training features of more than ``most_in_memory`` bytes are written to a
@@ -162,15 +186,12 @@ def evaluate_knn(
         else:
             # To the queries' device all at once, not row by row when neighbours are scored.
             rows = features(network, reference, **options).to(device)
-        return accuracy(
-            rows,
-            reference.kept(known),
-            queries.to(device),
-            test.kept(truth),
-            class_count(data, known, truth),
-            k=k,
-            temperature=temperature,
-        )
+        labels, wanted = reference.kept(known), test.kept(truth)
+        classes, queries = class_count(data, known, truth), queries.to(device)
+        return [
+            accuracy(rows, labels, queries, wanted, classes, k=k, temperature=temperature)
+            for k, temperature in votes
+        ]
 
 
 def labelled_splits(data: ImageData) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ import attrs
 
 from coview.components import EvaluationProtocol, declared
 from coview.errors import CoviewError, PluginError, RequestError, unknown
-from coview.optim.protocols import GENERIC, FineTuning, Protocol, SupportVectors
+from coview.optim.protocols import GENERIC, FineTuning, Neighbours, Protocol, SupportVectors
 from coview.recipes.recipe import Use, find_recipe, method_names
 from coview.registry import find
 from coview.settings import structure
@@ -101,6 +101,15 @@ def find_finetuning(
         f"No published fine-tuning is known for {card.method if name == OWN else name!r}. "
         f"Name one: --protocol {', '.join(_publishing('finetune'))}."
     )
+
+
+def find_vote(card: WeightCard) -> Neighbours | None:
+    """Return the vote of neighbours that the authors of the weights' method published, if any."""
+    use = _find("knn", OWN, card)
+    if use.name == "none":
+        return None
+    _, settings = _structured("knn", use)
+    return settings if isinstance(settings, Neighbours) else None
 
 
 def _find(table: str, name: str, card: WeightCard) -> Use:

@@ -19,7 +19,14 @@ def sentence(evaluation: str, result: dict[str, Any]) -> str:
     title = TITLES.get(evaluation, f"{evaluation}: ")
     measured, images = _measured(result), _images(result)
     details = ", ".join(part for part in (result.get("protocol"), *_how(result), images) if part)
-    return f"{title}{measured} on {result['data']} ({details})"
+    own = result.get("published")
+    told = "" if own is None else f"\nAs published: {_published(own)}"
+    return f"{title}{measured} on {result['data']} ({details}){told}"
+
+
+def _published(result: dict[str, Any]) -> str:
+    details = ", ".join((result["protocol"], *_how(result)))
+    return f"{_measured(result)} ({details}; {result['source']})"
 
 
 def _measured(result: dict[str, Any]) -> str:
@@ -43,7 +50,8 @@ def recalled(result: dict[str, Any]) -> list[int]:
 def _how(result: dict[str, Any]) -> list[str]:
     if "k" in result:
         vote = result.get("temperature")
-        return [f"k = {result['k']}", *([] if vote is None else [f"vote temperature {vote}"])]
+        told = [f"k = {result['k']}", *([] if vote is None else [f"vote temperature {vote}"])]
+        return [*told, *([f"of the {result['features']}"] if result.get("features") else [])]
     if "cost" in result:
         return [f"C = {result['cost']:g}"]
     if "lr" in result:

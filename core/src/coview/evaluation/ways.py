@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import attrs
 
 from coview.components import EvaluationProtocol, declared
 from coview.errors import PluginError, RequestError
+from coview.evaluation.published import find_vote
 from coview.evaluation.subject import Subject
+from coview.optim.protocols import Neighbours
 from coview.registry import find
 from coview.settings import Validator, between, ge, gt, one_of, setting, structure
 
@@ -51,25 +53,68 @@ class KNNSettings:
     temperature: float | None = setting(
         None, f"temperature of the weighted vote; none: {TEMPERATURE}", gt(0)
     )
+    features: str = setting(
+        "backbone",
+        "what is compared: the backbone's features, or the projection, as in training",
+        one_of("backbone", "projection"),
+    )
 
 
 class KNN(EvaluationProtocol):
-    """A vote of the nearest training images."""
+    """A vote of the nearest training images.
+
+    Where nothing is set, the vote that the method's authors published (table ``knn`` of the
+    recipe) is measured too, as ``published``.
+    """
 
     evaluate_settings = KNNSettings
+    knn_settings = Neighbours
 
     @staticmethod
     def evaluate(subject: Subject, settings: KNNSettings) -> Mapping[str, Any]:
         """Return top-1 and top-5; see :mod:`coview.evaluation.knn`."""
-        from coview.evaluation.knn import evaluate_knn
-
         plain = settings.vote == "plain"
         if plain and settings.temperature is not None:
             raise RequestError("A plain vote has no temperature: leave out --temperature.")
         temperature = None if plain else settings.temperature or TEMPERATURE
-        return evaluate_knn(
-            subject.network, subject.data, k=settings.k, temperature=temperature, **subject.options
-        ).as_dict()
+        votes = [(settings.k, temperature)]
+        own = find_vote(subject.network.card) if settings == KNNSettings() else None
+        if own is not None and own.features == settings.features:
+            votes.append((own.k, own.temperature))
+        common, *more = _votes(subject, settings.features, votes)
+        if own is not None and not more:
+            more = _votes_of_run(subject, own)
+        if own is None or not more:
+            return common
+        return {**common, "published": {**more[0], "source": own.source}}
+
+
+def _votes_of_run(subject: Subject, own: Neighbours) -> list[dict[str, Any]]:
+    """Return the published vote on projections, which only a run has."""
+    if (subject.weights / "recipe.toml").is_file():
+        return _votes(subject, own.features, [(own.k, own.temperature)])
+    if subject.say is not None:
+        subject.say(
+            f"{own.source} compares projections, which these weights lack; name the run's "
+            "directory to measure that too."
+        )
+    return []
+
+
+def _votes(
+    subject: Subject, features: str, votes: Sequence[tuple[int, float | None]]
+) -> list[dict[str, Any]]:
+    from coview.evaluation.knn import evaluate_votes
+
+    network: Any = subject.network
+    if features == "projection":
+        from coview.evaluation.projection import projecting
+
+        network = projecting(subject.weights, subject.network).to(subject.device)
+    found = evaluate_votes(network, subject.data, votes, **subject.options)
+    if features == "projection":
+        found = [attrs.evolve(one, features=features) for one in found]
+    return [one.as_dict() for one in found]
 
 
 @attrs.frozen(eq=False)

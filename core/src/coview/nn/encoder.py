@@ -270,10 +270,10 @@ def _refuse_broken_patches(patch: int | None, layout: Layout) -> None:
 
 def _local_groups(groups: int, plan: Plan) -> int:
     """Return the groups of this process's rows, given those of the global batch."""
-    if groups > 1 and groups % plan.world_size:
+    if groups > 1 and groups % plan.world_size and plan.world_size % groups:
         raise RequestError(
             f"encoder.norm_groups = {groups} cannot be shared evenly by {plan.world_size} "
-            "processes: use 1 (all rows together) or a multiple of the number of processes."
+            "processes: use 1 (all rows together), or a multiple or divisor of their number."
         )
     local = max(1, groups // plan.world_size)
     if plan.local_batch_size // local < 2:

@@ -9,6 +9,7 @@ import torch
 from coview.hookspecs import hookimpl
 from coview.nn.encoder import Encoder
 from coview.nn.heads import PrototypeHead
+from coview.nn.positions import as_released
 from coview.plan import Plan
 from coview.records import Step
 
@@ -17,7 +18,8 @@ class PrototypeEncoder(Encoder):
     """A backbone with a :class:`coview.nn.heads.PrototypeHead` (Caron et al. 2021, section 3.1).
 
     Before the optimiser's step, every gradient tensor is clipped by its own norm, and the
-    head's last layer is not trained in the first epochs.
+    head's last layer is not trained in the first epochs. A vision transformer's positions are
+    interpolated as in the code released with that paper (:mod:`coview.nn.positions`).
     """
 
     projector: PrototypeHead
@@ -32,6 +34,7 @@ class PrototypeEncoder(Encoder):
             plan: the run's plan.
         """
         super().__init__(settings, plan, settings.dim)
+        as_released(self.trunk)
         self.projector = PrototypeHead(
             self.features,
             settings.hidden,

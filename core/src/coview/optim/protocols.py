@@ -7,6 +7,7 @@ are the classes here. Nothing here imports torch.
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import attrs
@@ -50,6 +51,15 @@ class Protocol:
     warmup: float = setting(
         0.0, "share of the training in which the rate rises, before a cosine", between(0, 1)
     )
+    per: str = setting(
+        "step", "update the cosine at every step or every epoch", one_of("step", "epoch")
+    )
+    tokens: str = setting(
+        "output",
+        "a vision transformer's features: output; or joined, as DINO's authors: the class tokens "
+        "of the last four blocks (of up to 384 features), else of the last with its patches' mean",
+        one_of("output", "joined"),
+    )
 
     def scale(self, batch_size: int) -> float:
         """Return what the learning rate is multiplied with at a batch size."""
@@ -60,6 +70,8 @@ class Protocol:
         if self.drops:
             # Shares of whole epochs, met exactly: 60 of 100 must not miss 0.6 by rounding.
             return float(self.factor ** sum(done >= drop - 1e-9 for drop in self.drops))
+        if self.per == "epoch":
+            done = math.floor(done * self.epochs + 1e-9) / self.epochs
         if done < self.warmup:
             return done / self.warmup
         return half_cosine((done - self.warmup) / (1 - self.warmup))
@@ -68,7 +80,8 @@ class Protocol:
     def schedule(self) -> str:
         """The schedule in words."""
         if not self.drops:
-            return f"warm-up {100 * self.warmup:.4g} %, cosine" if self.warmup else "cosine"
+            cosine = "cosine by epochs" if self.per == "epoch" else "cosine"
+            return f"warm-up {100 * self.warmup:.4g} %, {cosine}" if self.warmup else cosine
         return f"x {self.factor} after {', '.join(f'{100 * d:.4g} %' for d in self.drops)}"
 
 
@@ -96,6 +109,20 @@ class SupportVectors:
 
     source: str = setting("", SOURCE)
     cost: float = setting(1.0, "C: the weight of the errors' sum against |w|^2 / 2", gt(0))
+
+
+@attrs.frozen
+class Neighbours:
+    """A weighted vote of the nearest training images by cosine."""
+
+    source: str = setting("", SOURCE)
+    k: int = setting(200, "neighbours that vote", ge(1))
+    temperature: float = setting(0.07, "temperature of the vote", gt(0))
+    features: str = setting(
+        "backbone",
+        "what is compared: the backbone's features, or the projection, as in training",
+        one_of("backbone", "projection"),
+    )
 
 
 @attrs.frozen

@@ -20,7 +20,7 @@ from coview.hookspecs import ROLES, SEVERAL
 from coview.registry import entries, find
 from coview.settings import plain, read_toml
 
-AFTERWARDS = ("probe", "finetune")
+AFTERWARDS = ("probe", "finetune", "knn")
 """Tables that say how the method's authors evaluated weights; training does not use them."""
 
 COMPONENTS = (*ROLES, "wrap")
@@ -92,6 +92,7 @@ class Recipe:
         probe: the published linear probe of frozen weights, ``Use("sgd", ...)`` or
             ``Use("svm", ...)``; see :mod:`coview.optim.protocols`.
         finetune: the published fine-tuning with labels, ``Use("sgd", ...)``.
+        knn: the published vote of neighbours, ``Use("knn", ...)``.
         data: settings of the loader (table ``data``).
         presets: named sets of changes for other situations. ``"small"`` is used
             for images of at most 64 pixels. A preset's ``source`` says where all of it is
@@ -116,6 +117,7 @@ class Recipe:
     evaluates: str = "online"
     probe: Use = attrs.field(default=Use("none"), converter=_use)
     finetune: Use = attrs.field(default=Use("none"), converter=_use)
+    knn: Use = attrs.field(default=Use("none"), converter=_use)
     data: Mapping[str, Any] = attrs.field(factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     name: str = ""

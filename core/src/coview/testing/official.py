@@ -38,7 +38,7 @@ from typing import Any
 import attrs
 
 from coview.errors import PluginError
-from coview.recipes.recipe import by_path
+from coview.recipes.recipe import AFTERWARDS, by_path
 from coview.recipes.resolve import Part, Resolved
 from coview.registry import find
 from coview.schedules import rate_scale
@@ -57,7 +57,8 @@ HOW = ("size", "antialias", "jitter_order", "blur_kernel", "backend", "compile",
 LAYOUT = ("count", "symmetric", "keys")
 """Settings of views whose defaults need no source: what there is to compare."""
 
-AFTERWARDS = ("probe", "finetune", "data")
+APART = (*AFTERWARDS, "data")
+"""Tables whose numbers may be given, but need not be."""
 
 
 @attrs.frozen
@@ -108,10 +109,16 @@ def read(method: str) -> Official | None:
         raise PluginError(f"Package {entry.package}: {path.name} is broken: {error}") from error
 
 
-def rows(official: Official, preset: str = "none") -> list[Row]:
-    """Return every number that the file has, or that it has of a preset."""
+def rows(official: Official, preset: str = "none", found: Resolved | None = None) -> list[Row]:
+    """Return every number that the file has, or that it has of a preset.
+
+    Args:
+        official: what the file says.
+        preset: a preset's name; ``"none"``: the recipe itself.
+        found: the recipe, resolved; None: it is looked up.
+    """
     table = official.numbers if preset == "none" else official.presets[preset]["numbers"]
-    found = resolved(official.method, preset)
+    found = found or resolved(official.method, preset)
     return [
         Row(path, given[0], _ours(found, path), *given[1:]) for path, given in by_path(dict(table))
     ]
@@ -133,10 +140,10 @@ def problems(official: Official, preset: str = "none") -> list[str]:
 
 def uncovered(official: Official, preset: str = "none") -> list[str]:
     """Return the settings that the recipe (or preset) sets, or its views have, and no row has."""
-    known = {row.path for row in rows(official, preset)}
+    found = resolved(official.method, preset)
+    known = {row.path for row in rows(official, preset, found)}
     known |= {path.replace("peak", part) for path in known for part in ("lr", "lr_rule")}
-    wanted = _to_cover(resolved(official.method, preset), preset)
-    return [path for path in wanted if path not in known]
+    return [path for path in _to_cover(found, preset) if path not in known]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -156,7 +163,7 @@ def _to_cover(found: Resolved, preset: str) -> Iterator[str]:
         if found.origins[name] == layer and not usual:
             yield name
     for table, parts in found.parts.items():
-        for part in parts if table not in AFTERWARDS else ():
+        for part in parts if table not in APART else ():
             start = table if len(parts) == 1 else f"{table}.{part.name}"
             drawn = table == "views" and preset == "none"
             known = {*_idle(part.settings), *HOW} if table == "views" else set()

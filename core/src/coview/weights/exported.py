@@ -147,8 +147,12 @@ class ExportedBackbone(nn.Module):
             return self.forward(images[None])[0]
         if not self._checked and not torch.compiler.is_compiling():
             self._check(images)
-        features: Tensor = self.backbone(*(self._laid_out(crop) for crop in self._crops(images)))
+        features: Tensor = self.backbone(*self.prepared(images))
         return features
+
+    def prepared(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return what the backbone is called with, standardised: images, or crops of them."""
+        return tuple(self._laid_out(crop) for crop in self._crops(images))
 
     def _check(self, images: Tensor) -> None:
         """Warn once of images that were not divided by 255, or are normalised already.

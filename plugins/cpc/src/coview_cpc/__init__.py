@@ -101,6 +101,7 @@ recipe_v2 = Recipe(
     negatives=Use("patches"),
     loss=Use("info-nce", cosine=False, temperature=1.0),
     backbone=Use("cpc-resnet161"),
+    # Ours: no optimiser, schedule, epochs or batch size of CPC v2 is published. These are CPC's.
     optimizer=Use("adamw", lr=2e-4, weight_decay=0.0),
     schedule=Use("constant"),
     data={"size": 300},

@@ -44,10 +44,16 @@ recipe = Recipe(
     epochs=300,
     batch_size=1024,
     evaluates="target",
-    # The released code uses the features of a ViT-S's last four blocks; here it is the last one.
     probe=Use(
-        "sgd", source="arXiv:2104.14294, released code", lr=0.001, epochs=100, batch_size=1024
+        "sgd",
+        source="arXiv:2104.14294, released code",
+        lr=0.001,
+        epochs=100,
+        batch_size=1024,
+        per="epoch",
+        tokens="joined",
     ),
+    knn=Use("knn", source="facebookresearch/dino, eval_knn.py", k=20, temperature=0.07),
     presets={
         "resnet": {
             "source": "facebookresearch/dino, README: ResNet-50, 100 epochs",

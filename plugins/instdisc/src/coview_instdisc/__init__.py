@@ -22,6 +22,13 @@ recipe = Recipe(
     batch_size=256,
     # Section 4.2 evaluates each layer of the network; this is the last. It does not give C.
     probe=Use("svm", source="arXiv:1805.01978, section 4.2 (C is not given there)", cost=1.0),
+    knn=Use(
+        "knn",
+        source="arXiv:1805.01978, section 3.4",
+        k=200,
+        temperature=0.07,
+        features="projection",
+    ),
     # Section 4.3: the rate is divided by ten every 30 epochs. Batch size as in pre-training.
     finetune=Use(
         "sgd",
@@ -41,6 +48,7 @@ recipe = Recipe(
             "target": {"draws": 0},
             "loss": Use("non-parametric-softmax", temperature=0.1),
             "optimizer": {"weight_decay": 5e-4},
+            "knn": {"temperature": 0.1, "source": "zhirongw/lemniscate.pytorch, cifar.py"},
             "batch_size": 128,
         },
         "tiny": {

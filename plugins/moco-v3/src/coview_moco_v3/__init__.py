@@ -38,7 +38,14 @@ recipe = Recipe(
     batch_size=4096,
     # The released code's rate for vision transformers, and below for ResNets; the paper uses
     # batches of 4096 and searches for the rate.
-    probe=Use("sgd", source="arXiv:2104.02057, released code", lr=3.0, epochs=90, batch_size=1024),
+    probe=Use(
+        "sgd",
+        source="arXiv:2104.02057, released code",
+        lr=3.0,
+        epochs=90,
+        batch_size=1024,
+        per="epoch",
+    ),
     presets={
         "resnet": {
             "source": "facebookresearch/moco-v3, CONFIG.md: ResNet-50, 300 epochs, linear 72.8",

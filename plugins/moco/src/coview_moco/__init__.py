@@ -39,6 +39,12 @@ recipe = Recipe(
             "optimizer": {"lr": 0.06, "weight_decay": 5e-4},
             "schedule": Use("cosine", per="epoch", first_epoch=1),
             "batch_size": 512,
+            "knn": Use(
+                "knn",
+                source="facebookresearch/moco, branch colab-notebook",
+                k=200,
+                temperature=0.1,
+            ),
         },
         "tiny": {
             "source": "ours: for a network of 0.3 million parameters and minutes on a processor",

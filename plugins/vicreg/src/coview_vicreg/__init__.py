@@ -71,7 +71,12 @@ recipe = Recipe(
     epochs=1000,
     batch_size=2048,
     probe=Use(
-        "sgd", source="arXiv:2105.04906, released code", lr=0.02, epochs=100, weight_decay=1e-6
+        "sgd",
+        source="arXiv:2105.04906, released code",
+        lr=0.02,
+        epochs=100,
+        weight_decay=1e-6,
+        per="epoch",
     ),
     presets={
         # Its variance term is a sum over views, where this loss has the mean.
@@ -110,7 +115,12 @@ recipe_barlow_twins = Recipe(
     epochs=1000,
     batch_size=2048,
     probe=Use(
-        "sgd", source="arXiv:2103.03230, released code", lr=0.3, epochs=100, weight_decay=1e-6
+        "sgd",
+        source="arXiv:2103.03230, released code",
+        lr=0.3,
+        epochs=100,
+        weight_decay=1e-6,
+        per="epoch",
     ),
     presets={
         "small": {
