@@ -16,6 +16,7 @@ from coview.distributed import is_first, wait
 from coview.errors import CoviewError, RequestError, nearest
 from coview.files import sweep
 from coview.recipes.recipe import AFTERWARDS, by_path, find_recipe
+from coview.recipes.resolve import Resolved
 from coview.recipes.tables import EARLIER, DataSettings
 from coview.settings import plain
 from coview.training import checkpoints, crafted
@@ -69,7 +70,10 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     before = found.state["identity"]
     # Runs of older versions lack some of these, which are then not compared.
     now = {key: value for key, value in run.identity.items() if key in before}
-    run.changed = differences(before, now)
+    found_now = differences(before, now)
+    run.changed = {
+        key: values for key, values in found_now.items() if not _is_newer(key, values, run.resolved)
+    }
     refuse_others(run.changed, run.identity, request)
     ended = facts.get("finished") is not None
     if ended and found.state["step"] == run.last_step and not _to_measure(run):
@@ -217,6 +221,19 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Difference
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     }
+
+
+def _is_newer(key: str, values: tuple[Any, Any], resolved: Resolved) -> bool:
+    """Return whether a setting did not exist when the run was saved, and has its default now."""
+    before, now = values
+    table, _, name = key.partition(".")
+    if before is not None or not name:
+        return False
+    return any(
+        field.name == name.rpartition(".")[2] and plain(field.default) == now
+        for part in resolved.parts.get(table, ())
+        for field in attrs.fields(type(part.settings))
+    )
 
 
 def _option(name: str) -> str:
