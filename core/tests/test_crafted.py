@@ -23,7 +23,8 @@ GIVEN: dict[str, Any] = {"data": IMAGES, "device": "cpu", "progress": False}
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps of four."""
     out = tmp_path_factory.mktemp("crafted") / "r"
-    options: dict[str, Any] = {"backbone": "resnet10-quarter", "batch_size": 16, "epochs": 2}
+    options: dict[str, Any] = {"preset": "small", "backbone": "resnet10-quarter"}
+    options |= {"batch_size": 16, "epochs": 2}
     options |= {"max_steps": 2, "evaluate": False, "observe": ["csv"]}
     return coview.train("moco", out=out, **options, **GIVEN).path
 

@@ -46,7 +46,8 @@ def facts_of(resolved: Resolved, settings: RunSettings, data: ImageData) -> dict
         **{name: str(value) for name, value in settings.table().items() if name not in OWN},
         "data": data.fingerprint,
         **{f"version of {name}": _version(name) for name in sorted(packages)},
-        "code": _digest({part.factory.__module__ for part in parts} | {CORE}),
+        # A method without a published probe, say, names no component for it.
+        "code": _digest({part.factory.__module__ for part in parts if part.factory} | {CORE}),
     }
 
 
