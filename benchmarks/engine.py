@@ -25,7 +25,7 @@ from coview.nn.compile import has_compiler
 from coview.optim.schedules import Cosine
 from coview.recipes.recipe import method_names
 from coview.testing import resolved
-from coview.training.loop import Metrics, _position, _step
+from coview.training.loop import Metrics, _position, one_step
 from coview.training.observers.collapse import CollapseObserver, measured
 from coview_swav.sinkhorn import sinkhorn
 
@@ -66,7 +66,7 @@ def whole(run: Any) -> Once:
     batches, metrics = endless(run), Metrics()
 
     def step() -> None:
-        _step(run, next(batches), metrics)
+        one_step(run, next(batches), metrics)
         if run.step % run.settings.log_every == 0:
             metrics.read()
 

@@ -110,7 +110,7 @@ def refused(run: Run) -> Callable[..., list[str]]:
         lines = answer.stderr.splitlines()
         assert answer.errors, lines
         # An indented line says what would be right.
-        known = ("Error: ", "Usage: ", "Try ", "checking, then reading ", "  ")
+        known = ("Error: ", "Usage: ", "Try ", "checking, then reading ", "reading ", "  ")
         others = [line for line in lines if not line.startswith(known)]
         assert not [line for line in others if line], lines
         return answer.errors

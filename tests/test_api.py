@@ -87,7 +87,8 @@ def test_wrong_settings_are_all_told(finished: Any) -> None:
         (
             {"evaluation": "knn", "kk": 1, "vote": "wieghted", "k": 0},
             [
-                "knn has no setting 'kk'. Did you mean 'k'? Its settings: k, vote, temperature.",
+                "knn has no setting 'kk'. Did you mean 'k'? "
+                "Its settings: k, vote, temperature, features.",
                 "vote must be weighted or plain, not 'wieghted'. Did you mean 'weighted'?",
                 "k must be at least 1, not 0.",
             ],

@@ -33,6 +33,7 @@ WORDS = {
     "schedules": "schedule",
     "protocols": "protocol",
     "view_backends": "view-backend",
+    "weights": "weights",
     "reports": "report",
     "catalogues": "catalogue",
 }

@@ -197,3 +197,10 @@ def test_python_fits_too(photos: Path, tmp_path: Path) -> None:
 )
 def test_durations_are_in_the_unit_that_suits(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("method", ["cmc", "cpc"])
+def test_views_of_other_kinds_are_estimated_too(photos: Path, method: str) -> None:
+    asked = Changes(preset="tiny", batch_size=8)
+    found = estimate(rehearse(Request(method=method, data=str(photos), changes=asked)))
+    assert found.seconds > 0 and found.bytes > 0

@@ -182,7 +182,7 @@ def train(
             ``"file.py:function"`` or ``"module:function"``, which makes one from nothing or from
             ``(channels, image_size)``. Unlike a module, a name is recorded with the run.
         image_size: pixels per side that the loader delivers.
-        preset: a preset's name, or ``"none"``; chosen by image size if not given.
+        preset: a preset's name, or ``"none"``; chosen by the images if not given.
         use: components by role, e.g. ``{"negatives": "queue"}``.
         set: settings, e.g. ``{"negatives.size": 512}``; where only one component of the
             recipe has a setting of that name, the name alone will do.

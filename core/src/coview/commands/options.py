@@ -189,7 +189,7 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
             click.option(
                 "--preset",
                 shell_complete=completing.presets,
-                help="A preset's name, or none.  [default: chosen by image size]",
+                help="A preset's name, or none.  [default: chosen by the images]",
             ),
             click.option(
                 "--use",
@@ -197,7 +197,8 @@ def recipe_options(function: AnyCommand) -> AnyCommand:
                 multiple=True,
                 metavar="ROLE=COMPONENT",
                 shell_complete=completing.components,
-                help="Use another component for a role (views, encoder, target, negatives, loss), "
+                help="Use another component for a role (views, encoder, target, negatives, loss, "
+                "wrap), "
                 "as in negatives=queue; for views also your own transform: views=FILE.py:NAME. "
                 "Repeatable.",
             ),

@@ -6,6 +6,7 @@ import copy
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from coview.components import TargetComponent, declared
+from coview.components import TargetComponent, ViewsComponent, declared
 from coview.data.whole import Buffer
 from coview.distributed import active
 
@@ -91,15 +92,15 @@ def estimate(run: Any) -> Estimate:
     """
     layout, device = run.method.components["views"].layout, run.device
     network = copy.deepcopy(run.method.encoder.trunk).train()
-    channels, seconds, kept = layout.channels[layout.queries[0]], 0.0, 0.0
+    seconds, kept = 0.0, 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for size, count in Counter(layout.sizes[view] for view in layout.queries).items():
-            each, saved = _per_image(network, (channels, *size), run)
+        for shapes, count in _inputs(run, layout.queries).items():
+            each, saved = _per_image(network, shapes, run)
             seconds, kept = seconds + count * each, kept + count * saved
         if declared(run.method.components["target"], TargetComponent, "backbone")() is not None:
             network.requires_grad_(False)
-            for size, count in Counter(layout.sizes[view] for view in layout.keys).items():
-                seconds += count * _per_image(network, (channels, *size), run)[0]
+            for shapes, count in _inputs(run, layout.keys).items():
+                seconds += count * _per_image(network, shapes, run)[0]
     weights = sum(p.numel() * p.element_size() for p in run.method.parameters())
     return Estimate(
         step_seconds=seconds * run.plan.local_batch_size * run.plan.accumulate,
@@ -119,19 +120,45 @@ def buffers(run: Any) -> int:
     return round(bytes_)
 
 
-def _per_image(network: nn.Module, shape: tuple[int, ...], run: Any) -> tuple[float, float]:
-    """Return seconds and saved bytes for each image of (C, H, W), from as few as tell."""
+Shapes = tuple[tuple[int, ...], ...]
+"""(C, H, W) of each crop that a network takes at once."""
+
+
+def _inputs(run: Any, used: Sequence[int]) -> Counter[Shapes]:
+    """Return what the network is given for an image in a step, and how often.
+
+    Most networks take one crop. One that joins a network for each view takes all views.
+    """
+    views = run.method.components["views"]
+    layout = views.layout
+    shapes = [(layout.channels[view], *layout.sizes[view]) for view in used]
+    if declared(views, ViewsComponent, "normalization") is None:
+        side = run.plan.image_size
+        image = torch.zeros(1, run.plan.channels, side, side, dtype=torch.uint8, device=run.device)
+        # Patches are encoded one by one, and only averaged by what is exported.
+        joins = type(run.method.encoder.backbone()) is type(run.method.encoder.trunk)
+        if joins and len(views.evaluation_views(image).crops) > 1:
+            return Counter([tuple(shapes)])
+    return Counter((shape,) for shape in shapes)
+
+
+def _per_image(network: nn.Module, shapes: Shapes, run: Any) -> tuple[float, float]:
+    """Return seconds and saved bytes for each image, from as few as tell."""
+
+    def random(count: int) -> list[Tensor]:
+        return [torch.rand(count, *shape, device=run.device) for shape in shapes]
+
     most = run.plan.local_batch_size
-    _pass(network, torch.rand(min(2, most), *shape, device=run.device), run)  # it prepares
-    count = min(max(2, PROBE // (shape[1] * shape[2])), most)
+    _pass(network, random(min(2, most)), run)  # it prepares
+    count = min(max(2, PROBE // sum(height * width for _, height, width in shapes)), most)
     while True:
-        seconds, saved = _best(network, torch.rand(count, *shape, device=run.device), run)
+        seconds, saved = _best(network, random(count), run)
         if seconds >= ENOUGH or count >= most or active():  # processes must do the same passes
             return seconds / count, saved / count
         count = min(4 * count, most)
 
 
-def _best(network: nn.Module, images: Tensor, run: Any) -> tuple[float, int]:
+def _best(network: nn.Module, images: Sequence[Tensor], run: Any) -> tuple[float, int]:
     """Return the shortest of a few passes: another program may have had the processor in one."""
     seconds, saved = _pass(network, images, run)
     for _ in range(PASSES - 1):
@@ -141,7 +168,7 @@ def _best(network: nn.Module, images: Tensor, run: Any) -> tuple[float, int]:
     return seconds, saved
 
 
-def _pass(network: nn.Module, images: Tensor, run: Any) -> tuple[float, int]:
+def _pass(network: nn.Module, images: Sequence[Tensor], run: Any) -> tuple[float, int]:
     """Return the seconds of a forward and backward pass, and the bytes kept in between."""
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
     saved: dict[int, int] = {}
@@ -153,7 +180,7 @@ def _pass(network: nn.Module, images: Tensor, run: Any) -> tuple[float, int]:
 
     began = _now(run.device)
     with saved_tensors_hooks(keep, lambda tensor: tensor), run.method.autocast():
-        rows = network(images)
+        rows = network(*images)
     if rows.requires_grad:
         rows.float().sum().backward()
     seconds = _now(run.device) - began

@@ -59,7 +59,7 @@ class RunSettings:
         shown="digits",
     )
     preset: str | None = asked(
-        None, "A preset of the recipe, or none.", at_start=True, shown="chosen by image size"
+        None, "A preset of the recipe, or none.", at_start=True, shown="chosen by the images"
     )
     init: str | None = asked(None, "Start from these weights: a run or a file.", at_start=True)
     device: str = asked("auto", "auto, cpu, cuda or cuda:N.")
