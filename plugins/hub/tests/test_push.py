@@ -202,6 +202,7 @@ def test_a_terminal_is_asked(
     assert bool(calls) == sent
 
 
+@pytest.mark.slow
 def test_a_hub_that_refuses_or_is_not_there_is_a_sentence(
     hub: Any, coview: Coview, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

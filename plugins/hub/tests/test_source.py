@@ -260,6 +260,7 @@ def test_what_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         Hub("user/nothing")
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_it_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
     folder = parquet(tmp_path / "birds", train=table(count=60))
     options = ("simclr", "--data", f"hf:{folder}", "--backbone", "resnet10-quarter")

@@ -102,6 +102,7 @@ def test_where_there_is_no_cluster_it_is_said(
     assert done.exit_code == 1 and "Nothing can be submitted here" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_preempted_job_is_requeued_and_comes_to_the_same_end(tmp_path: Path) -> None:
     asked = Asked(words=SHORT, out=tmp_path / "run", cluster="local", gpus=0, minutes=20)
     (job,) = submit(asked)

@@ -199,6 +199,7 @@ def lines(file: Path) -> int:
     return len(file.read_text().splitlines()) if file.is_file() else 0
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     tmp_path: Path, photos: tuple[str, ...]
 ) -> None:
@@ -232,6 +233,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_every_trial_and_says_how_to_go_on(
     tmp_path: Path, photos: tuple[str, ...]
 ) -> None:
