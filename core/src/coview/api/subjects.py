@@ -61,6 +61,8 @@ def opened(
     weights: str | Path | Run, backbone: str | nn.Module | None = None, pretrained: bool = False
 ) -> Weights:
     """Load weights. A finished run's network is copied, since evaluation may train it."""
+    import torch
+
     from coview.training.run import Run
     from coview.weights.exported import export
     from coview.weights.open import Weights, open_weights
@@ -68,7 +70,9 @@ def opened(
     if isinstance(weights, Run):
         if backbone is not None or pretrained:
             raise RequestError("This run has its network: leave out backbone and pretrained.")
-        return Weights(copy.deepcopy(export(weights.method, weights.card)).eval())
+        # As weights from a file are laid out: others round otherwise in the last digit.
+        network = copy.deepcopy(export(weights.method, weights.card)).eval()
+        return Weights(network.to(memory_format=torch.contiguous_format))
     if pretrained:
         tell(
             [

@@ -133,9 +133,6 @@ class ExportedBackbone(nn.Module):
         self.register_buffer("mean", torch.tensor(card.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(-1, 1, 1), persistent=False)
         self.channels_last = is_convolutional(backbone)
-        if self.channels_last:
-            # As in training: weights that are laid out otherwise round otherwise.
-            backbone.to(memory_format=torch.channels_last)
         takes = IMAGES if views is None else declared(views, ViewsComponent, "takes")
         self._of_images = takes == IMAGES
         self._checked = not self._of_images
