@@ -64,7 +64,7 @@ class _Walk:
 
     def run(self, accumulate: bool) -> tuple[Gradient, ...]:
         """Run all nodes; return the gradients of the inputs that were asked for."""
-        order, ready = count(), []
+        order, ready = count(), list[tuple[int, int, Any]]()
         for node in self.roots:
             if not self.waiting[node]:
                 heapq.heappush(ready, (-node._sequence_nr(), next(order), node))

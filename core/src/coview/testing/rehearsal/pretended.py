@@ -42,8 +42,10 @@ REAL = torch.Generator
 class _Generator(REAL):
     """A generator that says it is on the device; no numbers are drawn there."""
 
+    where: torch.device
+
     def __new__(cls, device: torch.device | str = "cpu") -> _Generator:
-        made = super().__new__(cls, device="cpu")
+        made = REAL.__new__(cls, device="cpu")  # type: ignore[call-arg]
         made.where = torch.empty(0, device=device).device
         return made
 
@@ -250,8 +252,8 @@ def pretended_cuda() -> Iterator[Pretended]:
             (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
             (constants, "_kept", kept),
             (Tensor, "pin_memory", lambda tensor: mode.pinned(tensor)),
-            (torch.nn.modules.rnn._VF, "gru", recurrent),
-            (torch.nn.modules.rnn._VF, "lstm", recurrent),
+            (torch._VF, "gru", recurrent),
+            (torch._VF, "lstm", recurrent),
             (nn.Module, "_apply", lambda module, *given, **more: applied(module, *given, **more)),
         ):
             stack.enter_context(patch.object(owner, name, value))
