@@ -141,7 +141,7 @@ def test_seeds_are_one_line(runs: Runs) -> None:
     rows_told = [line.split() for line in lines if line.endswith(" runs")]
     assert rows_told[0] == ["85.0", "%", "3", "80.0", "to", "90.0", "99.0", "%", "0.1", "3", "runs"]
     assert rows_told[1] == ["72.0", "%", "2", "70.0", "to", "74.0", "99.0", "%", "0.5", "2", "runs"]
-    assert "--each shows every run" in " ".join(lines)
+    assert "--each shows every run" in " ".join(lines) and "one seed" not in " ".join(lines)
     single = [line.split() for line in told(*paths, each=True) if line.split()[-1:] != ["run"]]
     ranked = [line for line in single if line[-1:] and line[-1].startswith("t0.")]
     assert [line[-1] for line in ranked] == ["t0.1-s0", "t0.1-s2", "t0.1-s1", "t0.5-s1", "t0.5-s0"]
@@ -161,10 +161,14 @@ def test_one_image_and_chance(runs: Runs) -> None:
     limit = 100 * margin(0.9, 0.88, 400)
     assert worth(group) == (
         f"One of 400 test images is 0.25 points; differences below {limit:.1f} points may be "
-        "chance. The first 3 are too close to tell apart."
+        "chance. The first 3 are too close to tell apart. Each has one seed, and another may "
+        "change this."
     )
     (group,) = compare((near[0], far), rows((near[0], far))).groups
-    assert worth(group).endswith("The first is better than all others by more than that.")
+    assert worth(group).endswith(
+        "The first is better than all others by more than that. Each has one seed, and another "
+        "may change this."
+    )
     (group,) = compare(near[:1], rows(near[:1])).groups
     assert worth(group) == "One of 400 test images is 0.25 points."
     ones = [runs(f"one{n}", 1.0, optimizer__lr=n, images=50) for n in (1.0, 2.0)]

@@ -317,7 +317,10 @@ def worth(group: Group) -> str:
         if not near
         else f"The first {len(near) + 1} are too close to tell apart."
     )
-    return f"{said}; differences below {100 * chance:.1f} points may be chance. {told}"
+    # That interval is of the images alone.
+    single = all(len(line.runs) == 1 for line in group.lines)
+    seeds = " Each has one seed, and another may change this." if single else ""
+    return f"{said}; differences below {100 * chance:.1f} points may be chance. {told}{seeds}"
 
 
 def _chance(first: float, second: float, images: int) -> float:
