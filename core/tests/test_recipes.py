@@ -108,7 +108,17 @@ def test_one_of_several_sources_is_named() -> None:
     layers.set("negatives.queue.size", 5, "x")
     assert layers.tables["negatives"][0].settings == {"size": 5}
     layers.set("negatives.size", 5, "x")
-    assert "Write one of: negatives.queue.size, negatives.in-batch.size" in layers.problems[0]
+    assert (
+        "Write what you mean: negatives.queue.size or negatives.in-batch.size."
+        in layers.problems[0]
+    )
+
+
+def test_a_preset_reaches_one_of_several_by_its_name() -> None:
+    layers = Layers(a_recipe(negatives=(Use("queue"), Use("in-batch"))))
+    layers.change({"negatives": {"queue": {"size": 5, "dim": 3}}}, "preset")
+    assert layers.tables["negatives"][0].settings == {"size": 5, "dim": 3}
+    assert layers.tables["negatives"][1].settings == {} and not layers.problems
 
 
 def test_wrong_places_are_problems_with_the_nearest_name() -> None:

@@ -127,11 +127,15 @@ class Layers:
             self.problems.append(unknown("setting", path, valid))
             return
         drafts = self.tables[table]
+        if isinstance(value, Mapping) and any(draft.name == key for draft in drafts):
+            for name, item in value.items():
+                self.set(f"{path}.{name}", item, layer)
+            return
         name, _, short = key.rpartition(".")
         chosen = [d for d in drafts if name in ("", d.name)]
         if len(chosen) != 1:
-            listed = ", ".join(f"{table}.{draft.name}.{short}" for draft in drafts)
-            self.problems.append(f"{path} is ambiguous or unknown. Write one of: {listed}.")
+            listed = " or ".join(f"{table}.{draft.name}.{short}" for draft in drafts)
+            self.problems.append(f"{path} is not clear. Write what you mean: {listed}.")
             return
         chosen[0].put({short: value}, layer)
 

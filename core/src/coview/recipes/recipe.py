@@ -96,7 +96,8 @@ class Recipe:
         data: settings of the loader (table ``data``).
         presets: named sets of changes for other situations. ``"small"`` is used
             for images of at most 64 pixels. A preset's ``source`` says where all of it is
-            published, or that it is the package's own ("ours: ...", with the reasons).
+            published, or that it is the package's own ("ours: ...", with the reasons). A setting
+            of one of several losses: ``{"loss": {"info-nce": {"temperature": 0.2}}}``.
         name: filled in when the recipe is looked up.
     """
 
