@@ -224,3 +224,24 @@ def test_help_and_version(run: Callable[..., Any]) -> None:
         assert f"\n  {command} " in text
         assert "Usage: " in run(command, "--help").stdout
     assert run("--version").stdout == f"coview {metadata.version('coview')}\n"
+
+
+def test_show_says_what_a_method_needs_beside_images(run: Callable[..., Any]) -> None:
+    text = run("show", "supcon").stdout
+    assert "needs of every image: labels (" in text and "of package coview-supcon)" in text
+    assert run("show", "supcon", "--json").json["needs_fields"] == ["labels"]
+    assert "needs of every image" not in run("show", "simclr").stdout
+    assert run("show", "simclr", "--json").json["needs_fields"] == []
+
+
+def test_show_lists_the_fields_of_a_data_set(run: Callable[..., Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    lines = ["path,label,caption"]
+    for number in range(8):
+        Image.new("L", (8, 8), 30 * number).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{number % 2},a grey of {number}")
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    said = run("show", "--data", tmp_path / "all.csv")
+    assert "  fields of every image: caption, label" in said.stdout
+    assert run("show", "--data", tmp_path / "all.csv", "--json").json["fields"] == ["caption", "label"]

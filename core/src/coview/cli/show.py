@@ -99,6 +99,8 @@ def _loaded(data: str, settings: DataSettings) -> ImageData:
 
 def as_document(resolved: Resolved) -> dict[str, Any]:
     """Return the recipe as plain values, with packages, meanings and origins."""
+    from coview.training.fields import wanted
+
     recipe = resolved.recipe
     return {
         "method": recipe.name,
@@ -112,6 +114,7 @@ def as_document(resolved: Resolved) -> dict[str, Any]:
             for table, parts in resolved.parts.items()
         },
         "data": _settings_document(resolved.data, resolved.data_origins),
+        "needs_fields": list(wanted(resolved)),
         "notices": list(resolved.notices),
     }
 
@@ -143,6 +146,8 @@ def _settings_document(settings: Any, origins: Mapping[str, str]) -> dict[str, d
 
 def show(resolved: Resolved) -> None:
     """Print a resolved recipe for people."""
+    from coview.training.fields import wanted
+
     recipe = resolved.recipe
     lines = [f"{recipe.name or 'recipe'}: {recipe.summary}"]
     if recipe.paper:
@@ -154,6 +159,8 @@ def show(resolved: Resolved) -> None:
     for table, parts in resolved.parts.items():
         for part in parts:
             lines += _part_lines(table, part)
+    for name, who in wanted(resolved).items():
+        lines += ["", f"needs of every image: {name} ({who})"]
     lines += ["", "data:", *_settings_lines("data.", resolved.data, resolved.data_origins), ""]
     if resolved.data.fit != "whole":
         lines.append("Views are cut from images that the loader has resized, not from whole files.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from coview.terminal import shown
+
 if TYPE_CHECKING:
     from coview.data.base import ImageData
 
@@ -27,6 +29,7 @@ def described(data: ImageData) -> dict[str, Any]:
         "channels": data.channels,
         "mean": list(data.mean),
         "std": list(data.std),
+        "fields": list(data.train.fields),
         "fingerprint": data.fingerprint,
         "reading": dict(data.reading),
         "summary": dict(data.summary),
@@ -50,6 +53,8 @@ def told(data: ImageData) -> Iterator[str]:
         yield f"  {len(data.classes)} classes"
     else:
         yield "  no labels"
+    if data.train.fields:
+        yield f"  fields of every image: {', '.join(map(shown, data.train.fields))}"
     if "found" in summary:
         left = summary["left_out"]
         out = ", ".join(f"{count} {why}" for why, count in left.items()) or "nothing"

@@ -10,26 +10,32 @@ from coview.recipes.resolve import Resolved
 from coview.registry import entries
 
 
+def wanted(resolved: Resolved) -> dict[str, str]:
+    """Return the fields that a recipe's components read, with the component that asks first."""
+    found: dict[str, str] = {}
+    for role in COMPONENTS:
+        for part in resolved.parts[role]:
+            for name in declared(part.factory, Component, "needs_fields"):
+                found.setdefault(name, f"{role} {part.name!r} of package {part.package}")
+    return found
+
+
 def fields_for(resolved: Resolved, data: ImageData) -> tuple[str, ...]:
     """Return the fields that a recipe's components read, and no others.
 
     Raises:
         RequestError: the data lack one; the message names those who have it.
     """
-    wanted: dict[str, str] = {}
-    for role in COMPONENTS:
-        for part in resolved.parts[role]:
-            for name in declared(part.factory, Component, "needs_fields"):
-                wanted.setdefault(name, f"{role} {part.name!r} of package {part.package}")
+    asked = wanted(resolved)
     problems = [
         f"{who} needs the field {name!r} of every image, which {data.name} does not have"
         f"{_its_own(data)}.{_elsewhere(name)}"
-        for name, who in wanted.items()
+        for name, who in asked.items()
         if data.train.field(name) is None
     ]
     if problems:
         raise RequestError(*problems)
-    return tuple(wanted)
+    return tuple(asked)
 
 
 def _its_own(data: ImageData) -> str:
