@@ -54,7 +54,8 @@ def started(method: str, batch_size: int, backbone: str | None, **asked: Any) ->
     # Without ``compile`` a run of so few epochs compiles nothing, as views are in long ones.
     given = {"backbone": backbone, "batch_size": batch_size, "epochs": 20, "max_steps": 0}
     given |= {"evaluate": False, "on_collapse": "ignore", "progress": False}
-    given |= {"data": images(), "set": OWN.get(method, {}), **asked}
+    small = "small" if "small" in coview.recipe(method).presets else None
+    given |= {"data": images(), "set": OWN.get(method, {}), "preset": small, **asked}
     with tempfile.TemporaryDirectory() as folder:  # a step writes nothing there
         run = coview.train(method, out=Path(folder) / "run", **given)
     run.method.train()

@@ -244,4 +244,7 @@ def test_show_lists_the_fields_of_a_data_set(run: Callable[..., Any], tmp_path: 
     (tmp_path / "all.csv").write_text("\n".join(lines))
     said = run("show", "--data", tmp_path / "all.csv")
     assert "  fields of every image: caption, label" in said.stdout
-    assert run("show", "--data", tmp_path / "all.csv", "--json").json["fields"] == ["caption", "label"]
+    assert run("show", "--data", tmp_path / "all.csv", "--json").json["fields"] == [
+        "caption",
+        "label",
+    ]
