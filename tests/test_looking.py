@@ -155,6 +155,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
         "simclr",
         images,
         out=folder / "run",
+        preset="small",
         batch_size=16,
         backbone="resnet10-quarter",
         image_size=24,
