@@ -8,7 +8,8 @@ from coview.recipes.recipe import find_recipe, method_names
 from coview.testing import rehearse
 
 SMALL = [name for name in method_names() if "small" in find_recipe(name).presets]
-FEW = {"accumulate": 2, "batch_size": 16, "evaluate": False}
+# Sixteen a part: MoCo normalises in eight groups.
+FEW = {"accumulate": 2, "batch_size": 32, "evaluate": False}
 
 
 @pytest.mark.parametrize("method", method_names())
