@@ -97,7 +97,10 @@ def test_other_methods_cut_from_whole_images_too(
     run: Run, photographs: Path, tmp_path: Path, method: str
 ) -> None:
     narrow = {
-        "swav": ("--set", "views.size=(32, 16)", "--set", "encoder.prototypes=16"),
+        "swav": (
+            *("--set", "views.size=(32, 16)", "--set", "encoder.prototypes=16"),
+            *("--set", "encoder.norm_groups=1"),  # eight need two images each
+        ),
         "dino": ("--preset", "resnet", "--set", "encoder.dim=32", "--set", "encoder.hidden=32"),
         "instdisc": ("--set", "target.draws=8"),
         "cmc": ("--set", "target.draws=8"),
