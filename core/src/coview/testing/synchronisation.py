@@ -129,14 +129,27 @@ class _Calls(TorchFunctionMode):
     ) -> Any:
         """Record the call if it waits, and make it."""
         given = dict(kwargs or {})
-        if func in (Tensor.tolist, Tensor.new_tensor):
-            self._note(func.__name__, args[0])
-        elif func in (torch.tensor, torch.as_tensor) and given.get("device") is not None:
-            # Any device counts, as on a CPU it stands for the one used later.
-            self._note(func.__name__, None)
-        elif func in (Tensor.__getitem__, Tensor.__setitem__) and _has_list(args[1]):
-            self._note("indexing with a list", args[0])
+        # Any device counts, as on a CPU it stands for the one used later.
+        if (call := copying(func, args, given)) is not None:
+            self._note(*call)
         return func(*args, **given)
+
+
+def copying(
+    func: Any, args: Sequence[Any], given: Mapping[str, Any]
+) -> tuple[str, Tensor | None] | None:
+    """Return a call's name and tensor if it copies numbers from or to a tensor's device.
+
+    There is no tensor where numbers are copied to the device that ``given`` names; None: the
+    call copies nothing in this way.
+    """
+    if func in (Tensor.tolist, Tensor.new_tensor):
+        return func.__name__, args[0]
+    if func in (torch.tensor, torch.as_tensor) and given.get("device") is not None:
+        return func.__name__, None
+    if func in (Tensor.__getitem__, Tensor.__setitem__) and _has_list(args[1]):
+        return "indexing with a list", args[0]
+    return None
 
 
 def waits(name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> bool:

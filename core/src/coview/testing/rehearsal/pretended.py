@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 from coview.nn import constants
 from coview.testing.errors import ConformanceError
 from coview.testing.rehearsal.backward import run_backward
-from coview.testing.synchronisation import _has_list, place, waits
+from coview.testing.synchronisation import copying, place, waits
 
 SMALL = 2**16
 """Numbers up to which a tensor on the CPU is a real one, whose values can be read."""
@@ -297,13 +297,11 @@ class _Calls(TorchFunctionMode):
         return func(*args, **given)
 
     def _waits(self, func: Any, args: Sequence[Any], given: Mapping[str, Any]) -> bool:
-        if func in (torch.tensor, torch.as_tensor):
-            device = given.get("device")
-            return device is not None and torch.device(device).type == "cuda"
-        if func in (Tensor.tolist, Tensor.new_tensor):
-            return bool(args[0].is_cuda)
-        indexed = func in (Tensor.__getitem__, Tensor.__setitem__) and args[0].is_cuda
-        return indexed and _has_list(args[1])
+        call = copying(func, args, given)
+        if call is None:
+            return False
+        tensor = call[1]
+        return torch.device(given["device"]).type == "cuda" if tensor is None else tensor.is_cuda
 
 
 def _device_of(args: Sequence[Any], given: Mapping[str, Any]) -> torch.device:
