@@ -22,6 +22,12 @@ from coview.registry import entries
 Run = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What one test keeps in its home, no other finds."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
 def offered(words: str) -> list[str]:
     """Return what is offered for the last word of a command line."""
     *args, incomplete = words.split(" ")

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from coview.recipes.configure import Changes
 from coview.testing import Synchronisations
-from coview.training.loop import Metrics, _step
+from coview.training.loop import Metrics, one_step
 from coview.training.run import Run
 from coview.training.start import Request, start
 
@@ -41,18 +41,18 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 def test_a_whole_step_never_waits_for_the_device(run: Run) -> None:
     batches, metrics = run.batches.epoch(0), Metrics()
     for _ in range(STEPS):
-        _step(run, next(batches), metrics)
+        one_step(run, next(batches), metrics)
     batch = next(batches)
     if batch.images.is_cuda:
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            _step(run, batch, metrics)
+            one_step(run, batch, metrics)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         return
     kept = tree_leaves([run.optimizer.state_dict(), run.method.state_dict()])
     on_device = [batch.images, batch.indices, *(t for t in kept if isinstance(t, torch.Tensor))]
     with Synchronisations(of=on_device) as seen:
-        _step(run, batch, metrics)
+        one_step(run, batch, metrics)
     assert not seen.found, seen.found
