@@ -171,6 +171,9 @@ def test_colours(tmp_path: Path) -> None:
 BUNDLED = {
     "MR_small_RLE.dcm": "MR_small.dcm",
     "MR_small_jp2klossless.dcm": "MR_small.dcm",
+    "MR_small_jpeg_ls_lossless.dcm": "MR_small.dcm",
+    "SC_rgb_jls_lossy_sample.dcm": "SC_rgb_dcmtk_+eb+cr.dcm",
+    "SC_rgb_jls_lossy_line.dcm": "SC_rgb_dcmtk_+eb+cr.dcm",
     "MR_small_bigendian.dcm": "MR_small.dcm",
     "MR_small_implicit.dcm": "MR_small.dcm",
     "SC_rgb_rle.dcm": "SC_rgb_dcmtk_+eb+cr.dcm",
@@ -191,10 +194,7 @@ def test_files_that_come_with_pydicom(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        (
-            "MR_small_jpeg_ls_lossless.dcm",
-            "'JPEG-LS Lossless Image Compression' pixel data because",
-        ),
+        ("SC_rgb_jpeg_gdcm.dcm", "'JPEG Lossless, Non-Hierarchical, First-Order Prediction"),
         ("MR_truncated.dcm", "cannot be decoded"),
         ("image_dfl.dcm", "it is deflated, and could unpack to any size"),
     ],
@@ -204,6 +204,28 @@ def test_what_cannot_be_decoded_is_named(name: str, why: str) -> None:
     with pytest.raises(BadImageError, match=why) as raised:
         Frames((path,), 8, 1, reading=AUTO)[0]
     assert name in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "marker", "at"),
+    [
+        ("MR_small_jpeg_ls_lossless.dcm", b"\xff\xf7", 5),
+        ("SC_rgb_jpeg_dcmtk.dcm", b"\xff\xc0", 5),
+        ("MR_small_jp2klossless.dcm", b"\xff\x4f\xff\x51", 10),
+    ],
+)
+def test_a_frame_that_would_unpack_to_another_size(
+    tmp_path: Path, name: str, marker: bytes, at: int
+) -> None:
+    """The decoder takes memory for what the stream says, not for what the header says."""
+    stored = bytearray(Path(str(get_testdata_file(name, download=False))).read_bytes())
+    start = stored.index(marker) + at
+    stored[start : start + 2] = b"\xff\xff"  # of the height, or of the width's upper half
+    path = tmp_path / "a.dcm"
+    path.write_bytes(stored)
+    frames = Frames((str(path),), 8, 1, reading=AUTO)
+    with pytest.raises(BadImageError, match=r"is compressed as \d+ x \d+ pixels, and its header"):
+        frames[0]
 
 
 def promising(path: Path, **claims: int) -> Path:

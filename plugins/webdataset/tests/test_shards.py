@@ -83,6 +83,37 @@ def test_labels_of_json_and_none(tmp_path: Path) -> None:
     assert bare.train.labels is None and bare.classes == ()
 
 
+def written(folder: Path, labels: list[Any]) -> str:
+    """Write one shard whose samples' json say these labels."""
+    with webdataset.TarWriter(str(folder / "own-000.tar")) as file:
+        for number, label in enumerate(labels):
+            told = {"labels" if isinstance(label, list) else "label": label}
+            file.write({"__key__": f"{number:05}", "png": picture(number), "json": told})
+    return f"wds:{folder}/own-000.tar"
+
+
+@pytest.mark.parametrize("names", [("2", "5", "7"), ("a cat", "dog", "it's")])
+def test_several_labels_of_one_image(tmp_path: Path, names: tuple[str, ...]) -> None:
+    numbers = names[0].isdecimal()
+    lists = [
+        [int(name) if numbers else name for place, name in enumerate(names) if n >> place & 1]
+        for n in range(8)
+    ]
+    data = open_source(written(tmp_path, lists)).load(DataSettings(holdout=0.0))
+    assert data.classes == names and data.train.labels is None
+    for name, hot in zip(data.train.names, data.train.multi_hot, strict=True):
+        known = lists[int(Path(name).stem)]
+        assert hot.tolist() == [(int(c) if numbers else c) in known for c in names]
+    assert data.summary["labels"] == dict.fromkeys(names, 4)
+    assert any("have several of 3 classes" in note for note in data.notes)
+
+
+def test_numbers_that_are_no_classes(tmp_path: Path) -> None:
+    data = open_source(written(tmp_path, [0.5, 1.25, 2.0] * 4)).load(DataSettings(holdout=0.0))
+    assert not data.labelled and data.classes == ()
+    assert any("are numbers, not classes (0.5" in note for note in data.notes)
+
+
 def test_shards_called_test_are_the_test_split(tmp_path: Path) -> None:
     write(tmp_path, "birds-train", 2)
     write(tmp_path, "birds-val", 1)

@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import torch
 from pydicom import Dataset, dcmread
+from pydicom.encaps import get_frame
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.processing import apply_color_lut, apply_rescale
 from pydicom.pixels.utils import pixel_array
@@ -22,6 +23,7 @@ from torch import Tensor
 from coview.data.bands import check_pixels
 from coview.data.pillow import QUIET
 from coview.data.values import Reading, Values, eight_bits
+from coview_dicom.streams import own_size
 
 LONG = 1024
 """Values of more bytes stay in the file until they are needed: the pixels, above all."""
@@ -193,9 +195,23 @@ def _of_frame(header: Dataset, index: int) -> Dataset:
 
 def _stored(path: str, header: Dataset, index: int) -> Values:
     """Return a frame's values as they are stored; of a file without a head, all are read."""
+    if header.file_meta.TransferSyntaxUID.is_compressed:
+        _check_stream(header, index)
     source = path if is_dicom(path) else header
     found: Values = pixel_array(source, index=index)
     return found
+
+
+def _check_stream(header: Dataset, index: int) -> None:
+    """Refuse a frame that would unpack to another size than the file's header says."""
+    frames = int(header.get("NumberOfFrames") or 1)
+    size = own_size(get_frame(header.PixelData, index, number_of_frames=frames))
+    told = (int(header.Columns), int(header.Rows))
+    if size is not None and size != told:
+        raise ValueError(
+            f"its frame is compressed as {size[0]} x {size[1]} pixels, and its header says "
+            f"{told[0]} x {told[1]}"
+        )
 
 
 def _rescaled(path: str, header: Dataset, index: int) -> tuple[Values, Dataset]:

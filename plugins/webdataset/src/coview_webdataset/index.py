@@ -26,11 +26,11 @@ from coview.files import replacing
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 """If a sample has several images, the first in this order is used, else the first of any kind."""
-LABELS = ("cls", "label", "class")
+LABELS = ("cls", "label", "class", "labels", "classes")
 """Keys under which a label is looked for in a sample's ``json``."""
 META = re.compile(r"__[^/]*__($|/)")
 """Members to leave out, as the library does."""
-VERSION = 3
+VERSION = 4
 FURTHER = "further "
 """Begins, among ``others``, the kind of an image whose sample has another one."""
 MOST_BYTES = 1 << 20
@@ -44,7 +44,7 @@ class Index:
     Attributes:
         names: KEY.EXTENSION each.
         places: (N, 2) int64: each image's first byte in the shard, and its length.
-        labels: each image's label as text; empty if it has none.
+        labels: each image's label as text, ``['a', 'b']`` of several; empty if it has none.
         others: what the samples without an image have instead, as ``a+b`` each; and the
             images of samples that have more than one, as ``further KIND`` each.
         lost: what was lost if the shard ends early, in words; else empty.

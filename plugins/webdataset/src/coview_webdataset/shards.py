@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,8 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import decode_file, decode_whole, named
 from coview.data.sources.listing import counted
 from coview.data.sources.sample import Sample
-from coview.data.sources.targets import as_classes, numbered
+from coview.data.sources.targets import as_classes, multi_hot, numbered, several
+from coview.data.sources.written import classes_of, why_not_classes
 from coview.data.splits import digest
 from coview.data.values import Reading
 from coview.errors import CoviewError, RequestError
@@ -77,7 +78,7 @@ class Shards:
         reading, said = self._sample.reading(settings)
         size = delivered_size(settings, native)
         sized = [attrs.evolve(p, size=size, channels=channels, reading=reading) for p in parts]
-        labels, classes = _labels(parts)
+        truth, classes, why = _truth(parts)
         others = Counter(text for p in parts for text in p.others)
         further = {text: n for text, n in others.items() if text.startswith(FURTHER)}
         if further:
@@ -86,7 +87,8 @@ class Shards:
         if empty := {text: n for text, n in others.items() if text not in further}:
             said = (f"Samples that are left out, as they hold no image: {counted(empty)}.", *said)
         splits = [
-            Split(images, own, images.names) for images, own in zip(sized, labels, strict=True)
+            Split(images, own.get("labels"), images.names, multi_hot=own.get("multi_hot"))
+            for images, own in zip(sized, truth, strict=True)
         ]
         return assemble(
             self.name,
@@ -100,13 +102,13 @@ class Shards:
                 *(text for p in parts for text in (*p.names, str(p.places.tolist())))
             ),
             published=self._sample.published,
-            notes=(*lost, *self._sample.notes(channels), *said),
+            notes=(*lost, *why, *self._sample.notes(channels), *said),
             workers=workers,
             reading=reading,
             summary={
                 "found": sum(map(len, parts)) + others.total(),
                 "left_out": dict(others),
-                "labels": _counts(labels, classes),
+                "labels": _counts(truth, classes),
                 **self._sample.facts(),
             },
         )
@@ -237,21 +239,35 @@ def _expanded(path: str) -> list[Path]:
     return shards
 
 
-def _labels(parts: Sequence[Samples]) -> tuple[list[Tensor | None], tuple[str, ...]]:
-    """Return each part's numbered labels, and the classes' names; None and () without labels."""
+def _truth(
+    parts: Sequence[Samples],
+) -> tuple[list[dict[str, Tensor]], tuple[str, ...], tuple[str, ...]]:
+    """Return each part's ``labels`` or ``multi_hot``, the classes' names, and notes on them."""
     texts = [label for part in parts for label in part.labels]
+    if "" in texts and any(texts):
+        raise RequestError(f"{texts.count('')} of {len(texts)} samples have no label.")
+    nothing: list[dict[str, Tensor]] = [{} for _ in parts]
     if "" in texts:
-        if any(texts):
-            raise RequestError(f"{texts.count('')} of {len(texts)} samples have no label.")
-        return [None] * len(parts), ()
+        return nothing, (), ()
+    lengths = [len(part) for part in parts]
+    lists = any(text.startswith("[") for text in texts)
+    if lists and (found := multi_hot(classes_of(texts))) is not None:
+        hot, classes = found
+        return [{"multi_hot": own} for own in _cut(hot, lengths)], classes, (several(len(classes)),)
+    if why := why_not_classes(texts):
+        return nothing, (), (why,)
     numbers, classes = numbered(as_classes(texts), len(texts))
-    return list(_cut(numbers, [len(part) for part in parts])), classes
+    return [{"labels": own} for own in _cut(numbers, lengths)], classes, ()
 
 
-def _counts(labels: Sequence[Tensor | None], classes: Sequence[str]) -> dict[str, int]:
-    known = [part for part in labels if part is not None]
-    numbers = Counter(number for part in known for number in part.tolist())
-    return {name: numbers[number] for number, name in enumerate(classes)}
+def _counts(truth: Sequence[Mapping[str, Tensor]], classes: Sequence[str]) -> dict[str, int]:
+    counts = Counter[int]()
+    for own in truth:
+        if "multi_hot" in own:
+            counts.update(own["multi_hot"].nonzero()[:, 1].tolist())
+        elif "labels" in own:
+            counts.update(own["labels"].tolist())
+    return {name: counts[number] for number, name in enumerate(classes)}
 
 
 def _cut(values: Tensor, lengths: Sequence[int]) -> Iterator[Tensor]:

@@ -259,7 +259,7 @@ class ListFile:
 
     def _notes(self, parts: _Parts) -> Iterator[str]:
         if parts.why:
-            yield parts.why
+            yield f"{parts.why} They are a field of the images."
         if parts.labelled and parts.classes:
             yield several(len(self._truth(parts)[1]))
         if self.nameless:

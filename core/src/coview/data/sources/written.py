@@ -41,11 +41,11 @@ def _divided(label: Any) -> list[str]:
 
 def why_not_classes(labels: Sequence[Any]) -> str:
     """Return why labels are not one class each, in a sentence; empty if they are."""
-    used = "Nothing can be measured with them; they are a field of the images."
+    used = "Nothing can be measured with them."
     if any(isinstance(_written(label), (list, dict, tuple)) for label in labels):
         return f"The labels are lists or tables of something else than classes. {used}"
     numbers = [as_number(label) for label in labels]
-    if None not in numbers and any(number != round(number) for number in numbers if number):
+    if None not in numbers and any(not n.is_integer() for n in numbers if n is not None):
         return f"The labels are numbers, not classes ({labels[0]}, ...). {used}"
     if len({str(label) for label in labels}) == 1:
         return "There is only one class, so the images count as unlabelled."
