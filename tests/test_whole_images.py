@@ -69,6 +69,33 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     assert losses(whole) == losses(cut)
 
 
+def test_a_pack_of_whole_images_trains_as_its_files_do(
+    run: Run, photographs: Path, tmp_path: Path
+) -> None:
+    shown = tomllib.loads(run("show", "simclr", "--toml", "--set", "views.size=32").stdout)
+    side = shown["data"]["whole_side"]
+    packed = tmp_path / "packed"
+    told = run("pack", photographs, "--out", packed, "--size", "72", "--whole", side)
+    assert (
+        "32 train, 8 test images of 72 pixels, those to train on also at their own" in told.stdout
+    )
+    for name, data in (("files", photographs), ("pack", packed)):
+        run("train", "simclr", *options(data, tmp_path / name, "--max-steps", "3"))
+    assert losses(tmp_path / "pack") == losses(tmp_path / "files")
+    weights = [checkpoint(tmp_path / name)["method"] for name in ("files", "pack")]
+    assert same(*weights)
+    # A run on the files goes on with the pack.
+    run("train", "--resume", tmp_path / "files", "--data", packed, "--max-steps", "5")
+    run("train", "--resume", tmp_path / "pack", "--max-steps", "5")
+    assert losses(tmp_path / "pack") == losses(tmp_path / "files")
+
+
+def test_what_has_one_size_is_not_packed_whole(run: Run, tmp_path: Path) -> None:
+    asked = ("digits", "--out", tmp_path / "p", "--size", "8", "--whole", "60")
+    (problem,) = run("pack", *asked, status=2).errors
+    assert problem.startswith("--whole: digits gives its images at one size alone")
+
+
 def test_reading_by_processes_changes_nothing(run: Run, photographs: Path, tmp_path: Path) -> None:
     for workers in "02":
         more = ("--workers", workers, "--set", "data.cache=off", "--max-steps", "2")

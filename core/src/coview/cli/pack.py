@@ -33,6 +33,14 @@ from coview.commands.options import (
     help="Channels of the images.  [default: the data set's own]",
 )
 @click.option(
+    "--whole",
+    type=click.IntRange(min=1),
+    metavar="SIDE",
+    help="Keep the training images at their own sizes too, for recipes that cut crops from them "
+    "(data.fit = whole); those of more than SIDE x SIDE pixels are reduced to no fewer. SIDE is "
+    "the data.whole_side that coview show METHOD prints.",
+)
+@click.option(
     "--holdout",
     type=click.FloatRange(0, 0.9),
     help="Share held out for testing if there is no test split.  [default: 0.2 of images with "
@@ -51,6 +59,7 @@ def command(
     out: Path,
     size: int | None,
     channels: int | None,
+    whole: int | None,
     holdout: float | None,
     workers: int | None,
     download: bool,
@@ -64,6 +73,7 @@ def command(
     from coview.api.subjects import tell_bad_images, tell_note
     from coview.data.sources import open_source
     from coview.data.sources.packing import pack, refuse_taken, splits_of
+    from coview.errors import RequestError
     from coview.terminal import controls
 
     refuse_taken(out)
@@ -72,6 +82,8 @@ def command(
             "size": size,
             "channels": channels,
             "holdout": holdout,
+            "fit": "square" if whole is None else "whole",
+            "whole_side": whole,
             # Images are decoded as they are written: little memory, little lost if interrupted.
             "resident_mib": 1,
             "on_bad_image": on_bad_image(),
@@ -81,21 +93,27 @@ def command(
     for note in loaded.notes:
         tell_note(note)
     counts = {name: len(split) for name, split in splits_of(loaded).items()}
+    kept = 0 if loaded.train.whole is None else len(loaded.train)
+    if whole is not None and not kept:
+        raise RequestError(
+            f"--whole: {data} gives its images at one size alone, so pack it without that option."
+        )
     workers = (os.cpu_count() or 1) if workers is None else workers
     with click.progressbar(
-        length=sum(counts.values()), label="packing", file=controls(sys.stderr)
+        length=sum(counts.values()) + kept, label="packing", file=controls(sys.stderr)
     ) as bar:
-        pack(loaded, out, workers, bar.update)
+        pack(loaded, out, workers, bar.update, whole)
     bad = tell_bad_images(loaded, "have others in their places")
     each = loaded.channels * loaded.size**2
     if as_json:
         shape = [loaded.channels, loaded.size, loaded.size]
-        print_json({"out": str(out), "images": counts, "shape": shape, **bad})
+        print_json({"out": str(out), "images": counts, "whole": kept, "shape": shape, **bad})
         return
     listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-    total = sum(counts.values()) * each / 2**20
+    total = (sum(counts.values()) * each + kept * loaded.mean_pixels * loaded.channels) / 2**20
+    also = ", those to train on also at their own sizes" if kept else ""
     click.echo(
-        f"{listed} images of {loaded.size} pixels, {loaded.channels} channels, {total:.1f} MiB in "
-        f"{out}"
+        f"{listed} images of {loaded.size} pixels{also}, {loaded.channels} channels, {total:.1f} "
+        f"MiB in {out}"
     )
     endings([f"next: {again(('train', 'simclr', '--data', f'pack:{out}'))}"])

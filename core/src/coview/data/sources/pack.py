@@ -2,7 +2,9 @@
 
 A pack is a folder. ``pack.json`` describes it, and each split has
 ``NAME.images.npy`` (N, C, S, S) and, if the data had them, ``NAME.labels.npy``,
-``NAME.rows.npy`` and ``NAME.names`` (bytes, each ended by a zero).
+``NAME.rows.npy``, ``NAME.names`` (bytes, each ended by a zero), what is described in
+:mod:`coview.data.sources.pack_fields`, and images at their own sizes as in
+:mod:`coview.data.sources.pack_whole`.
 """
 
 from __future__ import annotations
@@ -25,9 +27,13 @@ from coview.data.assemble import SQUARES, bad_notes, fits
 from coview.data.bad_images import BadImages
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import fit, fit_all
+from coview.data.sources.pack_fields import read_fields
+from coview.data.sources.pack_whole import PackedWhole
 from coview.data.splits import digest, statistics
 from coview.data.values import recorded
+from coview.data.whole import Buffer, mean_pixels
 from coview.errors import CoviewError, RequestError
+from coview.recipes.tables import DEFAULT_SIZE
 
 FORMAT = 1
 ABOUT = "pack.json"
@@ -164,9 +170,16 @@ class Packed:
         notes += _as_packed(read, settings)
         if size != about["size"]:
             notes.append(f"Images packed at {about['size']} pixels are resized to {size}.")
-        if settings.fit == "whole":
-            notes.append(SQUARES)
+        as_read, told = self._whole(splits["train"], settings, channels)
+        if as_read is not None:
+            left = (settings.resident_mib << 20) - total * channels * size**2
+            kept = as_read if not resident or as_read.bytes > left else Buffer.read(as_read, left)
+            splits["train"] = train = attrs.evolve(train, whole=kept or as_read)
+        notes += told
         fingerprint = about["fingerprint"]
+        as_asked = f"{size} {channels}"
+        if as_read is not None and told:
+            as_packed, as_asked = False, f"{as_asked} {as_read.side}"
         return ImageData(
             name=self.name,
             train=train,
@@ -178,10 +191,30 @@ class Packed:
             mean=mean,
             std=std,
             # At the packed size the images equal those of the original data, bit for bit.
-            fingerprint=fingerprint if as_packed else digest(fingerprint, f"{size} {channels}"),
+            fingerprint=fingerprint if as_packed else digest(fingerprint, as_asked),
             notes=tuple(notes),
             reading=read,
+            fit="square" if as_read is None else "whole",
+            mean_pixels=0.0 if as_read is None else mean_pixels(as_read.kept),
         )
+
+    def _whole(
+        self, train: Split, settings: DataSettings, channels: int
+    ) -> tuple[PackedWhole | None, list[str]]:
+        """Return the images at their own sizes if they are asked for, and what is to be said."""
+        if settings.fit != "whole":
+            return None, []
+        about, side = self.about, settings.whole_side or DEFAULT_SIZE
+        if not about["splits"]["train"].get("whole"):
+            return None, [f"{SQUARES} With coview pack --whole {side} a pack does."]
+        found = PackedWhole(str(self.root / "train"), about["channels"], side, channels)
+        if len(found) != len(train):
+            raise ValueError(f"there are {len(found)} sizes for {len(train)} images")
+        packed = about["whole_side"]
+        if packed == side:
+            return found, []
+        so = "more crops are enlarged" if packed < side else "they are reduced twice"
+        return found, [f"Whole images were packed at data.whole_side = {packed}, not {side}: {so}."]
 
     def _split(
         self, name: str, settings: DataSettings, size: int, channels: int, resident: bool
@@ -205,6 +238,7 @@ class Packed:
                 multi_hot=self._numbers(f"{name}.multi_hot.npy", about.get("multi_hot", False)),
                 names=self._names(name, shape[0]) if about["names"] else None,
                 rows=self._numbers(f"{name}.rows.npy", about["rows"]),
+                fields=read_fields(self.root / name, shape[0]) if about.get("fields") else {},
                 bad=bad,
             )
         except (OSError, ValueError, EOFError) as error:

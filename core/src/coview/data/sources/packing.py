@@ -24,6 +24,8 @@ from torch import Tensor
 from coview.data.base import ImageData, Split
 from coview.data.loader import read_batches
 from coview.data.sources.pack import ABOUT, FORMAT, SPLITS
+from coview.data.sources.pack_fields import write_fields
+from coview.data.sources.pack_whole import write_whole
 from coview.errors import CoviewError, RequestError
 from coview.files import unwritable, write_json
 from coview.locks import Hold
@@ -82,6 +84,7 @@ class Work:
         if split.names is not None:
             names = b"".join(os.fsencode(text) + b"\0" for text in split.names)
             (self.folder / f"{name}.names").write_bytes(names)
+        write_fields(self.folder / name, split.fields)
         known = self.bad.get(name, {})
         split.bad.add([(int(row), text) for row, text in known.items()], len(split))
         done = self.done.get(name, 0)
@@ -102,14 +105,36 @@ class Work:
             file.write(_bytes(images))
             done, waiting = done + len(images), waiting + len(images) * self.each
             if waiting >= FLUSHED:
-                self._flush(file, name, split, done)
+                self._flush((file,), name, split, done)
                 waiting = 0
             told(len(images))
-        self._flush(file, name, split, done)
+        self._flush((file,), name, split, done)
 
-    def _flush(self, file: BinaryIO, name: str, split: Split, done: int) -> None:
-        file.flush()
-        os.fsync(file.fileno())
+    def add_whole(self, name: str, split: Split, workers: int, told: Told) -> None:
+        """Write a split's images at their own sizes, or what is missing of them."""
+        kind = f"{name}.whole"
+        done = self.done.get(kind, 0)
+        told(done)
+
+        def flushed(files: tuple[BinaryIO, ...], done: int) -> None:
+            self._flush(files, kind, split, done)
+
+        write_whole(
+            self.folder / name,
+            split,
+            self.shape[0],
+            done,
+            workers,
+            flushed,
+            told,
+            batch=BATCH,
+            often=FLUSHED,
+        )
+
+    def _flush(self, files: tuple[BinaryIO, ...], name: str, split: Split, done: int) -> None:
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
         self.done[name] = done
         self.bad[name] = {str(row): text for row, text in split.bad.faults.items()}
         state = {"plan": self.plan, "done": self.done, "bad": self.bad}
@@ -129,14 +154,22 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return file.getvalue()
 
 
-def pack(data: ImageData, out: Path, workers: int = 0, told: Told = lambda count: None) -> None:
-    """Write a data set's images, labels, names and splits.
+def pack(
+    data: ImageData,
+    out: Path,
+    workers: int = 0,
+    told: Told = lambda count: None,
+    whole_side: int | None = None,
+) -> None:
+    """Write a data set's images, labels, names, fields and splits.
 
     Args:
         data: the data set, at the size to pack; decoded on demand.
         out: a folder that does not exist or is empty.
         workers: number of decoding processes.
         told: called with the number of images done since the last call.
+        whole_side: ``data.whole_side`` that the data were loaded with, if their training
+            images are to be kept at their own sizes too (``data.fit = "whole"``).
 
     Raises:
         RequestError: ``out`` is taken, another process is packing into it, or the data are
@@ -145,7 +178,7 @@ def pack(data: ImageData, out: Path, workers: int = 0, told: Told = lambda count
     """
     if data.train.images[_first_good(data.train)].dtype != torch.uint8:
         raise RequestError(f"{data.name} contains signals; only images can be packed.")
-    about = _about(data)
+    about = _about(data, whole_side)
     partial = out.with_name(f".{out.name}.partial")
     busy = f"Another process is packing into {out}. Wait until it has ended."
     with Hold(out.with_name(f".{out.name}.lock"), busy):
@@ -162,6 +195,8 @@ def _write(
         _refuse_full(work, data, out)
         for name, split in splits_of(data).items():
             work.add(name, split, workers, told)
+            if split.whole is not None:
+                work.add_whole(name, split, workers, told)
         for name, split in splits_of(data).items():
             about["splits"][name]["bad"] = {str(r): s for r, s in split.bad.faults.items()}
         (partial / PROGRESS).unlink()
@@ -193,7 +228,7 @@ def _first_good(split: Split) -> int:
     return next(row for row in range(len(split)) if row not in split.bad.faults)
 
 
-def _about(data: ImageData) -> dict[str, Any]:
+def _about(data: ImageData, whole_side: int | None) -> dict[str, Any]:
     return {
         "coview_pack": FORMAT,
         "of": data.name,
@@ -203,6 +238,7 @@ def _about(data: ImageData) -> dict[str, Any]:
         "std": list(data.std),
         "classes": list(data.classes),
         "fingerprint": data.fingerprint,
+        "whole_side": whole_side,
         "reading": dict(data.reading),
         "notes": [note for note in data.notes if "cannot be read" not in note],
         "splits": {
@@ -212,6 +248,8 @@ def _about(data: ImageData) -> dict[str, Any]:
                 "multi_hot": split.multi_hot is not None,
                 "names": split.names is not None,
                 "rows": split.rows is not None,
+                "whole": split.whole is not None,
+                "fields": bool(split.fields),
             }
             for name, split in splits_of(data).items()
         },
@@ -219,8 +257,12 @@ def _about(data: ImageData) -> dict[str, Any]:
 
 
 def _refuse_full(work: Work, data: ImageData, out: Path) -> None:
-    images = sum(map(len, splits_of(data).values())) - sum(work.done.values())
-    needed, free = images * work.each, shutil.disk_usage(work.folder).free
+    squares = {name: len(split) - work.done.get(name, 0) for name, split in splits_of(data).items()}
+    needed = sum(squares.values()) * work.each
+    if data.train.whole is not None:
+        left = len(data.train) - work.done.get("train.whole", 0)
+        needed += round(left * data.mean_pixels) * data.channels
+    free = shutil.disk_usage(work.folder).free
     if needed > free:
         raise CoviewError(
             f"{out} needs {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free there."
