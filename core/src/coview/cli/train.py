@@ -63,7 +63,7 @@ Examples:
     multiple=True,
     metavar="NAME",
     help="With --resume: let this differ from the saved run: a setting (optimizer.lr, epochs), "
-    "a table, recipe, data, seed, precision or world-size. Repeatable.",
+    "a table, recipe, data, seed, precision, threads or world-size. Repeatable.",
 )
 @click.option("--on-bad-image", type=click.Choice(["skip", "stop"]), help=bad_images_help)
 @click.option(

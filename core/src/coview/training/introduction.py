@@ -50,6 +50,8 @@ def introduction(run: Any) -> list[str]:
         lines.append(
             f"estimate: {run.estimate}, without heads, views and reading images{_faster(run)}"
         )
+        if run.estimate.crowded:
+            lines.append(run.estimate.crowded)
     if all_warmup(run):
         lines.append(f"all {run.last_step} steps are warm-up: {LESS_WARMUP}")
     return lines

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from coview.hookspecs import hookimpl
 from coview.terminal import controls, shown
+from coview.training import threads
 from coview.training.estimate import duration
 from coview.training.introduction import chosen, introduction
 from coview.training.outcome import figures
@@ -38,6 +39,8 @@ class ProgressObserver:
         self.introduced = self.estimated = False
         self.began = 0.0
         self.first_step = 0
+        self.due = float("inf")
+        self.used: threads.Use | None = None
 
     @hookimpl
     def evaluation_started(self, run: Any, what: str) -> None:
@@ -52,7 +55,8 @@ class ProgressObserver:
         if run.step == 0 and (measured := figures(run)):
             self._say(f"kNN top-1 before training: {measured}")
         self.began, self.first_step = time.monotonic(), run.step
-        self.last_line = self.began
+        self.last_line, self.due = self.began, self.began + FIRST_ESTIMATE
+        self.used = threads.use()
         console = Console(file=controls(sys.stderr), highlight=False)
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -63,6 +67,8 @@ class ProgressObserver:
     @hookimpl
     def step_finished(self, run: Any) -> None:
         """Move the bar, or print a line if none was printed for long."""
+        if time.monotonic() >= self.due:
+            self._look_at_threads(run)
         if self.bar is not None:
             self.bar.update(self.task, completed=run.step)
             return
@@ -99,6 +105,12 @@ class ProgressObserver:
             self.introduced = True
             for line in (*chosen(run), *introduction(run)):
                 self._say(line)
+
+    def _look_at_threads(self, run: Any) -> None:
+        """Say, once, if other programs keep this run's threads waiting."""
+        self.due = float("inf")
+        if said := threads.crowded(self.used, run.device):
+            self._say(f"{said} --allow-change threads, after Ctrl-C and with --resume {run.path}")
 
     def _pace(self, run: Any, now: float) -> str:
         """Return the time of a step, and to the end of training."""
