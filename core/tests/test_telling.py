@@ -7,9 +7,15 @@ import torch
 from torch import Tensor
 
 from coview import telling
-from coview.data.base import Split
+from coview.data.base import DataSettings, Split
+from coview.data.sources import open_source
+from coview.evaluation.embeddings import embed
 from coview.evaluation.features import features
-from coview.telling import listening, progress
+from coview.evaluation.knn import evaluate_knn
+from coview.evaluation.linear import evaluate_linear
+from coview.evaluation.svm import evaluate_svm
+from coview.optim.protocols import SupportVectors
+from coview.telling import listening, progress, spoken
 
 
 @pytest.fixture
@@ -37,6 +43,38 @@ def test_embedding_tells_and_nobody_has_to_listen(clock: None) -> None:
         rows = features(halves, split, batch_size=10)
     assert told == ["images embedded: 30 of 80", "images embedded: 60 of 80"]
     assert torch.equal(rows, features(halves, split, batch_size=10)) and len(told) == 2
+
+
+def test_each_half_of_the_data_is_named(clock: None) -> None:
+    """Of 240 training and 60 test images, neither may be taken for all of them."""
+    images = torch.randint(0, 256, (300, 1, 8, 8), dtype=torch.uint8)
+    labels = torch.arange(300) % 2
+    data = open_source((images, labels)).load(DataSettings())
+    told: dict[str, list[str]] = {}
+    for name, work in {
+        "knn": lambda: evaluate_knn(halves, data, k=5, batch_size=10),
+        "embed": lambda: embed(halves, data, batch_size=10),
+        "svm": lambda: evaluate_svm(halves, data, SupportVectors(source="a test"), batch_size=10),
+        "linear": lambda: evaluate_linear(halves, data, epochs=1, batch_size=10),
+    }.items():
+        with listening(told.setdefault(name, []).append):
+            work()
+    for name, lines in told.items():
+        embedded = [line for line in lines if "embedded" in line]
+        assert embedded, name
+        for line in embedded:
+            assert line.startswith(("training images embedded", "test images embedded")), line
+            assert line.endswith("of 240" if line.startswith("training") else "of 60"), line
+        assert len({line.split()[0] for line in embedded}) == 2, name
+
+
+def test_what_else_is_said_begins_the_silence_anew(clock: None) -> None:
+    told: list[str] = []
+    with listening(told.append):
+        for step in range(1, 10):
+            spoken()
+            progress("steps", step, 10)
+    assert not told
 
 
 def test_one_who_stops_listening_hears_nothing(clock: None) -> None:

@@ -29,6 +29,11 @@ def listening(tell: Callable[[str], None]) -> Iterator[None]:
         _spoke.reset(spoke)
 
 
+def spoken() -> None:
+    """Begin the silence anew: something else was told just now."""
+    _spoke.set(time.monotonic())
+
+
 def progress(what: str, done: int, total: int) -> None:
     """Tell how far the work is, unless something was told within the last five seconds.
 

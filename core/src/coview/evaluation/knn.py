@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coview.data.base import ImageData
 from coview.errors import RequestError
-from coview.evaluation.features import feature_batches, features
+from coview.evaluation.features import TEST, TRAINING, feature_batches, features
 from coview.evaluation.metrics import Measured, class_count, measures
 from coview.evaluation.neighbours import QUERIES, nearest, precision
 from coview.evaluation.rows import InFile, InMemory, Rows
@@ -177,15 +177,16 @@ def evaluate_votes(
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
     known, truth = reference.truth, test.truth
     assert known is not None and truth is not None
-    queries = features(network, test, **options)
+    queries = features(network, test, what=TEST, **options)
     with TemporaryDirectory(prefix="coview-") as folder:
         rows: Tensor | Rows
         if len(reference) * queries.shape[1] * 4 > most_in_memory:
             path = Path(folder) / "features.bf16"
-            rows = InFile.write(path, feature_batches(network, reference, **options))
+            batches = feature_batches(network, reference, what=TRAINING, **options)
+            rows = InFile.write(path, batches)
         else:
             # To the queries' device all at once, not row by row when neighbours are scored.
-            rows = features(network, reference, **options).to(device)
+            rows = features(network, reference, what=TRAINING, **options).to(device)
         labels, wanted = reference.kept(known), test.kept(truth)
         classes, queries = class_count(data, known, truth), queries.to(device)
         return [
