@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from scipy.stats import norm
 
 import coview
 from coview.evaluation.chance import margin
-from coview.training.outcome import next_steps, told, verdict
+from coview.evaluation.verdict import compared
+from coview.training.outcome import accuracies, next_steps, told, verdict
 
 share = st.floats(0.0, 1.0)
 
@@ -35,6 +37,7 @@ def run_with(
         path=more.get("path", Path("r")),
         last_step=len(rates),
         peak=1.0,
+        earlier=None,
         schedule=SimpleNamespace(rate=lambda peak, step: peak * rates[step]),
         data=SimpleNamespace(reference=SimpleNamespace(labels=labels)),
     )
@@ -96,6 +99,42 @@ def test_a_run_is_five_lines(trained: Any) -> None:
     assert lines[1].startswith("2 of 660 steps, loss ")
     assert lines[2].startswith("kNN top-1: raw pixels 95.8 %, untrained network ")
     assert lines[4] == f"run: {trained.path}"
+
+
+def test_a_resumed_run_is_compared_with_what_it_was(trained: Any, tmp_path: Path) -> None:
+    """Also where the resumed run is killed before its end, and resumed once more."""
+    out = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    before = trained.value("knn_top1")
+
+    class Killer:
+        @coview.hookimpl
+        def step_finished(self, run: Any) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        coview.train(resume=out, max_steps=4, progress=False, observe=[Killer()])
+    run = coview.train(resume=out, progress=False)
+    assert run.step == 4
+    label = "the run before it was resumed (step 2)"
+    assert (label, before) in accuracies(run)
+    now = run.value("knn_top1")
+    said = compared(now, before, label, 359)
+    assert said in verdict(run) and label in said
+    # Once more: compared with what it was at its last end.
+    last = coview.train(resume=out, max_steps=5, progress=False)
+    assert ("the run before it was resumed (step 4)", now) in accuracies(last)
+    # A finished one says what it said at its end.
+    assert verdict(coview.train(resume=out, progress=False)) == verdict(last)
+
+
+def test_what_was_measured_otherwise_is_not_compared(trained: Any) -> None:
+    knn = trained.value("knn")
+    for change in ({"k": knn["k"] + 1}, {"test_images": 7}, {"temperature": 0.1}):
+        trained.earlier = {"step": 1, "knn": {**knn, **change}}
+        assert len(accuracies(trained)) == 3
+    trained.earlier = {"step": 1, "knn": knn}
+    assert len(accuracies(trained)) == 4
+    trained.earlier = None
 
 
 def test_a_notebook_gets_a_table(trained: Any) -> None:

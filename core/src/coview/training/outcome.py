@@ -23,10 +23,26 @@ LABELS = {**BASELINES, "knn_top1": "trained network"}
 """The accuracies that a run logs, in the order in which they are told."""
 
 
+SAME = ("k", "temperature", "test_images")
+"""What two results must share to be compared."""
+
+
 def accuracies(run: Any) -> list[tuple[str, float]]:
     """Return what was measured: (of what, kNN top-1 as a share)."""
-    found = ((label, run.value(name)) for name, label in LABELS.items())
+    found = [(label, run.value(name)) for name, label in LABELS.items()]
+    if before := _earlier(run):
+        found.insert(-1, before)
     return [(label, value) for label, value in found if value is not None]
+
+
+def _earlier(run: Any) -> tuple[str, float] | None:
+    """Return what a run that was resumed after its end had reached, if measured in the same way."""
+    earlier, now = run.earlier, run.value("knn")
+    if earlier is None or now is None:
+        return None
+    if any(earlier["knn"].get(key) != now[key] for key in SAME):
+        return None
+    return f"the run before it was resumed (step {earlier['step']})", earlier["knn"]["top1"]
 
 
 def figures(run: Any) -> str:

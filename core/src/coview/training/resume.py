@@ -21,7 +21,7 @@ from coview.recipes.tables import EARLIER, DataSettings
 from coview.settings import plain
 from coview.training import checkpoints, crafted
 from coview.training.build import assemble
-from coview.training.directory import cut_metrics
+from coview.training.directory import METRICS, cut_metrics, readable_lines
 from coview.training.observers.base import Watcher, restore
 from coview.training.request import Request, prepare
 from coview.training.run import Run
@@ -92,9 +92,28 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     if is_first():
         for folder in (path, path / checkpoints.FOLDER):
             sweep(folder)
+        run.earlier = earlier_result(run, facts)
         most = owed["entries"] if owed and not run.finished else None
         run.metrics = cut_metrics(path, run.step, most, bool(run.finished))
     return run
+
+
+def earlier_result(run: Run, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the result that a run had when it was resumed after its end: step and kNN.
+
+    It is in the metrics until the first such resume cuts them, and in ``run.json`` from then on.
+
+    Args:
+        run: the resumed one, its metrics not cut yet.
+        facts: its ``run.json``, of before.
+    """
+    if facts["data"].get("fingerprint") != run.data.fingerprint:
+        return None
+    file = run.path / METRICS
+    told = [] if run.finished or not file.exists() else readable_lines(file)
+    found = [{"step": entry["step"], "knn": entry["knn"]} for entry in told if "knn" in entry]
+    found += [c["result"] for c in reversed(facts.get("changes", [])) if c.get("result")]
+    return next(iter(found), None)
 
 
 def _nothing_left(run: Run) -> bool:
@@ -111,7 +130,7 @@ def _has_results(run: Run) -> bool:
     """Whether a finished run has its weights, and its accuracy if that was to be measured."""
     if not (run.path / "backbone.safetensors").exists():
         return False
-    metrics = run.path / "metrics.jsonl"
+    metrics = run.path / METRICS
     measured = run.settings.evaluate and run.data.labelled
     return not measured or (metrics.exists() and '"knn_top1"' in metrics.read_text("utf-8"))
 
