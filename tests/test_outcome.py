@@ -81,7 +81,7 @@ def test_a_run_that_was_all_warm_up_says_so(rates: list[float], warmed: bool) ->
 
 @pytest.mark.parametrize(("each", "doubted"), [(19, True), (20, False)])
 def test_more_neighbours_than_images_in_a_class(each: int, doubted: bool) -> None:
-    said = [line for line in verdict(run_with(0.9, each=each)) if "neighbours vote" in line]
+    said = [line for line in verdict(run_with(0.9, each=each)) if "other classes always do" in line]
     assert bool(said) == doubted
     assert not said or said[0].endswith("coview evaluate knn r -k 19")
 
@@ -173,6 +173,26 @@ def test_a_network_that_others_have_is_exported_for_them(stem: str, tmp_path: Pa
     line = next_steps(run)[2]
     assert line.startswith(f"for timm or torchvision: coview export {tmp_path / 'r'} --out ")
     assert ("the first layer is the one for small images" in line) == (stem == "3x3")
+
+
+def test_k_is_cut_to_the_smallest_class_and_said(photos: Path, run: Callable[..., Any]) -> None:
+    """60 pictures in 3 classes: 16 of each are trained on."""
+    options = ("--preset", "tiny", "--max-steps", 1, "--device", "cpu", "--out", "p")
+    answer = run("train", "simclr", "--data", photos, *options)
+    assert "kNN top-1 (k = 16, " in answer.stdout
+    said = "16 neighbours vote, as many as the smallest class has training images."
+    assert said in answer.stdout and "coview evaluate knn p -k" not in answer.stdout
+    again = run("evaluate", "knn", "p")
+    assert "k = 16" in again.stdout and said in again.stdout + again.stderr
+    assert run("evaluate", "knn", "p", "-k", 30, "--json").json["k"] == 30
+    assert coview.evaluate("p", "knn")["k"] == 16
+
+
+def test_the_vote_of_the_authors_keeps_its_k(photos: Path) -> None:
+    options = {"preset": "tiny", "max_steps": 1, "device": "cpu", "evaluate": False}
+    coview.train("dino", photos, out="d", progress=False, **options)
+    found = coview.evaluate("d", "knn")
+    assert (found["k"], found["published"]["k"]) == (16, 20)
 
 
 def test_the_terminal_says_it(run: Callable[..., Any], tiny: tuple[str, ...]) -> None:
