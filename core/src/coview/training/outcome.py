@@ -13,9 +13,7 @@ from timm.models.resnet import ResNet
 from coview.evaluation.verdict import BASELINES, compared, doubt_of_votes
 from coview.registry import entries
 from coview.terminal import shown
-from coview.training.introduction import LESS_WARMUP, all_warmup
-from coview.weights.elsewhere import in_stock
-from coview.weights.exported import export
+from coview.training.introduction import FOR_OTHERS, LESS_WARMUP, all_warmup, own_to_coview
 
 INSTALL = "pip install ./plugins/report"
 
@@ -125,11 +123,8 @@ def _elsewhere(run: Any) -> list[str]:
     """Return how to load the weights without coview, or why that cannot be."""
     if run.card.given:
         return []
-    if not in_stock(export(run.method, run.card).card):
-        return [
-            f"timm and torchvision have no {shown(run.card.backbone)}: for weights that load "
-            "there, train with --backbone resnet18"
-        ]
+    if own_to_coview(run):
+        return [f"timm and torchvision have no {shown(run.card.backbone)}: {FOR_OTHERS}"]
     line = f"for timm or torchvision: coview export {_quoted(run)} --out weights.safetensors"
     if run.card.settings.get("stem") == "3x3" and isinstance(run.method.backbone(), ResNet):
         line += (
