@@ -1,6 +1,7 @@
 """Long work says how far it is, to those who listen."""
 
 import itertools
+import time
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from coview.evaluation.knn import evaluate_knn
 from coview.evaluation.linear import evaluate_linear
 from coview.evaluation.svm import evaluate_svm
 from coview.optim.protocols import SupportVectors
-from coview.telling import listening, progress, spoken
+from coview.telling import listening, progress, spoken, waiting
 
 
 @pytest.fixture
@@ -75,6 +76,26 @@ def test_what_else_is_said_begins_the_silence_anew(clock: None) -> None:
             spoken()
             progress("steps", step, 10)
     assert not told
+
+
+def test_work_that_cannot_say_how_far_it_is_gives_signs_of_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(telling, "BEAT", 0.05)
+    told: list[str] = []
+    with waiting(told.append, "preparing"):
+        time.sleep(0.5)
+    count = len(told)
+    assert 2 <= count <= 10
+    assert told[0] == "preparing: 0 s so far"
+    time.sleep(0.2)
+    assert len(told) == count, "it has ended"
+    with pytest.raises(ZeroDivisionError), waiting(told.append, "preparing"):
+        raise ZeroDivisionError
+    monkeypatch.setattr(telling, "BEAT", 60.0)
+    with waiting(told.append, "preparing"):
+        pass
+    assert len(told) == count
 
 
 def test_one_who_stops_listening_hears_nothing(clock: None) -> None:

@@ -6,6 +6,7 @@ are not silent. Python code that calls the same functions hears nothing unless i
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,32 @@ from contextvars import ContextVar
 PAUSE = 5.0
 """Seconds of silence at most, if the work has steps that are shorter."""
 
+BEAT = 4.0
+"""Seconds between two signs of life of work that cannot say how far it is."""
+
 _listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 _spoke: ContextVar[float] = ContextVar("spoke", default=0.0)
+
+
+@contextmanager
+def waiting(tell: Callable[[str], None], what: str) -> Iterator[None]:
+    """Tell every few seconds, inside, that the work goes on, where nothing else can be told.
+
+    Imports are such work: on a busy machine those of torch and its kin take half a minute.
+    """
+    ended, began = threading.Event(), time.monotonic()
+
+    def say() -> None:
+        while not ended.wait(BEAT):
+            tell(f"{what}: {time.monotonic() - began:.0f} s so far")
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coview.cli.early import refuse_early
 from coview.commands import completing
 from coview.commands.options import (
     asked_settings,
@@ -23,13 +24,13 @@ from coview.commands.options import (
     typed,
 )
 from coview.errors import RequestError
-from coview.recipes.recipe import find_recipe
+from coview.telling import waiting
 from coview.terminal import shown
 
 if TYPE_CHECKING:
     from coview.training.run import Run
 
-
+PREPARING = "preparing"
 EXAMPLES = """\b
 Examples:
   coview train simclr --data digits --epochs 20
@@ -110,11 +111,12 @@ def command(
         uses, settings, on_bad_image=on_bad_image, preset=asked.get("preset"), **given
     )
     if method is not None:
-        find_recipe(method)
+        refuse_early(method, changes, out, "command line")
     # Before what takes seconds: the import of torch, and the data.
     click.echo(f"checking, then reading {shown(_first_read(method, resume, asked))}", err=True)
-    from coview.training.request import Request
-    from coview.training.resume import COMMAND_LINE
+    with waiting(_tell, "loading torch"):
+        from coview.training.request import Request
+        from coview.training.resume import COMMAND_LINE
 
     request = Request(
         method=method or "",
@@ -132,6 +134,10 @@ def command(
         _dry_run(request, as_json, verbose)
     else:
         _train(ctx, request, as_json)
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _first_read(method: str | None, resume: Path | None, asked: dict[str, Any]) -> str:
@@ -158,7 +164,8 @@ def _dry_run(request: Any, as_json: bool, verbose: bool) -> None:
     from coview.training.introduction import chosen, introduction
     from coview.training.start import rehearse
 
-    run = rehearse(request)
+    with waiting(_tell, PREPARING):
+        run = rehearse(request)
     if as_json:
         print_json({**as_document(run.resolved), "run": _facts(run)})
         return
@@ -192,7 +199,8 @@ def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
     from coview.training.outcome import next_steps
     from coview.training.start import start
 
-    run = start(request)
+    with waiting(_tell, PREPARING):
+        run = start(request)
     first = is_first()
     try:
         fit(run)

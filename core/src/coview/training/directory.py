@@ -19,22 +19,10 @@ from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import CORE
 from coview.training.agreement import LIBRARIES
 from coview.training.run import Run
+from coview.training.taken import refuse_taken
 from coview.weights.own import own_facts
 
 METRICS = "metrics.jsonl"
-
-
-def refuse_taken(path: Path) -> None:
-    """Refuse a directory that already holds a run.
-
-    Raises:
-        RequestError: it holds a run.
-    """
-    if (path / "run.json").exists() or (path / "recipe.toml").exists():
-        raise RequestError(
-            f"{path} already holds a run. To continue it: coview train --resume {path}. Otherwise "
-            "choose another --out."
-        )
 
 
 def new_directory(path: Path) -> None:

@@ -18,7 +18,6 @@ from coview.training.directory import (
     hold,
     made,
     new_directory,
-    refuse_taken,
     write_changes,
     write_start,
 )
@@ -31,6 +30,7 @@ from coview.training.request import Request, prepare
 from coview.training.resume import asked_of, read_facts, refuse_changes, resumed, settings_before
 from coview.training.run import Run
 from coview.training.run_settings import RunSettings, run_table
+from coview.training.taken import refuse_taken
 
 __all__ = ["Request", "prepare", "rehearse", "start"]
 

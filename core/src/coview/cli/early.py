@@ -1,0 +1,112 @@
+"""What is wrong with a request for a run, as far as it is known before torch is imported.
+
+That import takes seconds, on a busy machine many. So what needs neither it nor the data is
+refused before: a run that is there already, and the names of settings, which are read from the
+source of the recipe's components. Whatever is let through is checked again, value by value,
+when the recipe is resolved (:mod:`coview.recipes.resolve`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from coview.cli.source import NotKnownError, settings_of
+from coview.errors import RequestError
+from coview.hookspecs import WEIGHED
+from coview.recipes.bare import place
+from coview.recipes.configure import Changes, lay
+from coview.recipes.override import Draft, Layers
+from coview.recipes.recipe import AFTERWARDS, SOURCE, TABLES, read_layers
+from coview.recipes.resolve import KINDS
+from coview.recipes.tables import BackboneSettings, DataSettings
+from coview.registry import Entry, entries, find
+from coview.settings import fields_of, structure
+from coview.training.taken import refuse_taken
+
+
+def refuse_early(method: str, changes: Changes, out: Path | None, layer: str) -> None:
+    """Refuse a request for a new run.
+
+    Args:
+        method: a method's name, or a recipe file.
+        changes: what the user changes in the recipe.
+        out: the run's directory, if it was named.
+        layer: the origin of the changes.
+
+    Raises:
+        RequestError: with every problem found.
+    """
+    if out is not None:
+        refuse_taken(out)
+    if problems := wrong_names(method, changes, layer):
+        raise RequestError(*problems)
+
+
+def wrong_names(method: str, changes: Changes, layer: str) -> list[str]:
+    """Return a sentence for each setting, component or preset that there is not.
+
+    Which preset is taken follows from the images, so a setting counts as wrong only if it is
+    with each of them.
+    """
+    recipe, written = read_layers(method)
+    presets: list[str | None] = [None, *recipe.presets]
+    if changes.preset in recipe.presets or changes.preset == "none":
+        presets = [None if changes.preset == "none" else changes.preset]
+    elif changes.preset is not None:
+        return []  # told with everything else that is wrong, where the presets are chosen
+    found: list[list[str]] = []
+    for preset in presets:
+        layers = Layers(recipe)
+        if preset is not None:
+            laid = {k: v for k, v in recipe.presets[preset].items() if k != SOURCE}
+            layers.change(laid, f"preset {preset}")
+        layers.change(written, "file")
+        lay(layers, changes, layer)
+        try:
+            found.append(_problems(layers))
+        except NotKnownError:
+            return []
+    return [] if not all(found) else found[0]
+
+
+def _problems(layers: Layers) -> list[str]:
+    place(layers, _look_up)
+    problems = [*layers.problems, *structure(DataSettings, layers.data.settings, "data")[1]]
+    for table in TABLES:
+        if table not in AFTERWARDS:
+            problems += [text for draft in layers.tables[table] for text in _unknown(table, draft)]
+    return problems
+
+
+def _unknown(table: str, draft: Draft) -> list[str]:
+    try:
+        _, settings, entry = _look_up(table, draft.name)
+    except RequestError as error:
+        return list(error.problems)
+    if table == "backbone":
+        known = {field.name for field in fields_of(settings)}
+        given = {key: value for key, value in draft.settings.items() if key not in known}
+    else:
+        given = {k: v for k, v in draft.settings.items() if k != "weight" or table not in WEIGHED}
+    owner = f"{table} {draft.name!r}" + (f" ({entry.package})" if entry else "")
+    return structure(settings, given, table, owner)[1]
+
+
+def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
+    """Return what stands for a component: its class's name, and its settings of any value."""
+    if table == "backbone":
+        return name, BackboneSettings, None  # timm's names are known to timm alone
+    kind = KINDS[table]
+    if any(entry.name == kind for entry in entries("catalogues")) and not _installed(table, name):
+        raise NotKnownError(name)
+    entry = find(kind, name)
+    fields = {key: attrs.field(default=None, type=Any) for key in settings_of(entry.value)}
+    return entry.value, attrs.make_class("Settings", fields), entry
+
+
+def _installed(table: str, name: str) -> bool:
+    package, _, short = name.rpartition(":")
+    return any(e.name == short and package in ("", e.package) for e in entries(KINDS[table]))
