@@ -24,13 +24,13 @@ from coview.commands.options import (
     typed,
 )
 from coview.errors import RequestError
-from coview.telling import waiting
+from coview.telling import listening, spoken, waiting
 from coview.terminal import shown
+from coview.training.differences import COMMAND_LINE
 
 if TYPE_CHECKING:
     from coview.training.run import Run
 
-PREPARING = "preparing"
 EXAMPLES = """\b
 Examples:
   coview train simclr --data digits --epochs 20
@@ -111,12 +111,13 @@ def command(
         uses, settings, on_bad_image=on_bad_image, preset=asked.get("preset"), **given
     )
     if method is not None:
-        refuse_early(method, changes, out, "command line")
+        refuse_early(method, changes, out, COMMAND_LINE)
     # Before what takes seconds: the import of torch, and the data.
     click.echo(f"checking, then reading {shown(_first_read(method, resume, asked))}", err=True)
+    spoken()
     with waiting(_tell, "loading torch"):
+        import coview.training.start  # noqa: F401
         from coview.training.request import Request
-        from coview.training.resume import COMMAND_LINE
 
     request = Request(
         method=method or "",
@@ -164,7 +165,7 @@ def _dry_run(request: Any, as_json: bool, verbose: bool) -> None:
     from coview.training.introduction import chosen, introduction
     from coview.training.start import rehearse
 
-    with waiting(_tell, PREPARING):
+    with waiting(_tell, "preparing"), listening(_tell):
         run = rehearse(request)
     if as_json:
         print_json({**as_document(run.resolved), "run": _facts(run)})
@@ -199,7 +200,7 @@ def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
     from coview.training.outcome import next_steps
     from coview.training.start import start
 
-    with waiting(_tell, PREPARING):
+    with waiting(_tell, "preparing"), listening(_tell):
         run = start(request)
     first = is_first()
     try:
