@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import coview
 from coview.cli.early import wrong_names
 from coview.cli.source import NotKnownError, settings_of
 from coview.errors import RequestError
@@ -102,6 +104,29 @@ def test_code_of_the_users_own_is_not_judged(tmp_path: Path) -> None:
         settings_of("coview.nowhere:Thing")
     with pytest.raises(NotKnownError):
         settings_of("coview.plan:Plan")
+
+
+def test_a_number_that_a_run_may_not_have_is_refused_in_the_same_words(
+    idx: Path, tiny: tuple[str, ...], run: Callable[..., Any], python: Callable[..., Any]
+) -> None:
+    run("train", "simclr", "--data", f"idx:{idx}", *tiny, "--max-steps", 1, "--out", "r")
+    wrong = ("--lr", "0.5", "--epochs", "7", "--seed", "3", "--threads", "2")
+    done = python("-c", PROBE, "train", "--resume", "r", *wrong)
+    first, *early = done.stdout.splitlines()
+    assert first == "2 False", done.stdout
+    with pytest.raises(RequestError) as later:
+        coview.train(resume="r", lr=0.5, epochs=7, seed=3, threads=2, progress=False)
+    told = [line.removeprefix("Error: ") for line in early if line.startswith("Error: ")]
+    assert told == list(later.value.problems) and len(told) == 4
+    allowed = [line for line in early if "coview train --resume r" in line]
+    assert allowed and allowed[0].count("--allow-change") == 4
+    # What it says is accepted; a missing run is refused early.
+    words = shlex.split(allowed[0])[1:]
+    assert run(*words, "--max-steps", 2).status == 0
+    done = python("-c", PROBE, "train", "--resume", "nowhere")
+    assert done.stdout.startswith("2 False") and "There is no run at nowhere" in done.stdout
+    done = python("-c", PROBE, "train", "--resume", "r", "--set", "loss.temperatur=1")
+    assert done.stdout.startswith("2 False") and "Did you mean 'temperature'" in done.stdout
 
 
 PROBE = """

@@ -8,6 +8,7 @@ when the recipe is resolved (:mod:`coview.recipes.resolve`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,23 @@ from coview.hookspecs import WEIGHED
 from coview.recipes.bare import place
 from coview.recipes.configure import Changes, lay
 from coview.recipes.override import Draft, Layers
-from coview.recipes.recipe import AFTERWARDS, SOURCE, TABLES, read_layers
+from coview.recipes.recipe import (
+    AFTERWARDS,
+    SCALARS,
+    SOURCE,
+    TABLES,
+    Recipe,
+    find_recipe,
+    read_layers,
+    to_toml,
+)
 from coview.recipes.resolve import KINDS
 from coview.recipes.tables import BackboneSettings, DataSettings
 from coview.registry import Entry, entries, find
 from coview.settings import fields_of, structure
-from coview.training.taken import refuse_taken
+from coview.training.differences import COMMAND_LINE, refuse_others
+from coview.training.run_settings import names
+from coview.training.taken import read_facts, refuse_taken
 
 
 def refuse_early(method: str, changes: Changes, out: Path | None, layer: str) -> None:
@@ -43,6 +55,72 @@ def refuse_early(method: str, changes: Changes, out: Path | None, layer: str) ->
         refuse_taken(out)
     if problems := wrong_names(method, changes, layer):
         raise RequestError(*problems)
+
+
+@attrs.frozen(kw_only=True)
+class Resumption:
+    """What is asked of a run that is resumed; see :class:`coview.training.request.Request`."""
+
+    path: Path
+    changes: Changes
+    settings: Mapping[str, Any]
+    allow_change: tuple[str, ...]
+    command: tuple[str, ...]
+    layer: str = COMMAND_LINE
+
+
+def refuse_early_resume(asked: Resumption) -> None:
+    """Refuse to resume a run that is not there, or with numbers that it may not have.
+
+    Numbers alone are compared here: other values may be written in several ways.
+
+    Raises:
+        RequestError: as :func:`coview.training.differences.refuse_others`.
+    """
+    facts = read_facts(asked.path / "run.json")
+    recipe = find_recipe(asked.path / "recipe.toml")
+    layers = Layers(recipe)
+    lay(layers, asked.changes, asked.layer)
+    try:
+        problems = _problems(layers)
+    except NotKnownError:
+        return
+    if problems:
+        raise RequestError(*problems)
+    before = facts.get("settings", {})
+    found = dict(_changed_numbers(layers, recipe, asked.layer))
+    found |= {
+        name: (before[name], asked.settings[name])
+        for name in names(computes=True)
+        if _differ(before.get(name), asked.settings.get(name))
+    }
+    if found:
+        data = {"data": "", "world_size": 1}
+        found = dict(sorted(found.items()))
+        refuse_others(found, {"recipe": to_toml(recipe), **before, **data}, asked)
+
+
+def _changed_numbers(
+    layers: Layers, recipe: Recipe, layer: str
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Yield the recipe's numbers that a layer changes: key, the old one and the new one."""
+    pairs = [(key, getattr(recipe, key), layers.scalars[key]) for key in SCALARS]
+    for table in TABLES:
+        uses, drafts = recipe.uses(table), layers.tables[table]
+        if len(uses) != 1 or [draft.name for draft in drafts] != [uses[0].name]:
+            continue  # told when all is known
+        set_now = (key for key, origin in drafts[0].origins.items() if origin == layer)
+        pairs += [
+            (f"{table}.{key}", uses[0].settings.get(key), drafts[0].settings[key])
+            for key in set_now
+        ]
+    yield from ((key, (old, new)) for key, old, new in pairs if _differ(old, new))
+
+
+def _differ(old: Any, new: Any) -> bool:
+    """Return whether two values are numbers, and different ones."""
+    numbers = all(isinstance(value, (int, float)) for value in (old, new))
+    return numbers and bool(old != new)
 
 
 def wrong_names(method: str, changes: Changes, layer: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coview.cli.early import refuse_early
+from coview.cli.early import Resumption, refuse_early, refuse_early_resume
 from coview.commands import completing
 from coview.commands.options import (
     asked_settings,
@@ -112,6 +112,16 @@ def command(
     )
     if method is not None:
         refuse_early(method, changes, out, COMMAND_LINE)
+    command = (sys.argv[0], *typed(ctx))
+    if resume is not None:
+        again = Resumption(
+            path=resume,
+            changes=changes,
+            settings=asked,
+            allow_change=allow_change,
+            command=command,
+        )
+        refuse_early_resume(again)
     # Before what takes seconds: the import of torch, and the data.
     click.echo(f"checking, then reading {shown(_first_read(method, resume, asked))}", err=True)
     spoken()
@@ -128,7 +138,7 @@ def command(
         allow_change=allow_change,
         observe=("progress", *observe),
         on_collapse=on_collapse,
-        command=(sys.argv[0], *typed(ctx)),
+        command=command,
         layer=COMMAND_LINE,
     )
     if dry_run:

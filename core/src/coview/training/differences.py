@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -14,9 +14,6 @@ from coview.recipes.recipe import AFTERWARDS, by_path
 from coview.recipes.tables import EARLIER, DataSettings
 from coview.settings import plain
 from coview.training.run_settings import names
-
-if TYPE_CHECKING:
-    from coview.training.request import Request
 
 Differences = dict[str, tuple[Any, Any]]
 """Key -> the old and the new value."""
@@ -27,6 +24,22 @@ COMMAND_LINE = "command line"
 """The layer of a request that was typed (:attr:`Request.layer`)."""
 RECIPE = "recipe"
 """The name that allows changes to every key of the recipe."""
+
+
+class Asking(Protocol):
+    """What is read of a :class:`coview.training.request.Request`."""
+
+    @property
+    def allow_change(self) -> tuple[str, ...]:
+        """What may differ."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command that was typed."""
+
+    @property
+    def layer(self) -> str:
+        """Whether it was typed, or called from Python."""
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Differences:
@@ -42,7 +55,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Difference
     }
 
 
-def refuse_others(found: Differences, identity: Mapping[str, Any], request: Request) -> None:
+def refuse_others(found: Differences, identity: Mapping[str, Any], request: Asking) -> None:
     """Refuse differences that the request does not allow.
 
     Args:
@@ -82,7 +95,7 @@ def refuse_others(found: Differences, identity: Mapping[str, Any], request: Requ
     raise error
 
 
-def _mended(request: Request, keys: Sequence[str], wrong: Sequence[str]) -> str:
+def _mended(request: Asking, keys: Sequence[str], wrong: Sequence[str]) -> str:
     """Return how to allow these changes: the whole command, or in Python an argument."""
     start = f"To change {'it' if len(keys) == 1 else 'them'}:"
     if request.layer != COMMAND_LINE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import attrs
 
 from coview.data.sources.arrays import OBJECT
 from coview.distributed import is_first, wait
-from coview.errors import CoviewError, RequestError
+from coview.errors import RequestError
 from coview.files import sweep
 from coview.recipes.recipe import find_recipe
 from coview.recipes.resolve import Resolved
@@ -32,6 +31,7 @@ from coview.training.observers.base import Watcher, restore
 from coview.training.request import Request, prepare
 from coview.training.run import Run
 from coview.training.run_settings import names, run_table
+from coview.training.taken import read_facts
 
 
 def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]) -> Run:
@@ -206,23 +206,6 @@ def refuse_changes(request: Request) -> None:
         raise RequestError(
             f"A resumed run keeps its start: leave out {', '.join(given)} when you give resume."
         )
-
-
-def read_facts(file: Path) -> dict[str, Any]:
-    """Read ``run.json``.
-
-    Raises:
-        RequestError: there is no such file.
-        CoviewError: it is damaged.
-    """
-    if not file.is_file():
-        raise RequestError(f"There is no run at {file.parent} to resume.")
-    try:
-        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        facts["data"]["name"], facts["method"], facts["seed"], facts["precision"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CoviewError(f"{file} is damaged: {error!r}.") from error
-    return facts
 
 
 def _is_newer(key: str, values: tuple[Any, Any], resolved: Resolved) -> bool:

@@ -27,10 +27,10 @@ from coview.training.observers.bad_images import BadImageWatch
 from coview.training.observers.base import OF_THE_TERMINAL, Watcher, watchers
 from coview.training.observers.collapse import watched
 from coview.training.request import Request, prepare
-from coview.training.resume import asked_of, read_facts, refuse_changes, resumed, settings_before
+from coview.training.resume import asked_of, refuse_changes, resumed, settings_before
 from coview.training.run import Run
 from coview.training.run_settings import RunSettings, run_table
-from coview.training.taken import refuse_taken
+from coview.training.taken import read_facts, refuse_taken
 
 __all__ = ["Request", "prepare", "rehearse", "start"]
 
