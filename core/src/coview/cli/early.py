@@ -8,7 +8,7 @@ when the recipe is resolved (:mod:`coview.recipes.resolve`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from coview.recipes.recipe import (
     read_layers,
     to_toml,
 )
-from coview.recipes.resolve import KINDS
+from coview.recipes.resolve import GIVEN, KINDS
 from coview.recipes.tables import BackboneSettings, DataSettings
 from coview.registry import Entry, entries, find
 from coview.settings import fields_of, structure
@@ -70,9 +70,11 @@ class Resumption:
 
 
 def refuse_early_resume(asked: Resumption) -> None:
-    """Refuse to resume a run that is not there, or with numbers that it may not have.
+    """Refuse to resume a run that is not there, or with values that it may not have.
 
-    Numbers alone are compared here: other values may be written in several ways.
+    Only numbers of the recipe can be compared here: other values may be written in several ways,
+    and the data have to be read. Where such a one is asked for too, nothing is refused yet, so
+    that all differences are told together.
 
     Raises:
         RequestError: as :func:`coview.training.differences.refuse_others`.
@@ -88,39 +90,41 @@ def refuse_early_resume(asked: Resumption) -> None:
     if problems:
         raise RequestError(*problems)
     before = facts.get("settings", {})
-    found = dict(_changed_numbers(layers, recipe, asked.layer))
-    found |= {
-        name: (before[name], asked.settings[name])
-        for name in names(computes=True)
-        if _differ(before.get(name), asked.settings.get(name))
-    }
+    given = asked.settings
+    asked_now = {name: given[name] for name in names(computes=True) if name in given}
+    if given.get("data") is not None or "auto" in asked_now.values():
+        return
+    pairs = [(name, before[name], new) for name, new in asked_now.items() if name in before]
+    of_recipe = _changed(layers, recipe, asked.layer)
+    if of_recipe is None:
+        return
+    found = {key: (old, new) for key, old, new in sorted([*pairs, *of_recipe]) if old != new}
     if found:
         data = {"data": "", "world_size": 1}
-        found = dict(sorted(found.items()))
         refuse_others(found, {"recipe": to_toml(recipe), **before, **data}, asked)
 
 
-def _changed_numbers(
-    layers: Layers, recipe: Recipe, layer: str
-) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yield the recipe's numbers that a layer changes: key, the old one and the new one."""
-    pairs = [(key, getattr(recipe, key), layers.scalars[key]) for key in SCALARS]
+Change = tuple[str, Any, Any]
+"""Key, the old value and the new one."""
+
+
+def _changed(layers: Layers, recipe: Recipe, layer: str) -> list[Change] | None:
+    """Return what a layer sets in the recipe; None: something that cannot be compared here."""
+    changes = [(key, getattr(recipe, key), layers.scalars[key]) for key in SCALARS]
+    if layers.data.settings != recipe.data:
+        return None
     for table in TABLES:
         uses, drafts = recipe.uses(table), layers.tables[table]
-        if len(uses) != 1 or [draft.name for draft in drafts] != [uses[0].name]:
-            continue  # told when all is known
-        set_now = (key for key, origin in drafts[0].origins.items() if origin == layer)
-        pairs += [
-            (f"{table}.{key}", uses[0].settings.get(key), drafts[0].settings[key])
-            for key in set_now
-        ]
-    yield from ((key, (old, new)) for key, old, new in pairs if _differ(old, new))
-
-
-def _differ(old: Any, new: Any) -> bool:
-    """Return whether two values are numbers, and different ones."""
-    numbers = all(isinstance(value, (int, float)) for value in (old, new))
-    return numbers and bool(old != new)
+        if [draft.name for draft in drafts] != [use.name for use in uses]:
+            return None
+        for use, draft in zip(uses, drafts, strict=True):
+            for key in (key for key, origin in draft.origins.items() if origin == layer):
+                if len(drafts) > 1 or key not in use.settings:
+                    return None
+                changes.append((f"{table}.{key}", use.settings[key], draft.settings[key]))
+    differing = [both for _, *both in changes if both[0] != both[1]]
+    numbers = all(isinstance(value, (int, float)) for both in differing for value in both)
+    return changes if numbers else None
 
 
 def wrong_names(method: str, changes: Changes, layer: str) -> list[str]:
@@ -175,6 +179,8 @@ def _unknown(table: str, draft: Draft) -> list[str]:
 
 def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:
     """Return what stands for a component: its class's name, and its settings of any value."""
+    if name.startswith(GIVEN):
+        raise NotKnownError(name)  # a Python object, which must be passed again
     if table == "backbone":
         return name, BackboneSettings, None  # timm's names are known to timm alone
     kind = KINDS[table]
