@@ -29,7 +29,7 @@ def halves(images: Tensor) -> Tensor:
     return images.flatten(1)[:, :2]
 
 
-def test_a_line_every_four_seconds_at_most(clock: None) -> None:
+def test_a_line_every_three_seconds_at_most(clock: None) -> None:
     told: list[str] = []
     with listening(told.append):
         for done in range(1, 10):

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-PAUSE = 4.0
+PAUSE = 3.0
 """Seconds of silence after which work that has steps says how far it is."""
-SILENCE = 4.8
+SILENCE = 4.0
 """Seconds of silence after which other work says that it goes on."""
 
 _listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
@@ -52,7 +52,7 @@ def waiting(tell: Callable[[str], None], what: str) -> Iterator[None]:
 
 @contextmanager
 def listening(tell: Callable[[str], None]) -> Iterator[None]:
-    """Have ``tell`` told, inside, how far the work is: a line every four seconds at most."""
+    """Have ``tell`` told, inside, how far the work is: a line every three seconds at most."""
     listener = _listener.set(tell)
     spoken()
     try:
@@ -68,7 +68,7 @@ def spoken() -> None:
 
 
 def progress(what: str, done: int, total: int, since: float | None = None) -> None:
-    """Tell how far the work is, unless something was told within the last four seconds.
+    """Tell how far the work is, unless something was told within the last three seconds.
 
     >>> with listening(print):
     ...     progress("images embedded", 256, 1000)  # nothing: it began just now
