@@ -75,17 +75,33 @@ def declarations() -> list[str]:
 
 
 def cli() -> str:
-    """Return docs/cli.md: the help of every command that is coview's own."""
+    """Return docs/cli.md: the help of coview's own commands, and of those of this repository."""
     parts = ["# Command line\n\nGenerated from `coview COMMAND --help`.\n"]
     nested = (["evaluate", name] for name in sorted(evaluate.commands))
     paths: list[list[str]] = [[], *([name] for name in sorted(COMMANDS)), *nested]
-    for path in paths:
-        result = CliRunner().invoke(main, [*path, "--help"], prog_name="coview")
-        text = "\n".join(line.rstrip() for line in result.output.splitlines())
-        if not path:
-            text = _own_commands(text)
-        parts.append(f"## {' '.join(['coview', *path])}\n\n```text\n{text}\n```\n")
+    parts += [_help(path) for path in paths]
+    plugins = {f"coview-{folder.name}" for folder in (DOCS.parent / "plugins").iterdir()}
+    brought = [one for one in entries("commands") if one.package in plugins]
+    parts.append(
+        "## Commands of plugins\n\nEach is there once its package is installed, as all are after "
+        "`pip install -r requirements.txt`.\n"
+    )
+    for one in sorted(brought, key=lambda one: one.name):
+        package = f"{one.package} brings it (`plugins/{one.package.removeprefix('coview-')}`)."
+        within = getattr(one.load(), "commands", {})
+        parts.append(_help([one.name], package))
+        parts += [_help([one.name, name]) for name in sorted(within)]
     return "\n".join(parts)
+
+
+def _help(path: list[str], about: str = "") -> str:
+    """Return a section with a command's help."""
+    result = CliRunner().invoke(main, [*path, "--help"], prog_name="coview")
+    text = "\n".join(line.rstrip() for line in result.output.splitlines())
+    if not path:
+        text = _own_commands(text)
+    said = f"{about}\n\n" if about else ""
+    return f"## {' '.join(['coview', *path])}\n\n{said}```text\n{text}\n```\n"
 
 
 def _own_commands(text: str) -> str:

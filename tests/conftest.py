@@ -111,6 +111,7 @@ def refused(run: Run) -> Callable[..., list[str]]:
         assert answer.errors, lines
         # An indented line says what would be right.
         known = ("Error: ", "Usage: ", "Try ", "checking, then reading ", "reading ", "  ")
+        known += ("loading torch: ", "preparing: ")  # signs of life on a busy machine
         others = [line for line in lines if not line.startswith(known)]
         assert not [line for line in others if line], lines
         return answer.errors

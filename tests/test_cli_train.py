@@ -94,6 +94,7 @@ def test_a_run_directory_holds_what_the_contract_says(
         **asked,
         "data": f"idx:{idx}",
         "compile": "off",
+        "threads": 1,
         "observe": ["collapse"],
     }
     assert "presets" not in written and written["batch_size"] == 16

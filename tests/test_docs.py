@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +45,17 @@ def written() -> dict[Path, str]:
 def test_generated_documentation(name: str, written: dict[Path, str]) -> None:
     expected = {path.relative_to(ROOT).as_posix(): text for path, text in written.items()}[name]
     assert (ROOT / name).read_text(encoding="utf-8") == expected, "run: python docs/generate.py"
+
+
+def test_every_command_of_this_repository_has_its_help_on_the_page() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    commands = {"train", "evaluate"}
+    for file in ROOT.glob("plugins/*/pyproject.toml"):
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        commands |= set(project.get("entry-points", {}).get("coview.commands", {}))
+    assert len(commands) > 8
+    missing = [name for name in commands if f"## coview {name}\n" not in page]
+    assert missing == []
 
 
 def test_the_table_of_digits_is_the_measurement(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from scipy.stats import norm
 
 import coview
 from coview.evaluation.chance import margin
-from coview.training.outcome import next_steps, told, verdict
+from coview.evaluation.verdict import compared
+from coview.training.outcome import accuracies, next_steps, told, verdict
 
 share = st.floats(0.0, 1.0)
 
@@ -35,6 +37,7 @@ def run_with(
         path=more.get("path", Path("r")),
         last_step=len(rates),
         peak=1.0,
+        earlier=None,
         schedule=SimpleNamespace(rate=lambda peak, step: peak * rates[step]),
         data=SimpleNamespace(reference=SimpleNamespace(labels=labels)),
     )
@@ -78,7 +81,7 @@ def test_a_run_that_was_all_warm_up_says_so(rates: list[float], warmed: bool) ->
 
 @pytest.mark.parametrize(("each", "doubted"), [(19, True), (20, False)])
 def test_more_neighbours_than_images_in_a_class(each: int, doubted: bool) -> None:
-    said = [line for line in verdict(run_with(0.9, each=each)) if "neighbours vote" in line]
+    said = [line for line in verdict(run_with(0.9, each=each)) if "other classes always do" in line]
     assert bool(said) == doubted
     assert not said or said[0].endswith("coview evaluate knn r -k 19")
 
@@ -96,6 +99,42 @@ def test_a_run_is_five_lines(trained: Any) -> None:
     assert lines[1].startswith("2 of 660 steps, loss ")
     assert lines[2].startswith("kNN top-1: raw pixels 95.8 %, untrained network ")
     assert lines[4] == f"run: {trained.path}"
+
+
+def test_a_resumed_run_is_compared_with_what_it_was(trained: Any, tmp_path: Path) -> None:
+    """Also where the resumed run is killed before its end, and resumed once more."""
+    out = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    before = trained.value("knn_top1")
+
+    class Killer:
+        @coview.hookimpl
+        def step_finished(self, run: Any) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        coview.train(resume=out, max_steps=4, progress=False, observe=[Killer()])
+    run = coview.train(resume=out, progress=False)
+    assert run.step == 4
+    label = "the run before it was resumed (step 2)"
+    assert (label, before) in accuracies(run)
+    now = run.value("knn_top1")
+    said = compared(now, before, label, 359)
+    assert said in verdict(run) and label in said
+    # Once more: compared with what it was at its last end.
+    last = coview.train(resume=out, max_steps=5, progress=False)
+    assert ("the run before it was resumed (step 4)", now) in accuracies(last)
+    # A finished one says what it said at its end.
+    assert verdict(coview.train(resume=out, progress=False)) == verdict(last)
+
+
+def test_what_was_measured_otherwise_is_not_compared(trained: Any) -> None:
+    knn = trained.value("knn")
+    for change in ({"k": knn["k"] + 1}, {"test_images": 7}, {"temperature": 0.1}):
+        trained.earlier = {"step": 1, "knn": {**knn, **change}}
+        assert len(accuracies(trained)) == 3
+    trained.earlier = {"step": 1, "knn": knn}
+    assert len(accuracies(trained)) == 4
+    trained.earlier = None
 
 
 def test_a_notebook_gets_a_table(trained: Any) -> None:
@@ -134,6 +173,26 @@ def test_a_network_that_others_have_is_exported_for_them(stem: str, tmp_path: Pa
     line = next_steps(run)[2]
     assert line.startswith(f"for timm or torchvision: coview export {tmp_path / 'r'} --out ")
     assert ("the first layer is the one for small images" in line) == (stem == "3x3")
+
+
+def test_k_is_cut_to_the_smallest_class_and_said(photos: Path, run: Callable[..., Any]) -> None:
+    """60 pictures in 3 classes: 16 of each are trained on."""
+    options = ("--preset", "tiny", "--max-steps", 1, "--device", "cpu", "--out", "p")
+    answer = run("train", "simclr", "--data", photos, *options)
+    assert "kNN top-1 (k = 16, " in answer.stdout
+    said = "16 neighbours vote, as many as the smallest class has training images."
+    assert said in answer.stdout and "coview evaluate knn p -k" not in answer.stdout
+    again = run("evaluate", "knn", "p")
+    assert "k = 16" in again.stdout and said in again.stdout + again.stderr
+    assert run("evaluate", "knn", "p", "-k", 30, "--json").json["k"] == 30
+    assert coview.evaluate("p", "knn")["k"] == 16
+
+
+def test_the_vote_of_the_authors_keeps_its_k(photos: Path) -> None:
+    options = {"preset": "tiny", "max_steps": 1, "device": "cpu", "evaluate": False}
+    coview.train("dino", photos, out="d", progress=False, **options)
+    found = coview.evaluate("d", "knn")
+    assert (found["k"], found["published"]["k"]) == (16, 20)
 
 
 def test_the_terminal_says_it(run: Callable[..., Any], tiny: tuple[str, ...]) -> None:

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms as v1
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
-from torchvision.datasets import FakeData
+from torchvision.datasets import FakeData, ImageFolder
 
 import coview
 from coview.data.base import DataSettings, Split
 from coview.data.items import Changing
 from coview.data.loader import Batches
+from coview.data.sources import open_source
 from coview.data.sources.arrays import from_object
 
 CHANGE = "items change from call to call"
@@ -213,3 +215,28 @@ def test_normalised_items_say_what_to_leave_out() -> None:
     normal = v1.Compose([v1.ToTensor(), v1.Normalize((0.5,) * 3, (0.1,) * 3)])
     with pytest.raises(coview.RequestError, match="Leave out Normalize: coview normalises images"):
         from_object(photos(normal), DataSettings())
+
+
+def test_a_folder_and_a_data_set_of_the_same_photographs_have_the_same_pixels(
+    tmp_path: Path,
+) -> None:
+    """Of several sizes, none of them square; what differs with their order is said."""
+    random = np.random.default_rng(0)
+    for number in range(30):
+        folder = tmp_path / f"class{number % 3}"
+        folder.mkdir(exist_ok=True)
+        side = (int(random.integers(40, 80)), int(random.integers(80, 160)))
+        low = random.integers(0, 255, (4, 6, 3), np.uint8)
+        Image.fromarray(low).resize(side[::-1]).save(folder / f"{number:02}.jpg", quality=90)
+    settings = DataSettings(size=32)
+    photographs = ImageFolder(str(tmp_path))
+    one = open_source(str(tmp_path)).load(settings)
+    other = open_source(photographs).load(settings)
+    turned = open_source(Subset(photographs, range(29, -1, -1))).load(settings)
+    for split in ("train", "test"):
+        ours, theirs = getattr(one, split), getattr(other, split)
+        assert torch.equal(ours.images, theirs.images) and torch.equal(ours.labels, theirs.labels)
+    assert one.notes == other.notes
+    assert not torch.equal(turned.test.images.flip(0), one.test.images)
+    assert "Which ones follows from the images' order." in one.notes[0]
+    assert "(the middle of one that is not square)" in one.notes[1]

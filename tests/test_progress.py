@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 import coview
 from coview.hookspecs import hookimpl
@@ -55,6 +56,22 @@ def test_the_figures_are_those_of_the_run(tmp_path: Any) -> None:
         "batch 128: 11 steps an epoch, 60 epochs; adamw, learning rate 0.01, cosine schedule"
     )
     assert kept.said == [("kNN before training", 0), ("kNN after training", 1)]
+
+
+def test_a_network_that_only_coview_has_is_said_before_training(tmp_path: Any) -> None:
+    said = "resnet10-quarter loads in coview, not in timm: for weights that load there, train with"
+    lines, _ = lines_of(tmp_path / "a", preset="tiny")
+    assert [line for line in lines if line.startswith(said)] and "resnet18" in " ".join(lines)
+    other = {"preset": "tiny", "backbone": "resnet18", "image_size": 16, "batch_size": 8}
+    lines, _ = lines_of(tmp_path / "b", **other)
+    assert "timm" not in " ".join(lines)
+    lines, _ = lines_of(tmp_path / "c", **{**other, "backbone": OwnNetwork()})
+    assert "timm" not in " ".join(lines)
+
+
+class OwnNetwork(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def test_a_rule_of_the_rate_is_told(tmp_path: Any) -> None:

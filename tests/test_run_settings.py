@@ -38,6 +38,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:3"]),
     "precision": st.sampled_from(["auto", "fp32", "bf16", "fp16"]),
     "compile": st.sampled_from(["auto", "on", "views", "off"]),
+    "threads": st.integers(0, 256),
     "workers": st.integers(0, 64),
     "seed": st.integers(-(2**63), 2**63 - 1),
     "max_steps": st.none() | st.integers(1, 2**40),
@@ -106,6 +107,7 @@ ASKED = {
     "device": "cpu",
     "precision": "bf16",
     "compile": "off",
+    "threads": 2,
     "seed": 7,
     "max_steps": 2,
     "save_every": "1",
@@ -128,7 +130,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("settings") / "run"
     words = ["train", "simclr", *SMALL, "--data", "digits", "--out", path]
-    words += ["--device", "cpu", "--precision", "bf16", "--no-compile", "--seed", 7]
+    words += ["--device", "cpu", "--precision", "bf16", "--no-compile", "--seed", 7, "--threads", 2]
     words += ["--max-steps", 2, "--save-every", 1, "--evaluate-every", 3, "--log-every", 1]
     words += ["--no-evaluate", "--no-report", "--observe", "csv", "--timeout", 60]
     done = CliRunner().invoke(main, [str(word) for word in words])

@@ -12,8 +12,8 @@ import torch
 import coview
 from coview.errors import RequestError
 from coview.testing import same
+from coview.training.differences import differences, refuse_others
 from coview.training.request import Request
-from coview.training.resume import differences, refuse_others
 
 BEFORE = {
     "recipe": 'epochs = 3\n[loss]\nuse = "info-nce"\ntemperature = 0.1\n[data]\nsize = 32\n',

@@ -15,7 +15,7 @@ from coview.data.base import ImageData, Split
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.baselines import calibrated
 from coview.evaluation.features import features
-from coview.evaluation.knn import accuracy, evaluate_knn, vote
+from coview.evaluation.knn import accuracy, evaluate_knn, evaluate_votes, fitting, vote
 from coview.weights.exported import ExportedBackbone
 
 
@@ -120,6 +120,41 @@ def test_the_whole_protocol() -> None:
     result = evaluate_knn(exported(Net()), data(), k=2)
     assert result.top1 == 1.0
     assert result.as_dict()["protocol"].startswith("weighted kNN")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "k"),
+    [
+        ([80, 80, 80], 80),  # 300 photographs in 3 classes, a fifth of them held out
+        ([300, 16, 300], 16),
+        ([400, 400], 200),
+        ([90, 2, 90], 5),  # one tiny class does not make all votes those of two images
+        ([90, 0, 90], 90),  # a class that only the test images have
+        ([500, 499], 200),
+        ([900, 100], 200),  # as in the papers from here on
+        ([10_000, 3], 200),
+    ],
+)
+def test_few_images_have_as_many_votes_as_the_smallest_class(sizes: list[int], k: int) -> None:
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    assert fitting(labels) == k
+    assert fitting(nn.functional.one_hot(labels, len(sizes)).bool()) == k
+
+
+def test_a_k_that_is_given_is_kept() -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (60, 1, 4, 4), generator=random, dtype=torch.uint8)
+    split = Split(images, torch.arange(60) % 4)
+    few = ImageData("few", split, split, split, tuple("0123"), 1, 4, (0.5,), (0.5,), "f")
+
+    def network(images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    assert evaluate_knn(network, few).k == 15
+    assert evaluate_knn(network, few, k=40).k == 40
+    found = evaluate_votes(network, few, [(None, 0.07), (200, None)])
+    assert [one.k for one in found] == [15, 60]
+    assert found[0].top1 == evaluate_knn(network, few, k=15).top1
 
 
 def test_calibration_gives_the_statistics_of_the_images_to_a_copy() -> None:

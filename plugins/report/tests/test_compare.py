@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,11 +133,36 @@ def test_time_is_divided_by_the_seconds_of_a_step(
     paces = json.loads(file.read_text())
     assert [each.steps for each in first] == [int(100 / pace) for pace in paces.values()]
     assert all(0 < pace < 60 for pace in paces.values())
+    assert sum("rehearsing" in line for line in told) == 2
     # What was measured is kept: a comparison that goes on has the same steps.
     file.write_text(json.dumps(dict.fromkeys(paces, 0.5)))
     told.clear()
-    assert [each.steps for each in entrants(asked, told.append)] == [200, 200]
-    assert not any("measuring" in line for line in told)
+    again = entrants(asked, told.append)
+    assert [each.steps for each in again] == [200, 200]
+    assert [attrs.evolve(each, steps=0) for each in again] == [
+        attrs.evolve(each, steps=0) for each in first
+    ]
+    assert told == []
+
+
+def test_what_has_changed_is_rehearsed_again(photographs: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(photographs, tmp_path / "own"))
+    asked = wanted(own, tmp_path, Compute(steps=2), common={"batch_size": 16}, methods=["simclr"])
+    other = attrs.evolve(asked, common=attrs.evolve(asked.common, batch_size=8))
+    picture = next(own.rglob("*.png"))
+
+    def rehearsed(now: Wanted) -> tuple[int, int]:
+        told: list[str] = []
+        (one,) = entrants(now, told.append)
+        return sum("rehearsing" in line for line in told), one.images
+
+    assert rehearsed(asked) == (1, 38)
+    assert rehearsed(asked) == (0, 38)
+    assert rehearsed(other) == (1, 38)
+    for number in range(10):
+        shutil.copy(picture, picture.with_name(f"copy{number}.png"))
+    assert rehearsed(asked) == (1, 46)
+    assert rehearsed(asked) == (0, 46)
 
 
 def test_other_networks_are_refused_unless_asked_for(photographs: Path, tmp_path: Path) -> None:
@@ -234,6 +260,15 @@ def test_real_runs_end_with_a_table_and_a_page(
     again = coview_command(*words, "--json")
     assert "2 of 2 runs are done already" in again.stderr
     assert json.loads(again.stdout) == document
+    assert "rehearsing" in answer.stderr and "rehearsing" not in again.stderr
+    # With a second seed, the first one's table is there before the second is done.
+    more = coview_command(*(2 if word == 1 else word for word in words))
+    told = more.stderr.splitlines()
+    place = told.index("so far, with 1 of 2 seeds:")
+    assert {line.split()[0] for line in told[place + 2 : place + 4]} == {"simclr", "byol"}
+    assert not any("rehearsing" in line for line in told)
+    assert "so far" not in answer.stderr + more.stdout
+    assert sum("so far" in line for line in told) == 1
 
 
 @pytest.mark.slow

@@ -147,6 +147,7 @@ def train(
     device: str | None = None,
     precision: str | None = None,
     compile: bool | str | None = None,
+    threads: int | None = None,
     workers: int | None = None,
     on_bad_image: str | None = None,
     seed: int | None = None,
@@ -188,24 +189,26 @@ def train(
             recipe has a setting of that name, the name alone will do.
         views: a transform that makes a view of an image, from kornia, torchvision or of your
             own; a list of them, one for each view; one that returns a list of views; or
-            ``"file.py:name"`` or ``"module:name"`` of any of these. See ``docs/views.md``.
+            ``"file.py:name"`` or ``"module:name"`` of any of these. See ``docs/own.md``.
         init: weights to start the backbone from: a run or a file.
         resume: the directory of a run to continue; recipe, data and settings come from it
             (data, backbone and views that were Python objects must be passed again).
         allow_change: what may differ from the saved run: a setting
             (``"optimizer.lr"``), a table, ``"recipe"``, ``"data"``, ``"seed"``,
-            ``"precision"``, ``"world-size"``.
+            ``"precision"``, ``"threads"``, ``"world-size"``.
         device: ``auto`` (default), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto`` (default), ``fp32``, ``bf16`` or ``fp16``.
         compile: True or ``"on"``: compile networks, views and losses, which takes a minute
             or two at the start; False or ``"off"``: nothing; default ``"auto"``: only views,
             in runs of 20,000 steps or more.
+        threads: threads that compute on a processor (default: one for each core). Fewer are
+            faster while other programs keep the cores busy.
         workers: processes that decode images, for sets too large for memory.
         on_bad_image: what to do with unreadable images: ``"skip"`` (another takes its place,
             up to 1 %) or ``"stop"``.
         seed: random seed (default 0).
-        max_steps: stop after this many steps (``"none"``: no limit); schedules keep their
-            full length.
+        max_steps: stop after this many steps (``"none"``: no limit). The learning rate goes on
+            as if the run were to do all of its epochs.
         save_every: steps, or minutes (``"10m"``, the default), between checkpoints.
         evaluate_every: epochs between kNN evaluations during training (default 0: never).
         evaluate: measure kNN accuracy before and after training, if there are labels
@@ -236,6 +239,7 @@ def train(
         "device": device,
         "precision": precision,
         "compile": ("on" if compile else "off") if isinstance(compile, bool) else compile,
+        "threads": threads,
         "workers": workers,
         "seed": seed,
         "max_steps": max_steps,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import functools
-import importlib.util
-from pathlib import Path
 
+from coview.cli.source import source_of
 from coview.registry import Entry
 
 
@@ -19,7 +17,7 @@ def description(entry: Entry) -> str:
     cannot be found.
     """
     module, _, name = entry.value.partition(":")
-    tree = _source(module.strip())
+    tree = source_of(module.strip())
     if tree is None:
         return ""
     # Objects made in a loop have no docstring, so the module's is used.
@@ -54,31 +52,3 @@ def _summary(node: ast.stmt) -> str:
 
 def _first(docstring: str) -> str:
     return docstring.strip().partition("\n")[0].rstrip(".").replace("``", "")
-
-
-@functools.cache
-def _source(module: str) -> ast.Module | None:
-    file = _file(module)
-    try:
-        return None if file is None else ast.parse(file.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, UnicodeDecodeError):
-        return None
-
-
-def _file(module: str) -> Path | None:
-    """Find a module's file through its top-level package, without importing anything."""
-    top, *below = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None:
-        return None
-    path = Path(spec.origin)
-    if not below:
-        return path
-    for place in (path.parent.joinpath(*below) / "__init__.py", path.parent.joinpath(*below)):
-        file = place if place.name == "__init__.py" else place.with_suffix(".py")
-        if file.is_file():
-            return file
-    return None

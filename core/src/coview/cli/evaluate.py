@@ -60,7 +60,10 @@ def command() -> None:
 @weights_argument
 @data_option
 @click.option(
-    "-k", default=200, show_default=True, type=click.IntRange(min=1), help="Neighbours that vote."
+    "-k",
+    type=click.IntRange(min=1),
+    help="Neighbours that vote.  [default: 200; with fewer than 1,000 training images as many as "
+    "the smallest class has]",
 )
 @click.option(
     "--vote",

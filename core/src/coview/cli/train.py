@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coview.cli.early import Resumption, refuse_early, refuse_early_resume
 from coview.commands import completing
 from coview.commands.options import (
     asked_settings,
@@ -23,12 +24,12 @@ from coview.commands.options import (
     typed,
 )
 from coview.errors import RequestError
-from coview.recipes.recipe import find_recipe
+from coview.telling import listening, spoken, waiting
 from coview.terminal import shown
+from coview.training.differences import COMMAND_LINE
 
 if TYPE_CHECKING:
     from coview.training.run import Run
-
 
 EXAMPLES = """\b
 Examples:
@@ -63,7 +64,7 @@ Examples:
     multiple=True,
     metavar="NAME",
     help="With --resume: let this differ from the saved run: a setting (optimizer.lr, epochs), "
-    "a table, recipe, data, seed, precision or world-size. Repeatable.",
+    "a table, recipe, data, seed, precision, threads or world-size. Repeatable.",
 )
 @click.option("--on-bad-image", type=click.Choice(["skip", "stop"]), help=bad_images_help)
 @click.option(
@@ -110,11 +111,23 @@ def command(
         uses, settings, on_bad_image=on_bad_image, preset=asked.get("preset"), **given
     )
     if method is not None:
-        find_recipe(method)
+        refuse_early(method, changes, out, COMMAND_LINE)
+    command = (sys.argv[0], *typed(ctx))
+    if resume is not None:
+        again = Resumption(
+            path=resume,
+            changes=changes,
+            settings=asked,
+            allow_change=allow_change,
+            command=command,
+        )
+        refuse_early_resume(again)
     # Before what takes seconds: the import of torch, and the data.
     click.echo(f"checking, then reading {shown(_first_read(method, resume, asked))}", err=True)
-    from coview.training.request import Request
-    from coview.training.resume import COMMAND_LINE
+    spoken()
+    with waiting(_tell, "loading torch"):
+        import coview.training.start  # noqa: F401
+        from coview.training.request import Request
 
     request = Request(
         method=method or "",
@@ -125,13 +138,17 @@ def command(
         allow_change=allow_change,
         observe=("progress", *observe),
         on_collapse=on_collapse,
-        command=(sys.argv[0], *typed(ctx)),
+        command=command,
         layer=COMMAND_LINE,
     )
     if dry_run:
         _dry_run(request, as_json, verbose)
     else:
         _train(ctx, request, as_json)
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _first_read(method: str | None, resume: Path | None, asked: dict[str, Any]) -> str:
@@ -158,7 +175,8 @@ def _dry_run(request: Any, as_json: bool, verbose: bool) -> None:
     from coview.training.introduction import chosen, introduction
     from coview.training.start import rehearse
 
-    run = rehearse(request)
+    with waiting(_tell, "preparing"), listening(_tell):
+        run = rehearse(request)
     if as_json:
         print_json({**as_document(run.resolved), "run": _facts(run)})
         return
@@ -192,7 +210,8 @@ def _train(ctx: click.Context, request: Any, as_json: bool) -> None:
     from coview.training.outcome import next_steps
     from coview.training.start import start
 
-    run = start(request)
+    with waiting(_tell, "preparing"), listening(_tell):
+        run = start(request)
     first = is_first()
     try:
         fit(run)

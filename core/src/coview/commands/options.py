@@ -326,20 +326,30 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def print_table(rows: Sequence[Sequence[str]], indent: str = "") -> None:
-    """Print rows in aligned columns; a terminal wraps the last one within itself."""
+def print_table(rows: Sequence[Sequence[str]], indent: str = "", err: bool = False) -> None:
+    """Print rows in aligned columns; a terminal wraps the last one within itself.
+
+    Args:
+        rows: of texts.
+        indent: what every line begins with.
+        err: print on stderr.
+    """
     if not rows:
         return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     start = len(indent) + sum(widths[:-1]) + GAP * (len(widths) - 1)
-    room = shutil.get_terminal_size().columns - start if sys.stdout.isatty() else 0
+    room = (
+        shutil.get_terminal_size().columns - start
+        if (sys.stderr if err else sys.stdout).isatty()
+        else 0
+    )
     for row in rows:
         *others, last = row
         cells = [cell.ljust(width) for cell, width in zip(others, widths, strict=False)]
         first, *more = textwrap.wrap(last, room) if last and room > NARROW else [last]
-        click.echo((indent + (" " * GAP).join([*cells, first])).rstrip())
+        click.echo((indent + (" " * GAP).join([*cells, first])).rstrip(), err=err)
         for line in more:
-            click.echo(" " * start + line)
+            click.echo(" " * start + line, err=err)
 
 
 def percent(share: float) -> str:

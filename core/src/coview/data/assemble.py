@@ -89,7 +89,10 @@ def assemble(
     if unlabelled is not None:
         train = _joined(train, unlabelled, whole)
     if size != native:
-        notes = (*notes, f"Images are resized to {size} pixels per side.")
+        said = (
+            f"Images are resized to {size} pixels per side (the middle of one that is not square)."
+        )
+        notes = (*notes, said)
     parts = [split for split in (train, test, reference) if split is not None]
     resident = fits(settings, sum(map(len, parts)), channels, size)
     train, fit = _whole(train, settings, size, channels)
@@ -180,7 +183,10 @@ def _held_out(split: Split, settings: DataSettings) -> tuple[Split, Split | None
     if not len(held):
         return split, None, "No images are held out for testing: there are too few."
     how = "fixed" if split.truth is None else "fixed, stratified"
-    note = f"{len(held)} of {len(split)} images are held out for testing ({how})."
+    note = (
+        f"{len(held)} of {len(split)} images are held out for testing ({how}). Which ones follows "
+        "from the images' order."
+    )
     return part(split, kept), part(split, held), note
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +25,7 @@ from coview.data.pillow import FORMATS as FORMATS
 from coview.data.pillow import File, opened
 from coview.data.values import Reading, Values, eight_bits
 from coview.errors import RequestError
+from coview.telling import progress
 from coview.terminal import shown
 
 CHUNK = 64
@@ -392,8 +394,9 @@ def decode_all(images: Dataset[Tensor], workers: int = 0, bad: BadImages | None 
             ledger.add(faults, count)
             out[row] = image
 
+    began = time.monotonic()
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         # In chunks, so that the first image that fails ends the work.
-        for _ in pool.map(work, range(0, count, CHUNK)):
-            pass
+        for done, _ in enumerate(pool.map(work, range(0, count, CHUNK)), 1):
+            progress("images read", min(done * CHUNK, count), count, began)
     return out

@@ -7,6 +7,7 @@ extents say where each begins and how large it is: nothing is padded.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,7 @@ from coview.data.bad_images import BadImageError, BadImages, Fault, Readable
 from coview.data.decode import CHUNK, Files, decode_whole, read_file, reduced
 from coview.data.splits import evenly_spaced
 from coview.data.values import Reading
+from coview.telling import progress
 
 SAMPLED = 32
 """Number of images whose mean size stands for all."""
@@ -122,6 +124,7 @@ class Buffer(Dataset[Tensor]):
         ledger = BadImages("stop") if bad is None else bad
         readable, count = Readable(images), len(images)
         found: list[Tensor] = []
+        began = time.monotonic()
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             # In chunks, so that reading ends soon after the limit is reached.
             for start in range(0, count, CHUNK):
@@ -132,6 +135,7 @@ class Buffer(Dataset[Tensor]):
                     most -= found[-1].numel()
                 if most < 0:
                     return None
+                progress("images read at their own size", rows.stop, count, began)
         return cls(*buffered(found))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coview.data.base import ImageData, Split
 from coview.errors import RequestError
-from coview.evaluation.features import features
+from coview.evaluation.features import TEST, TRAINING, features
 from coview.files import replacing
 
 Table = dict[str, "np.ndarray[Any, Any]"]
@@ -49,13 +49,13 @@ def embed(
             f"{data.name} has no {which} split. --split all takes every image; for a search among "
             "them: coview evaluate retrieval --query DATA --gallery DATA."
         )
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
+    words = {"train": TRAINING, "test": TEST} if data.test is not None else {"train": "images"}
     parts = [
         _part(
             name,
             split,
-            features(
-                network, split, batch_size=batch_size, device=device, workers=workers, whole=True
-            ),
+            features(network, split, whole=True, what=words[name], **options),
             _labels(split, data),
             np.array([*data.classes, ""]),
         )

@@ -16,6 +16,9 @@ from coview.errors import CoviewError
 from coview.telling import progress
 from coview.views import unit_interval
 
+TRAINING, TEST = "training images", "test images"
+"""What a split's images are called, where it is told how far the work is."""
+
 
 def state_hash(module: nn.Module) -> str:
     """Return a hash of all parameters and buffers, batch-norm statistics included."""
@@ -55,6 +58,7 @@ def features(
     device: torch.device | str = "cpu",
     workers: int = 0,
     whole: bool = False,
+    what: str = "images",
 ) -> Tensor:
     """Return features (N, D) float32 on the CPU.
 
@@ -66,13 +70,14 @@ def features(
             while it is used, then as it was.
         split: the images.
         whole: return a row of NaN for an unreadable image.
+        what: the images, in words, where it is told how far the work is.
 
     Raises:
         CoviewError: features are not finite (the message says of how many images),
             or the network's parameters or statistics changed.
     """
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "whole": whole}
-    return torch.cat(list(feature_batches(network, split, device=device, **options)))
+    return torch.cat(list(feature_batches(network, split, device=device, what=what, **options)))
 
 
 def feature_batches(
@@ -83,6 +88,7 @@ def feature_batches(
     device: torch.device | str = "cpu",
     workers: int = 0,
     whole: bool = False,
+    what: str = "images",
 ) -> Iterator[Tensor]:
     """Yield features (up to batch_size, D) float32 on the CPU; see :func:`features`.
 
@@ -100,7 +106,7 @@ def feature_batches(
                     rows = network(unit_interval(images)).float().cpu()
                 missing = [row - seen for row in split.bad.faults if 0 <= row - seen < len(rows)]
                 seen += len(rows)
-                progress("images embedded", seen, len(split))
+                progress(f"{what} embedded", seen, len(split))
                 readable = torch.ones(len(rows), dtype=torch.bool)
                 readable[missing] = False
                 bad += int((~rows[readable].isfinite()).any(dim=1).sum())

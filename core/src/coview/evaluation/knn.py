@@ -13,13 +13,19 @@ from torch import Tensor
 
 from coview.data.base import ImageData
 from coview.errors import RequestError
-from coview.evaluation.features import feature_batches, features
+from coview.evaluation.features import TEST, TRAINING, feature_batches, features
 from coview.evaluation.metrics import Measured, class_count, measures
 from coview.evaluation.neighbours import QUERIES, nearest, precision
 from coview.evaluation.rows import InFile, InMemory, Rows
 
 VOTES = ("weighted", "plain")
 DECIMALS = 5
+NEIGHBOURS = 200
+"""Neighbours that vote in most papers: a small part of ImageNet."""
+FEW = 1_000
+"""Training images below which so many are too large a part of them."""
+FEWEST = 5
+"""Neighbours that vote at least, unless it is said otherwise."""
 MOST_IN_MEMORY = 1 << 30
 """Training features up to this size (bytes, in float32) are kept in memory."""
 
@@ -47,6 +53,22 @@ class KNNResult(Measured):
         if self.features is None:
             known.pop("features", None)
         return {"protocol": f"{vote} kNN, cosine", **known}
+
+
+def fitting(truth: Tensor) -> int:
+    """Return how many neighbours vote unless it is said: 200, or of few images fewer.
+
+    If more vote than the smallest class has images, other classes always do.
+
+    Args:
+        truth: the training images' classes: (N,) int64, or (N, C) bool.
+    """
+    if len(truth) >= FEW:
+        return NEIGHBOURS
+    sizes = truth.sum(dim=0) if truth.ndim == 2 else torch.bincount(truth)
+    sizes = sizes[sizes > 0]
+    smallest = int(sizes.min()) if len(sizes) else NEIGHBOURS
+    return min(NEIGHBOURS, max(FEWEST, smallest))
 
 
 def vote(
@@ -136,7 +158,7 @@ def evaluate_knn(
     network: Callable[[Tensor], Tensor],
     data: ImageData,
     *,
-    k: int = 200,
+    k: int | None = None,
     temperature: float | None = 0.07,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
@@ -145,17 +167,17 @@ def evaluate_knn(
 ) -> KNNResult:
     """Return the kNN accuracy of a network's features on the data's test split.
 
-    As :func:`evaluate_votes`, with one vote.
+    As :func:`evaluate_votes`, with one vote; k None: :func:`fitting`.
     """
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
-    votes = [(k, temperature)]
+    votes: list[tuple[int | None, float | None]] = [(k, temperature)]
     return evaluate_votes(network, data, votes, most_in_memory=most_in_memory, **options)[0]
 
 
 def evaluate_votes(
     network: Callable[[Tensor], Tensor],
     data: ImageData,
-    votes: Sequence[tuple[int, float | None]],
+    votes: Sequence[tuple[int | None, float | None]],
     *,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
@@ -164,7 +186,8 @@ def evaluate_votes(
 ) -> list[KNNResult]:
     """Return the accuracy by each vote (k, temperature) on features that are computed once.
 
-    Where images have several classes it is the mean average precision.
+    Where images have several classes it is the mean average precision. A k of None is
+    :func:`fitting`.
 
     Training features of more than ``most_in_memory`` bytes are written to a
     temporary file in bfloat16 (``TMPDIR`` says where).
@@ -177,20 +200,21 @@ def evaluate_votes(
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
     known, truth = reference.truth, test.truth
     assert known is not None and truth is not None
-    queries = features(network, test, **options)
+    queries = features(network, test, what=TEST, **options)
     with TemporaryDirectory(prefix="coview-") as folder:
         rows: Tensor | Rows
         if len(reference) * queries.shape[1] * 4 > most_in_memory:
             path = Path(folder) / "features.bf16"
-            rows = InFile.write(path, feature_batches(network, reference, **options))
+            batches = feature_batches(network, reference, what=TRAINING, **options)
+            rows = InFile.write(path, batches)
         else:
             # To the queries' device all at once, not row by row when neighbours are scored.
-            rows = features(network, reference, **options).to(device)
+            rows = features(network, reference, what=TRAINING, **options).to(device)
         labels, wanted = reference.kept(known), test.kept(truth)
         classes, queries = class_count(data, known, truth), queries.to(device)
         return [
             accuracy(rows, labels, queries, wanted, classes, k=k, temperature=temperature)
-            for k, temperature in votes
+            for k, temperature in ((k or fitting(labels), t) for k, t in votes)
         ]
 
 

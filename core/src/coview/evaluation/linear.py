@@ -16,7 +16,7 @@ from torch.optim import SGD
 from coview.data.base import ImageData
 from coview.data.splits import hold_out, strata
 from coview.errors import RequestError
-from coview.evaluation.features import features
+from coview.evaluation.features import TEST, TRAINING, features
 from coview.evaluation.knn import measured_splits
 from coview.evaluation.metrics import Measured, average_precisions, class_count, measures
 from coview.optim.supervised import MOMENTUM, cost, train
@@ -248,11 +248,12 @@ def evaluate_linear(
     reference, test = measured_splits(data)
     settings = [Setting(lr, wd) for lr, wd in product(learning_rates, weight_decays)]
 
-    def of(split: Any) -> Tensor:
-        rows = features(network, split, batch_size=batch_size, device=device, workers=workers)
-        return rows.to(device)
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
 
-    rows = of(reference)
+    def of(split: Any, what: str) -> Tensor:
+        return features(network, split, what=what, **options).to(device)
+
+    rows = of(reference, TRAINING)
     labels = reference.kept(reference.truth)
     chosen_by = "validation_" + ("top1" if labels.ndim == 1 else "mean_average_precision")
     fitting, validation = _split(strata(labels), choose=len(settings) > 1)
@@ -290,7 +291,7 @@ def evaluate_linear(
     final = train(torch.arange(len(rows)), [settings[chosen]])
     if save is not None:
         save_linear(network, final, standard, save)
-    scores = final.scores(standard(of(test)))[0].cpu()
+    scores = final.scores(standard(of(test, TEST)))[0].cpu()
     truth = test.kept(test.truth)
     return LinearResult(
         **measures(scores, truth),

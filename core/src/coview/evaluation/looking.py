@@ -21,7 +21,7 @@ from coview.data.splits import part
 from coview.data.values import recorded
 from coview.errors import CoviewError, RequestError
 from coview.evaluation.embeddings import data_order
-from coview.evaluation.features import features
+from coview.evaluation.features import TEST, TRAINING, features
 from coview.evaluation.found import Found, Neighbours, Picture
 from coview.evaluation.knn import labelled_splits, vote
 from coview.evaluation.metrics import class_count
@@ -164,11 +164,18 @@ class _Looking:
 
     def _shelf(self, *splits: Split) -> _Shelf:
         """Return all readable images of splits."""
-        rows = torch.cat([features(self.network, s, whole=True, **self.options) for s in splits])
+        rows = torch.cat([self._features(split) for split in splits])
         labels = [split.labels for split in splits if split.labels is not None]
         known = torch.cat(labels) if len(labels) == len(splits) else None
         pictures = [picture for split in splits for picture in self._pictures(split)]
         return _Shelf(pictures, rows, known).without(_readable(rows))
+
+    def _features(self, split: Split) -> Tensor:
+        """Return a row for each image of a split, of NaN for one that cannot be read."""
+        what = TEST if split is self.data.test else TRAINING
+        if self.data.test is None:
+            what = "images"
+        return features(self.network, split, whole=True, what=what, **self.options)
 
     def _pictures(self, split: Split) -> list[Picture]:
         """Return every image of a split."""

@@ -19,7 +19,11 @@ OWN = "paper"
 
 
 class SGD(EvaluationProtocol):
-    """Stochastic gradient descent on augmented images: a linear probe, or fine-tuning."""
+    """A linear classifier trained by SGD on augmented images, as in most papers.
+
+    ``linear`` computes each image's features once, without augmentation, and is faster. As a
+    recipe's ``finetune``, this trains the whole network in the same way.
+    """
 
     probe_settings = Protocol
     finetune_settings = FineTuning

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coview.data.base import ImageData
 from coview.errors import CoviewError
-from coview.evaluation.features import features
+from coview.evaluation.features import TEST, TRAINING, features
 from coview.evaluation.knn import labelled_splits
 from coview.evaluation.linear import Heads, Standard, save_linear
 from coview.evaluation.metrics import Measured, class_count, measures
@@ -65,10 +65,9 @@ def evaluate_svm(
     if save is not None:
         refuse_unsavable(network)
     reference, test = labelled_splits(data)
-    rows, queries = (
-        features(network, split, batch_size=batch_size, device=device, workers=workers)
-        for split in (reference, test)
-    )
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "workers": workers}
+    rows = features(network, reference, what=TRAINING, **options)
+    queries = features(network, test, what=TEST, **options)
     labels, truth = reference.kept(reference.labels), test.kept(test.labels)
     standard = Standard.of(rows)
     classes = class_count(data, labels, truth)

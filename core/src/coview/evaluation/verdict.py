@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coview.data.base import ImageData
 from coview.evaluation.chance import margin
+from coview.evaluation.knn import FEW, NEIGHBOURS, fitting
 from coview.evaluation.results import facts_of
 from coview.evaluation.sentences import recalled
 
@@ -46,7 +47,7 @@ def _the(label: str) -> str:
 
 
 def doubt_of_votes(labels: Tensor | None, k: int, run: Path | None) -> list[str]:
-    """Return a sentence if more neighbours vote than the smallest class has images.
+    """Return a sentence if k was cut to the smallest class, or more vote than that has images.
 
     Args:
         labels: (N,) int64, of the images that vote.
@@ -55,6 +56,11 @@ def doubt_of_votes(labels: Tensor | None, k: int, run: Path | None) -> list[str]
     """
     sizes = torch.zeros(0) if labels is None else torch.bincount(labels)
     smallest = int(sizes[sizes > 0].min()) if bool((sizes > 0).any()) else k
+    if labels is not None and smallest == k == fitting(labels) < NEIGHBOURS:
+        return [
+            f"{k} neighbours vote, as many as the smallest class has training images. With "
+            f"{FEW:,} training images or more, {NEIGHBOURS} do."
+        ]
     if smallest >= k:
         return []
     other = f"with k = {smallest}."

@@ -44,7 +44,12 @@ def _all(values: Any) -> tuple[Any, ...]:
 class KNNSettings:
     """Settings of ``knn``."""
 
-    k: int = setting(200, "neighbours that vote", ge(1))
+    k: int | None = setting(
+        None,
+        "neighbours that vote; none: 200, or with fewer than 1,000 training images as many as the "
+        "smallest class has",
+        ge(1),
+    )
     vote: str = setting(
         "weighted",
         "weighted: nearer neighbours count more; plain: all alike",
@@ -77,7 +82,7 @@ class KNN(EvaluationProtocol):
         if plain and settings.temperature is not None:
             raise RequestError("A plain vote has no temperature: leave out --temperature.")
         temperature = None if plain else settings.temperature or TEMPERATURE
-        votes = [(settings.k, temperature)]
+        votes: list[tuple[int | None, float | None]] = [(settings.k, temperature)]
         own = find_vote(subject.network.card) if settings == KNNSettings() else None
         if own is not None and own.features == settings.features:
             votes.append((own.k, own.temperature))
@@ -102,7 +107,7 @@ def _votes_of_run(subject: Subject, own: Neighbours) -> list[dict[str, Any]]:
 
 
 def _votes(
-    subject: Subject, features: str, votes: Sequence[tuple[int, float | None]]
+    subject: Subject, features: str, votes: Sequence[tuple[int | None, float | None]]
 ) -> list[dict[str, Any]]:
     from coview.evaluation.knn import evaluate_votes
 

@@ -84,7 +84,7 @@ def configure(
         layers.set("data.size", changes.image_size, layer)
     elif size is not None and native is not None:
         layers.set("data.size", size, "data")
-    _lay(layers, changes, layer)
+    lay(layers, changes, layer)
     if not isinstance(method, Recipe):
         _refuse_code(layers, Path(method), changes)
     return resolve(layers, preset, notices)
@@ -163,7 +163,8 @@ def _fitting(recipe: Recipe, preset: Mapping[str, Any]) -> Mapping[str, Any]:
     return {table: value for table, value in preset.items() if fits(table, value)}
 
 
-def _lay(layers: Layers, changes: Changes, layer: str) -> None:
+def lay(layers: Layers, changes: Changes, layer: str) -> None:
+    """Lay a user's changes over a recipe; problems are collected in ``layers``."""
     for key in ("epochs", "batch_size", "accumulate"):
         if (value := getattr(changes, key)) is not None:
             layers.scalar(key, value, layer)

@@ -18,7 +18,12 @@ Tell = Callable[[str], None]
 
 
 def run(
-    study: Study, asked: Asked, processes: int, budget: float | None = None, tell: Tell = print
+    study: Study,
+    asked: Asked,
+    processes: int,
+    budget: float | None = None,
+    tell: Tell = print,
+    look: Callable[[Sequence[Job]], None] | None = None,
 ) -> list[Job]:
     """Do the runs that are not done yet; return all, done or not.
 
@@ -30,6 +35,7 @@ def run(
             pieces; None: all of it. Seeds are done one after the other: what is done when
             the budget is over can be compared.
         tell: is told each run as it ends.
+        look: is given all jobs, done or not, before the first run and after each.
 
     Raises:
         RequestError: a variant is wrong; nothing was run.
@@ -40,6 +46,8 @@ def run(
     missing = [job for job in every if job.result is None]
     if len(missing) < len(every):
         tell(f"{len(every) - len(missing)} of {len(every)} runs are done already.")
+    if look is not None:
+        look(wanted)
     failed = []
     clock = Clock(len(missing), budget)
     for job, error in _each(missing, study, asked, processes, clock):
@@ -48,6 +56,8 @@ def run(
             tell(failed[-1])
         else:
             tell(f"{job.variant}, seed {job.seed}: {_values(study, job)}{clock.left()}")
+        if look is not None:
+            look(wanted)
     if failed:
         raise CoviewError(
             f"{len(failed)} of {len(missing)} runs failed; the others are kept. {failed[0]}"

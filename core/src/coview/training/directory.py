@@ -19,20 +19,10 @@ from coview.recipes.recipe import to_toml
 from coview.recipes.resolve import CORE
 from coview.training.agreement import LIBRARIES
 from coview.training.run import Run
+from coview.training.taken import refuse_taken
 from coview.weights.own import own_facts
 
-
-def refuse_taken(path: Path) -> None:
-    """Refuse a directory that already holds a run.
-
-    Raises:
-        RequestError: it holds a run.
-    """
-    if (path / "run.json").exists() or (path / "recipe.toml").exists():
-        raise RequestError(
-            f"{path} already holds a run. To continue it: coview train --resume {path}. Otherwise "
-            "choose another --out."
-        )
+METRICS = "metrics.jsonl"
 
 
 def new_directory(path: Path) -> None:
@@ -108,6 +98,7 @@ def write_changes(run: Run, command: list[str]) -> None:
         "command": command,
         "time": _now(),
         "changed": {key: list(values) for key, values in run.changed.items()},
+        "result": run.earlier,
     }
     kept = {key: before[key] for key in ("command", "started")}
     history = [*before.get("changes", []), change]
@@ -191,15 +182,22 @@ def cut_metrics(
     finished its trained network, and one that resumes before an epoch's end was done has
     ``most`` entries from before it.
     """
-    file = path / "metrics.jsonl"
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            break  # the line that was being written when the run died
-        if finished or (entry["step"] <= step and step > 0 and "knn" not in entry):
-            kept.append(entry)
-    kept = kept[:most]
+    file = path / METRICS
+    kept = [
+        entry
+        for entry in (readable_lines(file) if file.exists() else ())
+        if finished or (entry["step"] <= step and step > 0 and "knn" not in entry)
+    ][:most]
     write_text(file, "".join(json.dumps(entry) + "\n" for entry in kept))
     return kept
+
+
+def readable_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the entries of a file of metrics, up to a line that cannot be read."""
+    entries = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # the line that was being written when the run died
+    return entries

@@ -17,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from coview.components import TargetComponent, ViewsComponent, declared
 from coview.data.whole import Buffer
 from coview.distributed import active
+from coview.training import threads
 
 ENOUGH = 1.0
 """Seconds that a probe takes at least, unless it has all images of a step."""
@@ -41,11 +42,13 @@ class Estimate:
         bytes: what a step keeps in memory, with weights, gradients and moments, and batches of
             whole images.
         steps: number of steps that are left.
+        crowded: a sentence if other programs made it slower than it could be, else empty.
     """
 
     step_seconds: float
     bytes: int
     steps: int
+    crowded: str = ""
 
     @property
     def seconds(self) -> float:
@@ -92,7 +95,7 @@ def estimate(run: Any) -> Estimate:
     """
     layout, device = run.method.components["views"].layout, run.device
     network = copy.deepcopy(run.method.encoder.trunk).train()
-    seconds, kept = 0.0, 0.0
+    seconds, kept, before = 0.0, 0.0, threads.use()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for shapes, count in _inputs(run, layout.queries).items():
             each, saved = _per_image(network, shapes, run)
@@ -106,6 +109,7 @@ def estimate(run: Any) -> Estimate:
         step_seconds=seconds * run.plan.local_batch_size * run.plan.accumulate,
         bytes=round(kept * run.plan.local_batch_size) + COPIES * weights + buffers(run),
         steps=run.last_step - run.step,
+        crowded=threads.crowded(before, device),
     )
 
 

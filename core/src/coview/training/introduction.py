@@ -8,10 +8,21 @@ import torch
 
 from coview.recipes.tables import SMALL_IMAGE, SMALL_PRESETS
 from coview.terminal import shown
+from coview.weights.elsewhere import in_stock
+from coview.weights.exported import export
 
 LESS_WARMUP = "train for more epochs, or choose a shorter warm-up (--warmup)"
 LONG = 1_800
 """Seconds of training on a processor from which on a smaller network is suggested."""
+
+
+FOR_OTHERS = "for weights that load there, train with --backbone resnet18"
+
+
+def own_to_coview(run: Any) -> bool:
+    """Return whether timm and torchvision lack a run's network, which is not the user's own."""
+    card = run.card
+    return not card.given and not in_stock(export(run.method, card).card)
 
 
 def all_warmup(run: Any) -> bool:
@@ -46,10 +57,14 @@ def introduction(run: Any) -> list[str]:
         f"{run.resolved.training.epochs} epochs; {_rate(run)}, "
         f"{run.resolved.part('schedule').name} schedule",
     ]
+    if own_to_coview(run):
+        lines.append(f"{shown(run.card.backbone)} loads in coview, not in timm: {FOR_OTHERS}")
     if run.estimate is not None:
         lines.append(
             f"estimate: {run.estimate}, without heads, views and reading images{_faster(run)}"
         )
+        if run.estimate.crowded:
+            lines.append(run.estimate.crowded)
     if all_warmup(run):
         lines.append(f"all {run.last_step} steps are warm-up: {LESS_WARMUP}")
     return lines

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import attrs
 import torch
@@ -29,6 +29,7 @@ from coview.errors import CoviewError
 from coview.method.joining import share
 from coview.optim.groups import set_rate, set_weight_decay
 from coview.records import Batch, Step
+from coview.telling import listening
 from coview.terminal import lasting
 from coview.training import checkpoints
 from coview.training.directory import write_end, write_failure
@@ -80,7 +81,7 @@ def fit(run: Run) -> None:
             this run is gone or stuck.
     """
     try:
-        with Interrupts(together=active()) as run.interrupts, lasting():
+        with Interrupts(together=active()) as run.interrupts, lasting(), _told(run):
             if not run.finished:
                 _fit(run)
             elif OF_THE_TERMINAL in run.observers:
@@ -100,6 +101,12 @@ def fit(run: Run) -> None:
     finally:
         close(run.observers)
         run.hold.close()
+
+
+def _told(run: Run) -> AbstractContextManager[None]:
+    """Let the terminal, if there is one, be told how far an evaluation is."""
+    watcher = run.observers.get(OF_THE_TERMINAL)
+    return listening(watcher.observer.say) if watcher else nullcontext()
 
 
 def _remember(run: Run, error: Exception) -> None:

@@ -13,9 +13,7 @@ from timm.models.resnet import ResNet
 from coview.evaluation.verdict import BASELINES, compared, doubt_of_votes
 from coview.registry import entries
 from coview.terminal import shown
-from coview.training.introduction import LESS_WARMUP, all_warmup
-from coview.weights.elsewhere import in_stock
-from coview.weights.exported import export
+from coview.training.introduction import FOR_OTHERS, LESS_WARMUP, all_warmup, own_to_coview
 
 INSTALL = "pip install ./plugins/report"
 
@@ -23,10 +21,26 @@ LABELS = {**BASELINES, "knn_top1": "trained network"}
 """The accuracies that a run logs, in the order in which they are told."""
 
 
+SAME = ("k", "temperature", "test_images")
+"""What two results must share to be compared."""
+
+
 def accuracies(run: Any) -> list[tuple[str, float]]:
     """Return what was measured: (of what, kNN top-1 as a share)."""
-    found = ((label, run.value(name)) for name, label in LABELS.items())
+    found = [(label, run.value(name)) for name, label in LABELS.items()]
+    if before := _earlier(run):
+        found.insert(-1, before)
     return [(label, value) for label, value in found if value is not None]
+
+
+def _earlier(run: Any) -> tuple[str, float] | None:
+    """Return what a run that was resumed after its end had reached, if measured in the same way."""
+    earlier, now = run.earlier, run.value("knn")
+    if earlier is None or now is None:
+        return None
+    if any(earlier["knn"].get(key) != now[key] for key in SAME):
+        return None
+    return f"the run before it was resumed (step {earlier['step']})", earlier["knn"]["top1"]
 
 
 def figures(run: Any) -> str:
@@ -109,11 +123,8 @@ def _elsewhere(run: Any) -> list[str]:
     """Return how to load the weights without coview, or why that cannot be."""
     if run.card.given:
         return []
-    if not in_stock(export(run.method, run.card).card):
-        return [
-            f"timm and torchvision have no {shown(run.card.backbone)}: for weights that load "
-            "there, train with --backbone resnet18"
-        ]
+    if own_to_coview(run):
+        return [f"timm and torchvision have no {shown(run.card.backbone)}: {FOR_OTHERS}"]
     line = f"for timm or torchvision: coview export {_quoted(run)} --out weights.safetensors"
     if run.card.settings.get("stem") == "3x3" and isinstance(run.method.backbone(), ResNet):
         line += (

@@ -17,6 +17,7 @@ from coview.errors import RequestError
 from coview.recipes.configure import Changes, configure
 from coview.recipes.recipe import Recipe
 from coview.recipes.resolve import Part, Resolved
+from coview.training import threads
 from coview.training.device import pick_device, pick_precision
 from coview.training.interrupts import Clock
 from coview.training.run_settings import RunSettings, run_table
@@ -100,6 +101,7 @@ def prepare(request: Request, before: Mapping[str, Any] | None = None) -> Prepar
     settings = attrs.evolve(
         settings,
         precision=pick_precision(settings.precision, device),
+        threads=threads.chosen(settings.threads, device),
         preset=settings.preset if table else resolved.preset or "none",
     )
     return Prepared(resolved, source, settings, device)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +11,27 @@ import attrs
 
 from coview.data.sources.arrays import OBJECT
 from coview.distributed import is_first, wait
-from coview.errors import CoviewError, RequestError, nearest
+from coview.errors import RequestError
 from coview.files import sweep
-from coview.recipes.recipe import AFTERWARDS, by_path, find_recipe
+from coview.recipes.recipe import find_recipe
 from coview.recipes.resolve import Resolved
-from coview.recipes.tables import EARLIER, DataSettings
+from coview.recipes.tables import EARLIER
 from coview.settings import plain
 from coview.training import checkpoints, crafted
 from coview.training.build import assemble
-from coview.training.directory import cut_metrics
+from coview.training.differences import (
+    COMMAND_LINE,
+    FREE,
+    differences,
+    refuse_others,
+    sentences,
+)
+from coview.training.directory import METRICS, cut_metrics, readable_lines
 from coview.training.observers.base import Watcher, restore
 from coview.training.request import Request, prepare
 from coview.training.run import Run
 from coview.training.run_settings import names, run_table
-
-Differences = dict[str, tuple[Any, Any]]
-"""Key -> the old and the new value."""
-
-FREE = tuple(name for name in names(computes=False, repeats=True) if name != "data")
-"""Settings that a resumed run takes without being allowed to: no number depends on them."""
-COMMAND_LINE = "command line"
-"""The layer of a request that was typed (:attr:`Request.layer`)."""
-RECIPE = "recipe"
-"""The name that allows changes to every key of the recipe."""
+from coview.training.taken import read_facts
 
 
 def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]) -> Run:
@@ -92,9 +88,28 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     if is_first():
         for folder in (path, path / checkpoints.FOLDER):
             sweep(folder)
+        run.earlier = earlier_result(run, facts)
         most = owed["entries"] if owed and not run.finished else None
         run.metrics = cut_metrics(path, run.step, most, bool(run.finished))
     return run
+
+
+def earlier_result(run: Run, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the result that a run had when it was resumed after its end: step and kNN.
+
+    It is in the metrics until the first such resume cuts them, and in ``run.json`` from then on.
+
+    Args:
+        run: the resumed one, its metrics not cut yet.
+        facts: its ``run.json``, of before.
+    """
+    if facts["data"].get("fingerprint") != run.data.fingerprint:
+        return None
+    file = run.path / METRICS
+    told = [] if run.finished or not file.exists() else readable_lines(file)
+    found = [{"step": entry["step"], "knn": entry["knn"]} for entry in told if "knn" in entry]
+    found += [c["result"] for c in reversed(facts.get("changes", [])) if c.get("result")]
+    return next(iter(found), None)
 
 
 def _nothing_left(run: Run) -> bool:
@@ -111,7 +126,7 @@ def _has_results(run: Run) -> bool:
     """Whether a finished run has its weights, and its accuracy if that was to be measured."""
     if not (run.path / "backbone.safetensors").exists():
         return False
-    metrics = run.path / "metrics.jsonl"
+    metrics = run.path / METRICS
     measured = run.settings.evaluate and run.data.labelled
     return not measured or (metrics.exists() and '"knn_top1"' in metrics.read_text("utf-8"))
 
@@ -193,36 +208,6 @@ def refuse_changes(request: Request) -> None:
         )
 
 
-def read_facts(file: Path) -> dict[str, Any]:
-    """Read ``run.json``.
-
-    Raises:
-        RequestError: there is no such file.
-        CoviewError: it is damaged.
-    """
-    if not file.is_file():
-        raise RequestError(f"There is no run at {file.parent} to resume.")
-    try:
-        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        facts["data"]["name"], facts["method"], facts["seed"], facts["precision"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CoviewError(f"{file} is damaged: {error!r}.") from error
-    return facts
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Differences:
-    """Compare two identities (:attr:`coview.training.run.Run.identity`), key by key.
-
-    The recipe's settings have the same keys as in ``--set``: ``loss.temperature``.
-    """
-    old, new = _flat(before), _flat(now)
-    return {
-        key: (old.get(key), new.get(key))
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    }
-
-
 def _is_newer(key: str, values: tuple[Any, Any], resolved: Resolved) -> bool:
     """Return whether a setting did not exist when the run was saved, and has its default now."""
     before, now = values
@@ -266,101 +251,3 @@ def refuse_too_late(run: Run, request: Request) -> None:
         allowed = [*request.allow_change, "epochs"]
         error.add_note(f"For example:\n  {given}, allow_change={allowed!r}")
     raise error
-
-
-def refuse_others(found: Differences, identity: Mapping[str, Any], request: Request) -> None:
-    """Refuse differences that the request does not allow.
-
-    Args:
-        found: all differences.
-        identity: an identity, which has all keys.
-        request: what is asked for. Its ``allow_change`` has keys (``optimizer.lr``, or
-            ``lr``), tables (``optimizer``) or ``recipe``.
-
-    Raises:
-        RequestError: the message lists each difference that is not allowed, and each
-            unknown name; a note has the request that would be accepted.
-    """
-    keys = {*_flat(identity), *found}
-    tables = {key.rpartition(".")[0] for key in keys if "." in key}
-    valid = {RECIPE, *map(_plain, keys), *map(_plain, tables)}
-    meant = {name: _meant(_plain(name), keys) for name in request.allow_change}
-    wrong = [name for name, those in meant.items() if not valid.issuperset(those)]
-    allowed = [*FREE, *(name for those in meant.values() for name in those)]
-    in_recipe = set(dict(by_path(tomllib.loads(identity["recipe"]))))
-    refused = {
-        key: values
-        for key, values in found.items()
-        if not any(_covers(name, key, key in in_recipe) for name in allowed)
-    }
-    if not wrong and not refused:
-        return
-    choices = {*keys, *tables, RECIPE}
-    error = RequestError(
-        *(f"--allow-change {name}: unknown setting.{nearest(name, choices)}" for name in wrong),
-        *(
-            f"{key} differs from the saved run ({old!r}, now {new!r})."
-            for key, (old, new) in refused.items()
-        ),
-    )
-    if refused:
-        error.add_note(_mended(request, list(refused), wrong))
-    raise error
-
-
-def _mended(request: Request, keys: Sequence[str], wrong: Sequence[str]) -> str:
-    """Return how to allow these changes: the whole command, or in Python an argument."""
-    start = f"To change {'it' if len(keys) == 1 else 'them'}:"
-    if request.layer != COMMAND_LINE:
-        kept = [name for name in request.allow_change if name not in wrong]
-        return f"{start}\n  allow_change={[*kept, *keys]!r}"
-    words = list(request.command[1:])
-    for name in wrong:
-        for written in (["--allow-change", name], [f"--allow-change={name}"]):
-            places = range(len(words) - len(written) + 1)
-            for place in (p for p in places if words[p : p + len(written)] == written):
-                del words[place : place + len(written)]
-                break
-    words += [word for key in keys for word in ("--allow-change", key)]
-    return f"{start}\n  {shlex.join(['coview', *words])}"
-
-
-def sentences(found: Differences, step: int) -> list[str]:
-    """Return a sentence for each change, with the step after which it applies."""
-    return [
-        f"{key} changes from {old!r} to {new!r} after step {step}."
-        for key, (old, new) in found.items()
-    ]
-
-
-def _covers(name: str, key: str, of_recipe: bool) -> bool:
-    key = _plain(key)
-    return key == name or key.startswith(f"{name}.") or (name == RECIPE and of_recipe)
-
-
-def _meant(name: str, keys: Iterable[str]) -> list[str]:
-    """Return a name, or the keys that end in it if it is no key by itself."""
-    plain = [_plain(key) for key in keys]
-    known = name in plain or any(key.startswith(f"{name}.") for key in plain)
-    return [name] if known else [key for key in plain if key.endswith(f".{name}")] or [name]
-
-
-def _plain(name: str) -> str:
-    return name.strip().replace("-", "_")
-
-
-def _tables(written: Any) -> list[dict[str, Any]]:
-    return [written] if isinstance(written, dict) else list(written)
-
-
-def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the identity with the recipe's settings by name."""
-    rest = {key: value for key, value in identity.items() if key != "recipe"}
-    recipe = tomllib.loads(identity["recipe"])
-    # Older runs lack settings of the data: those that change nothing are then not compared.
-    recipe["data"] = {**plain(attrs.asdict(DataSettings())), **EARLIER, **recipe.get("data", {})}
-    for table in _tables(recipe.get("views", ())):
-        if "blur_p" in table:
-            table.setdefault("blur_kind", "gaussian")
-    # The run is the same however its weights are evaluated afterwards.
-    return rest | dict(by_path({k: v for k, v in recipe.items() if k not in AFTERWARDS}))

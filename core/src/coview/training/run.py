@@ -53,6 +53,8 @@ class Run:
         changed: what a resume changed, see :mod:`coview.training.resume`.
         finished: of a run that was resumed after its end, the sentence that says so and how
             to go on; it stays as it is. Else an empty text.
+        earlier: of a run that was resumed after its end, the result that it had then: ``step``
+            and ``knn``.
         saved_at: the step of the last checkpoint; None if there is none.
         owed: what is needed to do an epoch's end, until that is done: ``entries``, the number
             of metrics before it, and ``means``, those of the epoch.
@@ -82,6 +84,7 @@ class Run:
     observers: dict[str, Watcher] = attrs.field(factory=dict)
     changed: dict[str, tuple[Any, Any]] = attrs.field(factory=dict)
     finished: str = ""
+    earlier: dict[str, Any] | None = None
     saved_at: int | None = None
     owed: dict[str, Any] | None = None
     hold: ExitStack = attrs.field(factory=ExitStack)

@@ -70,15 +70,26 @@ class RunSettings:
     )
     compile: str = asked(
         "auto",
-        "Compile networks, views and losses with torch.compile; --no-compile: nothing.",
+        "Compile networks, views and losses with torch.compile, which takes a minute or two at "
+        "the start. --no-compile: compile nothing. Without either, a run of 20,000 steps or more "
+        "compiles its views, a shorter one nothing.",
         computes=True,
-        shown="only views, in runs of 20,000 steps or more",
+        shown=None,
+    )
+    threads: int = asked(
+        0,
+        "Threads that compute on a processor.",
+        ge(0),
+        computes=True,
+        least=1,
+        shown="one for each core",
     )
     workers: int = asked(0, "Processes that decode images.", ge(0), least=0)
     seed: int = asked(0, "Random seed.", between(*SEEDS), computes=True)
     max_steps: int | None = asked(
         None,
-        "Stop after this many steps; none: no limit. Schedules keep their full length.",
+        "Stop after this many steps; none: no limit. The learning rate goes on as if the run "
+        "were to do all of its epochs.",
         ge(0),
         least=1,
     )

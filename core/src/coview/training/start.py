@@ -11,13 +11,13 @@ import attrs
 from coview.distributed import from_first, is_first, is_loss_of_another, join
 from coview.errors import CoviewError, RequestError
 from coview.recipes.resolve import CORE
+from coview.training import threads
 from coview.training.build import assemble
 from coview.training.directory import (
     clear_failure,
     hold,
     made,
     new_directory,
-    refuse_taken,
     write_changes,
     write_start,
 )
@@ -27,9 +27,10 @@ from coview.training.observers.bad_images import BadImageWatch
 from coview.training.observers.base import OF_THE_TERMINAL, Watcher, watchers
 from coview.training.observers.collapse import watched
 from coview.training.request import Request, prepare
-from coview.training.resume import asked_of, read_facts, refuse_changes, resumed, settings_before
+from coview.training.resume import asked_of, refuse_changes, resumed, settings_before
 from coview.training.run import Run
 from coview.training.run_settings import RunSettings, run_table
+from coview.training.taken import read_facts, refuse_taken
 
 __all__ = ["Request", "prepare", "rehearse", "start"]
 
@@ -45,6 +46,7 @@ def start(request: Request) -> Run:
     join(settings.device, settings.timeout)
     try:
         with ExitStack() as held:
+            held.enter_context(threads.using(settings.threads))
             run = _started(request, before, held)
             run.hold = held.pop_all()
             return run
@@ -132,6 +134,8 @@ def rehearse(request: Request) -> Run:
     """
     if request.out is not None:
         refuse_taken(request.out)
-    run = assemble(request, prepare(request), request.out)
-    run.estimate = run.estimate or estimate(run)
+    before = run_table(request.method)
+    with threads.using(RunSettings.of(before, request.settings).threads):
+        run = assemble(request, prepare(request, before), request.out)
+        run.estimate = run.estimate or estimate(run)
     return run

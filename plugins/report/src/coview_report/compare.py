@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,10 @@ from coview.commands.options import (
     print_table,
 )
 from coview.errors import RequestError
+
+if TYPE_CHECKING:
+    from coview.studies.jobs import Job
+    from coview_report.comparing import Entrant, Wanted
 
 OUT = Path("comparisons")
 REPEATED = ("data", "steps", "images", "budget", "backbone", "batch_size", "image_size", "preset")
@@ -82,13 +86,31 @@ def command(methods: tuple[str, ...], as_json: bool, **given: Any) -> None:
     found = entrants(wanted, _tell)
     made = study(wanted, found)
     processes = given["processes"] or _processes(given)
-    done = running.run(made, wanted.asked, processes, tell=_tell)
+    done = running.run(made, wanted.asked, processes, tell=_tell, look=_Interim(found, wanted))
     ended = finish(wanted, found, done)
     if as_json:
         print_json(ended.document)
         return
     _print(wanted, ended)
     endings(f"next: {line}" for line in _next(methods, given, ended.standing, ended.best))
+
+
+class _Interim:
+    """Prints how the methods stand whenever all of them have finished a further seed."""
+
+    def __init__(self, found: Sequence[Entrant], wanted: Wanted) -> None:
+        self.found, self.seeds = found, wanted.asked.seeds
+        self.told = 0
+
+    def __call__(self, jobs: Sequence[Job]) -> None:
+        from coview_report.standing import rows, standing
+
+        whole = [s for s in self.seeds if all(j.result for j in jobs if j.seed == s)]
+        if not self.told < len(whole) < len(self.seeds):  # the table at the end has them all
+            return
+        self.told = len(whole)
+        _tell(f"so far, with {len(whole)} of {len(self.seeds)} seeds:")
+        print_table([*rows(standing(self.found, jobs, whole))], indent="  ", err=True)
 
 
 def _print(wanted: Any, ended: Any) -> None:

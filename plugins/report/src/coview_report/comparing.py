@@ -6,15 +6,18 @@ checked before the first one, done in processes of their own, and go on after a 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from coview.components import DataSource, declared
 from coview.errors import RequestError
 from coview.files import write_json
 from coview.recipes.configure import Changes
@@ -22,8 +25,11 @@ from coview.studies import KNN, UNTRAINED, Quantity, Study, Variant
 from coview.studies.jobs import Asked
 
 if TYPE_CHECKING:
+    from coview.training.request import Request
     from coview.training.run import Run
 
+REHEARSALS = "rehearsals.json"
+"""What each method's rehearsal showed, so that a comparison that goes on begins at once."""
 PACES = "paces.json"
 """The seconds of a step of each method, kept so that a comparison that goes on is the same one."""
 SECONDS = Quantity("coview_report.comparing:training_seconds", "seconds", percent=False)
@@ -127,7 +133,7 @@ def _name(method: str) -> str:
 
 
 def entrants(wanted: Wanted, tell: Tell) -> list[Entrant]:
-    """Rehearse every method, and divide the compute.
+    """Rehearse every method, or recall its rehearsal, and divide the compute.
 
     Raises:
         RequestError: a method cannot be run like this, the data have no labels to compare
@@ -135,7 +141,6 @@ def entrants(wanted: Wanted, tell: Tell) -> list[Entrant]:
     """
     found, problems = [], []
     for name, method in wanted.methods.items():
-        tell(f"{name}: rehearsing")
         try:
             found.append(_entrant(name, method, wanted, tell))
         except RequestError as error:
@@ -150,54 +155,75 @@ def entrants(wanted: Wanted, tell: Tell) -> list[Entrant]:
 
 def _entrant(name: str, method: str, wanted: Wanted, tell: Tell) -> Entrant:
     from coview.training.request import Request
-    from coview.training.start import rehearse
 
     given = attrs.evolve(wanted.common, method=None).given()
     settings = {"data": given.pop("data"), "device": wanted.asked.device}
-    run = rehearse(Request(method=method, settings=settings, changes=Changes(**given)))
+    request = Request(method=method, settings=settings, changes=Changes(**given))
+    key = f"{name} {_digest(request)}"
+    rehearsed = functools.cache(lambda: _rehearsed(name, request, tell))
+    facts = _kept(wanted.asked.out / REHEARSALS, key, lambda: _facts(rehearsed()))
+
+    def pace() -> float:
+        from coview.training.pace import step_seconds
+
+        run = rehearsed()
+        tell(f"{name}: measuring the time of a step")
+        return step_seconds(run)
+
+    seconds = wanted.compute.seconds
+    if seconds is None:
+        steps = wanted.compute.steps or max(1, round((wanted.compute.images or 0) / facts["batch"]))
+    else:
+        steps = max(1, int(seconds / _kept(wanted.asked.out / PACES, key, pace)))
+    return Entrant(name=name, steps=steps, **facts)
+
+
+def _rehearsed(name: str, request: Request, tell: Tell) -> Run:
+    from coview.training.start import rehearse
+
+    tell(f"{name}: rehearsing")
+    run = rehearse(request)
     if not run.data.labelled:
         raise RequestError("These images have no labels, by which methods could be compared.")
-    plan, backbone = run.plan, run.method.backbone()
-    shapes = [tuple(tensor.shape) for tensor in backbone.state_dict().values()]
-    return Entrant(
-        name=name,
-        network=run.card.backbone,
-        shapes=str(shapes),
-        channels=plan.channels,
-        size=plan.image_size,
-        batch=plan.batch_size,
-        images=plan.dataset_size,
-        steps_per_epoch=plan.steps_per_epoch,
-        warmup=getattr(run.schedule, "warmup", 0),
-        steps=_steps(name, run, wanted, tell),
-    )
+    return run
 
 
-def _steps(name: str, run: Run, wanted: Wanted, tell: Tell) -> int:
-    compute = wanted.compute
-    if compute.steps is not None:
-        return compute.steps
-    if compute.images is not None:
-        return max(1, round(compute.images / run.plan.batch_size))
-    assert compute.seconds is not None
-    return max(1, int(compute.seconds / _pace(name, run, wanted, tell)))
+def _facts(run: Run) -> dict[str, Any]:
+    plan = run.plan
+    shapes = [tuple(tensor.shape) for tensor in run.method.backbone().state_dict().values()]
+    return {
+        "network": run.card.backbone,
+        "shapes": str(shapes),
+        "channels": plan.channels,
+        "size": plan.image_size,
+        "batch": plan.batch_size,
+        "images": plan.dataset_size,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "warmup": getattr(run.schedule, "warmup", 0),
+    }
 
 
-def _pace(name: str, run: Run, wanted: Wanted, tell: Tell) -> float:
-    """Return the seconds of a step: as measured before, or measured now and kept."""
+def _digest(request: Request) -> str:
+    """Return what a rehearsal depends on, as far as it is known without reading the images."""
     from coview.recipes.recipe import to_toml
-    from coview.training.pace import step_seconds
+    from coview.training.request import prepare
 
-    file = wanted.asked.out / PACES
+    prepared = prepare(request)
+    count = declared(prepared.source, DataSource, "count")()
+    versions = {package: metadata.version(package) for package in ("coview", "torch")}
+    told = [request.settings["data"], count, str(prepared.device), prepared.settings.threads]
+    facts = f"{to_toml(prepared.resolved.recipe)}\n{json.dumps([*told, versions])}"
+    return hashlib.blake2b(facts.encode(), digest_size=8).hexdigest()
+
+
+def _kept(file: Path, key: str, make: Callable[[], Any]) -> Any:
+    """Return a value from a file; one that is not there yet is made, and kept."""
     known: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    facts = f"{to_toml(run.resolved.recipe)}\n{run.data.fingerprint} on {run.device}"
-    key = f"{name} {hashlib.blake2b(facts.encode(), digest_size=8).hexdigest()}"
     if key not in known:
-        tell(f"{name}: measuring the time of a step")
-        known[key] = step_seconds(run)
+        known[key] = make()
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, known)
-    return float(known[key])
+    return known[key]
 
 
 def _refuse_unequal(found: Sequence[Entrant], own_networks: bool) -> None:

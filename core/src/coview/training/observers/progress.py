@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coview.hookspecs import hookimpl
+from coview.telling import spoken
 from coview.terminal import controls, shown
+from coview.training import threads
 from coview.training.estimate import duration
 from coview.training.introduction import chosen, introduction
 from coview.training.outcome import figures
@@ -38,21 +40,24 @@ class ProgressObserver:
         self.introduced = self.estimated = False
         self.began = 0.0
         self.first_step = 0
+        self.due = float("inf")
+        self.used: threads.Use | None = None
 
     @hookimpl
     def evaluation_started(self, run: Any, what: str) -> None:
         """Print what is measured, which may take a while."""
         self._introduce(run)
-        self._say(f"measuring {what}")
+        self.say(f"measuring {what}")
 
     @hookimpl
     def run_started(self, run: Any) -> None:
         """Print what is trained, and what was measured before; start the bar."""
         self._introduce(run)
         if run.step == 0 and (measured := figures(run)):
-            self._say(f"kNN top-1 before training: {measured}")
+            self.say(f"kNN top-1 before training: {measured}")
         self.began, self.first_step = time.monotonic(), run.step
-        self.last_line = self.began
+        self.last_line, self.due = self.began, self.began + FIRST_ESTIMATE
+        self.used = threads.use()
         console = Console(file=controls(sys.stderr), highlight=False)
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -63,6 +68,8 @@ class ProgressObserver:
     @hookimpl
     def step_finished(self, run: Any) -> None:
         """Move the bar, or print a line if none was printed for long."""
+        if time.monotonic() >= self.due:
+            self._look_at_threads(run)
         if self.bar is not None:
             self.bar.update(self.task, completed=run.step)
             return
@@ -71,7 +78,7 @@ class ProgressObserver:
             self.began = now  # the first step also prepares, and takes longer
         quiet = FIRST_ESTIMATE if not self.estimated else QUIET
         if now - self.last_line >= quiet and run.step < run.last_step:
-            self._say(f"step {run.step}/{run.last_step}: {self._pace(run, now)}")
+            self.say(f"step {run.step}/{run.last_step}: {self._pace(run, now)}")
             self.last_line, self.estimated = now, True
 
     @hookimpl
@@ -87,7 +94,7 @@ class ProgressObserver:
             self.bar.update(self.task, description=line)
         elif self._worth_a_line(run):
             step = f"step {run.step}/{run.last_step}"
-            self._say("  ".join((passed, step, loss, rate, speed)))
+            self.say("  ".join((passed, step, loss, rate, speed)))
 
     def close(self) -> None:
         """Remove the bar and restore the terminal's cursor."""
@@ -98,7 +105,13 @@ class ProgressObserver:
         if not self.introduced:
             self.introduced = True
             for line in (*chosen(run), *introduction(run)):
-                self._say(line)
+                self.say(line)
+
+    def _look_at_threads(self, run: Any) -> None:
+        """Say, once, if other programs keep this run's threads waiting."""
+        self.due = float("inf")
+        if said := threads.crowded(self.used, run.device):
+            self.say(f"{said} --allow-change threads, after Ctrl-C and with --resume {run.path}")
 
     def _pace(self, run: Any, now: float) -> str:
         """Return the time of a step, and to the end of training."""
@@ -119,9 +132,11 @@ class ProgressObserver:
         self.last_line = now
         return True
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line, above the bar if there is one."""
+        spoken()
         if self.bar is not None:
-            self.bar.console.print(shown(text), markup=False)  # above the bar
+            self.bar.console.print(shown(text), markup=False)
         else:
             print(shown(text), file=sys.stderr, flush=True)
 
