@@ -18,6 +18,7 @@ from coview.distributed import active
 from coview.errors import PluginError
 from coview.hookspecs import ROLE_HOOKS
 from coview.method.relay import BuiltComponent
+from coview.method.spaces import refuse_unlike
 from coview.plan import Layout
 from coview.records import Batch, Encoded, Negatives, Targets, Views
 
@@ -49,6 +50,9 @@ class Border:
         Raises:
             PluginError: the record is wrong.
         """
+        if hook == "compute_loss":
+            for loss in self._of["loss"]:
+                refuse_unlike(self._of["encoder"][0], loss, given["encoded"], given["targets"])
         try:
             record = getattr(self._manager.hook, hook)(**given)
         except Exception as error:
