@@ -204,8 +204,13 @@ def _targets(targets: Targets, encoded: Encoded, passing: bool) -> Iterator[str]
 
 def _negatives(part: Negatives, targets: Targets) -> Iterator[str]:
     key = next(iter(targets.keys.values()), None)
-    for slot, vectors in part.vectors.items():
-        name = f"vectors[{slot}]"
+    drawn: dict[Any, Any] = {s: (v, part.identities.get(s)) for s, v in part.vectors.items()}
+    for place, one in {**drawn, **part.by_pair}.items():
+        name = f"{'by_pair' if isinstance(place, tuple) else 'vectors'}[{place}]"
+        if not isinstance(one, tuple) or len(one) != 2:
+            yield f"{name} must be a tuple of vectors and identities, not {_kind(one)}"
+            continue
+        vectors, whose = one
         if not isinstance(vectors, Tensor) or vectors.ndim not in (2, 3):
             yield f"{name} must be (K, d) or (N, K, d), not {_shape(vectors)}"
             continue
@@ -214,9 +219,8 @@ def _negatives(part: Negatives, targets: Targets) -> Iterator[str]:
                 f"{name} has width {vectors.shape[-1]} on {vectors.device}, but keys have width "
                 f"{key.shape[-1]} on {key.device}"
             )
-        whose = part.identities.get(slot)
         if whose is not None and tuple(whose.shape) != tuple(vectors.shape[:-1]):
-            yield f"identities[{slot}] must be {tuple(vectors.shape[:-1])}, not {_shape(whose)}"
+            yield f"identities[{place}] must be {tuple(vectors.shape[:-1])}, not {_shape(whose)}"
 
 
 def _loss(loss: Any) -> Iterator[str]:
