@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from coview.errors import PluginError, RequestError
 from coview.hookspecs import hookimpl
 from coview.method.joining import joined, share
 from coview.method.module import Method
+from coview.method.neutral import Shared
 from coview.method.spaces import matched
+from coview.plan import Layout, Plan
 from coview.records import Batch, Encoded, Step, Views
 from coview.schedules import linear
 
@@ -272,6 +275,70 @@ def test_swavs_loss_beside_infonce(run: Run, refused: Run, tiny: tuple[str, ...]
     assert first[0]["loss_swapped-prediction"] < first[1]["loss_swapped-prediction"]
     (problem,) = refused("train", "swav", *options, "--out", "r", "--use", "loss=info-nce")
     assert "of package coview-swav are scores, and no loss takes them" in problem
+
+
+# --- slots of an encoder's own ----------------------------------------------------------------
+
+
+class ImageAndText(nn.Module):
+    """Slot 0 is an image, slot 1 the text of its number."""
+
+    dim, by_view, slots = 3, False, {0: "image", 1: "text"}
+
+    def __init__(self, pairs: Any = PAIRS, text: bool = True) -> None:
+        super().__init__()
+        self.layer, self.words = nn.Linear(16, 3), nn.Embedding(4, 3)
+        self._pairs, self._text = pairs, text
+
+    @hookimpl
+    def encode(self, views: Views, batch: Batch) -> Encoded:
+        z = {0: self.layer(views.crops[0].flatten(1)), 1: self.words(batch.indices)}
+        theirs = z if self._text else {0: z[0]}
+        return Encoded(z, theirs, dict.fromkeys(z, batch.indices), self._pairs, {0: z[0]})
+
+    def project(self) -> None:
+        """Encoders have one."""
+
+
+class OneView(TwoViews):
+    """One view, its own positive for encoders that know nothing else."""
+
+    layout = Layout(((4, 4),), (1,), (0,), (0,), ((0, 0),))
+
+    @hookimpl
+    def generate_views(self, batch: Batch, step: Step) -> Views:
+        return Views((batch.images.float() / 255,), (0,), (0,), ((0, 0),))
+
+
+def with_texts(encoder: nn.Module) -> Method:
+    """Return a method of images and texts, whose target shares the encoder."""
+    shared = Shared(Shared.Settings(), Plan(layout=OneView.layout, encoder=encoder))
+    return a_method(views=OneView(), encoder=encoder, target=shared)
+
+
+def test_a_shared_target_takes_the_slots_that_an_encoder_has() -> None:
+    encoder = ImageAndText()
+    loss = with_texts(encoder)(a_batch(), Step())
+    images = encoder.layer(a_batch().images.float().flatten(1) / 255)
+    expected = (images - encoder.words(torch.arange(4))).square().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        (lambda: ImageAndText(text=False), "which has none of the key slots [1]"),
+        (lambda: ImageAndText(pairs=((0, 1), (1, 1))), "the rows of a slot with themselves"),
+    ],
+)
+def test_a_shared_target_refuses_slots_without_keys(
+    encoder: Callable[[], nn.Module], said: str
+) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)) as caught:
+        with_texts(encoder())(a_batch(), Step())
+    assert "--use target=momentum" in str(caught.value)
 
 
 # --- fields -----------------------------------------------------------------------------------
