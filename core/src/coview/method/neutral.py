@@ -65,7 +65,7 @@ class OnlineTarget(nn.Module):
                 f"target {self.name!r} takes its keys from the encoder's projections, which has "
                 f"none of the key slots {missing}. Use another target (--use target=momentum)."
             )
-        if any(encoded.queries[q] is encoded.projections[k] for q, k in encoded.pairs):
+        if any(encoded.queries.get(q) is encoded.projections[k] for q, k in encoded.pairs):
             raise RequestError(
                 f"target {self.name!r} would compare the rows of a slot with themselves: the "
                 "encoder's queries are its projections, and a pair names one slot twice. Use "
