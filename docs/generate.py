@@ -138,7 +138,7 @@ def python() -> str:
 PUBLIC = {
     "Runs and weights": (
         *("train", "Run", "evaluate", "compare", "embed", "neighbours"),
-        *("views", "export", "load_backbone", "Result", "Embedder"),
+        *("views", "export", "load_backbone", "load_encoder", "Result", "Embedder"),
     ),
     "Recipes and their parts": (
         *("recipe", "Recipe", "Use", "component", "build", "Plan", "Layout"),

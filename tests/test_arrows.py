@@ -127,7 +127,7 @@ def test_no_circle(arrows: dict[str, set[str]]) -> None:
 def test_the_kernel_is_small() -> None:
     files = [path for module, path in modules().items() if room(module) in KERNEL]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
-    assert 1_000 < lines < 2_900
+    assert 1_000 < lines < 2_950
 
 
 def test_the_arrows_are_seen_wherever_an_import_is_written() -> None:

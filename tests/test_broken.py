@@ -258,6 +258,21 @@ RECORDS: dict[str, Case] = {
         change(identities=each(lambda i: i.expand(4, 2))),
         "identities[0] must be (2,), not (4, 2)",
     ),
+    "negatives: by pair without identities": (
+        "negatives",
+        change(by_pair=lambda p: {(0, 1): torch.zeros(2, 3)}),
+        "by_pair[(0, 1)] must be a tuple of vectors and identities, not a Tensor",
+    ),
+    "negatives: by pair of another width": (
+        "negatives",
+        change(by_pair=lambda p: {(0, 1): (torch.zeros(4, 2, 1), None)}),
+        "by_pair[(0, 1)] has width 1 on cpu, but keys have width 3",
+    ),
+    "negatives: by pair with identities of one row": (
+        "negatives",
+        change(by_pair=lambda p: {(0, 1): (torch.zeros(4, 2, 3), torch.arange(2))}),
+        "identities[(0, 1)] must be (4, 2), not (2,)",
+    ),
     "loss: nothing": ("loss", lambda x: None, "a loss must be a tensor, not None"),
     "loss: a number": ("loss", lambda x: 1.5, "a loss must be a tensor, not a float"),
     "loss: by name": ("loss", lambda x: {"near": x}, "a loss must be a tensor, not a dict"),

@@ -282,6 +282,11 @@ BROKEN = {
         LOSS,
         "return loss if step.micro == 0 else loss.detach() + 0 * loss",
     ),
+    "a sum over the rows of a micro-batch": (
+        "accumulates",
+        "(near + far).mean()",
+        "(near + far).sum()",
+    ),
     "a backbone that is not saved": (
         "exports",
         "    def backbone(self):\n        return self.trunk",
@@ -303,6 +308,28 @@ class Views(CropViews):""",
         "(near + far).sum()",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("loss", "a step in micro-batches equals one on the whole batch"),
+        (
+            "loss + sum(z.std(dim=0).mean() for z in encoded.queries.values())",
+            "its loss compares the rows of a batch with each other",
+        ),
+        (
+            "loss * (1 + torch.rand((), generator=step.generator))",
+            "its loss draws at random, in each micro-batch anew; rows are not compared",
+        ),
+    ],
+)
+def test_why_micro_batches_are_no_whole_batch_is_found_out(
+    plugin: Run, run: Run, returned: str, said: str
+) -> None:
+    plugin(("return loss\n", f"return {returned}\n"))
+    (result,) = run("check", "good", "--only", "accumulates", "--json").json["results"]
+    assert result["status"] == "ok" and result["sentence"] == said
 
 
 def test_every_promise_has_a_broken_plugin() -> None:

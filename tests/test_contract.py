@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from small_parts import PAIRS, Distance, TwoViews, a_batch, a_method, part
+from small_parts import PAIRS, Distance, Flat, TwoViews, a_batch, a_method, part
 from torch import nn
 
 import coview
@@ -22,6 +23,10 @@ from coview.data.sources import open_source
 from coview.errors import PluginError, RequestError
 from coview.hookspecs import hookimpl
 from coview.method.joining import joined, share
+from coview.method.module import Method
+from coview.method.neutral import Shared
+from coview.method.spaces import matched
+from coview.plan import Layout, Plan
 from coview.records import Batch, Encoded, Step, Views
 from coview.schedules import linear
 
@@ -165,6 +170,175 @@ def test_the_first_wrapper_is_the_innermost() -> None:
     assert loss(adding, halving) == pytest.approx(loss(Halved(0.5, 1.0)), rel=1e-6)
     assert loss(halving, adding) == pytest.approx(loss(Halved(0.5, 2.0)), rel=1e-6)
     assert loss(adding, halving) != pytest.approx(loss(halving, adding), rel=1e-3)
+
+
+# --- the space that queries live in -----------------------------------------------------------
+
+
+class Scored(Flat):
+    """Queries are scores of as many prototypes as embeddings are wide, or more."""
+
+    queries_are = "scores"
+
+    def __init__(self, prototypes: int = 3) -> None:
+        super().__init__()
+        self.prototypes = nn.Linear(3, prototypes)
+
+    @hookimpl
+    def encode(self, views: Views, batch: Batch) -> Encoded:
+        encoded = super().encode(views, batch)
+        scores = {slot: self.prototypes(z) for slot, z in encoded.projections.items()}
+        return attrs.evolve(encoded, queries=scores)
+
+
+class Close(Distance):
+    """Compares queries with keys, and keeps what it last saw of them."""
+
+    same_space = True
+
+    @hookimpl
+    def update_target(self, encoded: Encoded) -> None:
+        self._seen = encoded.queries
+
+
+def spaced(*losses: nn.Module, encoder: nn.Module) -> tuple[Method, list[str]]:
+    """Return a method of an encoder and losses as a run builds it, and what the run is told."""
+    told: list[str] = []
+    parts = [part("loss", loss, f"loss-{number}") for number, loss in enumerate(losses)]
+    built = a_method(*parts, encoder=encoder).parts
+    return Method(matched(built, told.append)), told
+
+
+def test_a_loss_that_compares_gets_projections_where_queries_are_scores() -> None:
+    encoder, close, free = Scored(), Close(), Distance()
+    method, told = spaced(close, free, encoder=encoder)
+    logged: dict[str, float] = {}
+    step = Step(sink=lambda name, value: logged.update({name: value.item()}))
+    method(a_batch(), step).backward()
+    method.update_target(step)
+    encoded = encoder.encode(TwoViews().generate_views(a_batch(), Step()), a_batch())
+    z, scores = encoded.projections, encoded.queries
+    for name, rows in {"loss_loss-0": z, "loss_loss-1": scores}.items():
+        far = torch.stack([(rows[q] - z[k]).square().mean() for q, k in PAIRS]).mean()
+        assert logged[name] == pytest.approx(far.item(), rel=1e-6)
+    assert all(torch.equal(close._seen[slot], rows) for slot, rows in z.items())
+    (said,) = told
+    assert said.startswith("loss 'loss-0' compares projections with keys; the scores that encoder")
+
+
+def test_scores_that_no_loss_takes_are_refused() -> None:
+    with pytest.raises(RequestError) as caught:
+        spaced(Close(), Close(), encoder=Scored())
+    (problem,) = caught.value.problems
+    assert "queries of encoder 'my-encoder' of package coview-a are scores" in problem
+    assert "--use encoder=projection" in problem and "--use loss=NAME,loss-0,loss-1" in problem
+
+
+def test_queries_of_another_width_are_refused_where_a_loss_compares_them() -> None:
+    class Undeclared(Scored):
+        queries_are = ""
+
+    method, told = spaced(Close(), encoder=Undeclared(prototypes=5))
+    with pytest.raises(PluginError) as caught:
+        method(a_batch(), Step())
+    assert not told
+    assert str(caught.value).startswith(
+        "loss 'loss-0' of package coview-a compares queries with keys, but queries[0] of encoder "
+        "'my-encoder' of package coview-a has width 5, and keys[1] has width 3."
+    )
+    # A loss that says nothing is given what it always was.
+    method, _ = spaced(Sizes(), encoder=Undeclared(prototypes=5))
+    assert method(a_batch(), Step()).item() == 5
+
+
+class Sizes(nn.Module):
+    """The width of its queries, as a loss."""
+
+    @hookimpl
+    def compute_loss(self, encoded: Encoded) -> Any:
+        rows = encoded.queries[0]
+        return rows.shape[-1] + 0 * rows.sum()
+
+
+def test_swavs_loss_beside_infonce(run: Run, refused: Run, tiny: tuple[str, ...]) -> None:
+    options = ("--data", "digits", *tiny, "--no-evaluate", "--log-every", 1, "--max-steps", 1)
+    options = (*options, "--use", "negatives=in-batch")
+    first = []
+    for count in (128, 300):  # as wide as an embedding, and wider
+        many = ("--set", f"encoder.prototypes={count}", "--out", count)
+        done = run("train", "swav", *options, *many, "--use", "loss=swapped-prediction,info-nce")
+        assert "loss 'info-nce' compares projections with keys" in done.stdout + done.stderr
+        line = Path(str(count), "metrics.jsonl").read_text().splitlines()[0]
+        first.append(json.loads(line))
+    # The prototypes are built last, so backbone and head have the same weights at first.
+    assert first[0]["loss_info-nce"] == pytest.approx(first[1]["loss_info-nce"], rel=1e-6)
+    assert first[0]["loss_swapped-prediction"] < first[1]["loss_swapped-prediction"]
+    (problem,) = refused("train", "swav", *options, "--out", "r", "--use", "loss=info-nce")
+    assert "of package coview-swav are scores, and no loss takes them" in problem
+
+
+# --- slots of an encoder's own ----------------------------------------------------------------
+
+
+class ImageAndText(nn.Module):
+    """Slot 0 is an image, slot 1 the text of its number."""
+
+    dim, by_view, slots = 3, False, {0: "image", 1: "text"}
+
+    def __init__(self, pairs: Any = PAIRS, text: bool = True) -> None:
+        super().__init__()
+        self.layer, self.words = nn.Linear(16, 3), nn.Embedding(4, 3)
+        self._pairs, self._text = pairs, text
+
+    @hookimpl
+    def encode(self, views: Views, batch: Batch) -> Encoded:
+        z = {0: self.layer(views.crops[0].flatten(1)), 1: self.words(batch.indices)}
+        theirs = z if self._text else {0: z[0]}
+        return Encoded(z, theirs, dict.fromkeys(z, batch.indices), self._pairs, {0: z[0]})
+
+    def project(self) -> None:
+        """Encoders have one."""
+
+
+class OneView(TwoViews):
+    """One view, its own positive for encoders that know nothing else."""
+
+    layout = Layout(((4, 4),), (1,), (0,), (0,), ((0, 0),))
+
+    @hookimpl
+    def generate_views(self, batch: Batch, step: Step) -> Views:
+        return Views((batch.images.float() / 255,), (0,), (0,), ((0, 0),))
+
+
+def with_texts(encoder: nn.Module) -> Method:
+    """Return a method of images and texts, whose target shares the encoder."""
+    shared = Shared(Shared.Settings(), Plan(layout=OneView.layout, encoder=encoder))
+    return a_method(views=OneView(), encoder=encoder, target=shared)
+
+
+def test_a_shared_target_takes_the_slots_that_an_encoder_has() -> None:
+    encoder = ImageAndText()
+    loss = with_texts(encoder)(a_batch(), Step())
+    images = encoder.layer(a_batch().images.float().flatten(1) / 255)
+    expected = (images - encoder.words(torch.arange(4))).square().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        (lambda: ImageAndText(text=False), "which has none of the key slots [1]"),
+        (lambda: ImageAndText(pairs=((0, 1), (1, 1))), "the rows of a slot with themselves"),
+    ],
+)
+def test_a_shared_target_refuses_slots_without_keys(
+    encoder: Callable[[], nn.Module], said: str
+) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)) as caught:
+        with_texts(encoder())(a_batch(), Step())
+    assert "--use target=momentum" in str(caught.value)
 
 
 # --- fields -----------------------------------------------------------------------------------

@@ -202,6 +202,25 @@ def test_the_terminal_says_it(run: Callable[..., Any], tiny: tuple[str, ...]) ->
     assert "next: coview evaluate linear r" in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("labelled", "several", "worth"),
+    [
+        (True, False, "was not measured (coview evaluate knn 'a run' does)."),
+        (False, True, "was not measured (coview evaluate knn 'a run' does)."),
+        (False, False, "cannot be measured without labels, but looked at."),
+    ],
+)
+def test_what_was_not_measured_is_not_said_to_be_beyond_measure(
+    labelled: bool, several: bool, worth: str
+) -> None:
+    run = run_with(0.5, path=Path("a run"))
+    run.value = {"collapse/effective_rank": 7.3}.get
+    run.metrics = []
+    run.data.labelled, run.data.multi_label = labelled, several
+    (said,) = verdict(run)
+    assert said.endswith(f"(they spread over 7 directions). What they are worth {worth}")
+
+
 def test_without_labels_it_says_why_there_is_no_accuracy(tmp_path: Path) -> None:
     images = torch.randint(0, 255, (64, 3, 32, 32), dtype=torch.uint8)
     out = tmp_path / "run"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from hypothesis import given, settings
@@ -143,6 +144,32 @@ def test_agrees_with_what_keeps_every_tensor(
     # By differences: dividing -inf, a plain loss has no gradient for the temperature.
     above, below = (of(plain, 0.3 + h)[0].item() for h in (1e-5, -1e-5))
     assert to_tau.item() == pytest.approx((above - below) / 2e-5, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("by_row", [True, False])
+@pytest.mark.parametrize("loss", [softmax_loss, plain])
+def test_negatives_by_pair_take_the_place_of_their_key_slots(loss: Any, by_row: bool) -> None:
+    """The sum over pairs is that of each pair alone with negatives of its own."""
+    make = torch.Generator().manual_seed(4)
+    made, (encoded, targets, negatives) = step(1)
+    shape = (5, 4, 3) if by_row else (4, 3)
+    own = {
+        pair: (torch.randn(shape, generator=make, dtype=DOUBLE).requires_grad_(), None)
+        for pair in encoded.pairs[1:]
+    }
+    how: dict[str, Any] = {"cosine": True, "temperature": 0.3, "reduction": "sum"}
+    many = attrs.evolve(negatives[1], by_pair=own)
+    together = loss(encoded, targets, (negatives[0], many), **how)
+    alone = []
+    for query, key in encoded.pairs:
+        vectors, names = own.get((query, key), (negatives[1].vectors[key], None))
+        part = (negatives[0], Negatives({key: vectors}, {key: names}))
+        alone.append(loss(attrs.evolve(encoded, pairs=((query, key),)), targets, part, **how))
+    assert together.item() == pytest.approx(sum(one.item() for one in alone), abs=1e-9)
+    inputs = [*made.values(), *(vectors for vectors, _ in own.values())]
+    found, expected = (torch.autograd.grad(x, inputs) for x in (together, sum(alone)))
+    for our, their in zip(found, expected, strict=True):
+        torch.testing.assert_close(our, their, atol=1e-12, rtol=1e-9)
 
 
 def test_views_with_the_same_negatives_are_compared_in_one_product(

@@ -367,3 +367,23 @@ def test_a_bad_item_in_a_worker_is_one_sentence() -> None:
     items = Records([*COLOUR[:10], "text", *COLOUR[10:]])
     with pytest.raises(RequestError, match=r"^An item must be .*, but its image is of type str\.$"):
         from_object(items, DEFAULT, workers=1)
+
+
+def test_fields_are_part_of_the_fingerprint() -> None:
+    def fingerprint(**fields: Any) -> str:
+        data = {"images": COLOUR, **fields}
+        return from_object(data, DataSettings()).fingerprint
+
+    numbers = torch.arange(len(COLOUR))
+    found = [
+        fingerprint(),
+        fingerprint(captions=CAPTIONS),
+        fingerprint(captions=[*CAPTIONS[:-1], "another"]),
+        fingerprint(texts=CAPTIONS),
+        fingerprint(captions=numbers),
+        fingerprint(captions=numbers.flip(0)),
+    ]
+    assert len(set(found)) == len(found)
+    assert fingerprint(captions=numbers.numpy()) == found[4]
+    assert fingerprint(captions=np.array(CAPTIONS)) == found[1]
+    assert fingerprint(captions=tuple(CAPTIONS)) == found[1]

@@ -39,6 +39,7 @@ _HOME = {
     "component": "coview.api",
     "build": "coview.api",
     "load_backbone": "coview.api",
+    "load_encoder": "coview.api",
     "neighbours": "coview.api",
     "evaluate": "coview.api",
     "compare": "coview.api",

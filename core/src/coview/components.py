@@ -162,6 +162,10 @@ class EncoderComponent(Component):
     """A small backbone that fits, of an encoder that not any fits (only transformers, say); the
     conformance kit uses it."""
 
+    queries_are: ClassVar[str] = ""
+    """What query rows are, if they do not live in the space of projections and keys: ``scores``
+    of prototypes, for example."""
+
     slots: Mapping[int, str] = MappingProxyType({})
     """What the rows of each key slot are (``image``, ``patch``, ``token``, ``offset``, ``text``);
     empty: every key slot is a view, and its rows are images."""
@@ -231,6 +235,11 @@ class LossComponent(Component):
 
     constant_keys: ClassVar[bool] = False
     """Whether this loss treats keys as constants, whatever the target gives."""
+
+    same_space: ClassVar[bool] = False
+    """Whether it compares queries with keys number by number, so that both must have one width
+    and one meaning. Beside an encoder whose queries are something else (``queries_are``), its
+    queries are the projections."""
 
 
 class WrapperComponent(Component):

@@ -148,6 +148,11 @@ class StepHooks:
         parts, neither copied nor joined, and empty if no source gives any. A memory
         may return its own buffer: it is written only after backward.
 
+        A wrapper's ``yield`` gives the list of all parts, in that order and without the
+        sources that gave none; the wrapper returns such a list. A wrapper (or source) whose
+        negatives depend on the query gives them by pair (``by_pair``), as several queries
+        may have one key.
+
         Returns:
             Negatives: vectors (K, d) or (N, K, d), by key slot.
 

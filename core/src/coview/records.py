@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    Drawn = tuple[Tensor, Tensor | None]
+
 Pairs = tuple[tuple[int, int], ...]
 """Positives as (query, key) numbers of views or slots."""
 
@@ -118,14 +120,23 @@ class Negatives:
         vectors: by key slot, (K, d) shared by all queries, or (N, K, d), a set
             for each query.
         identities: by key slot, (K,), (N, K) or None. Where one equals a
-            query's own identity, it does not count as a negative of that query.
+            query's own identity, it does not count as a negative of that query. Images
+            are counted from 0, so -1 stands for no image: a negative of every query.
         normalized: rows are known to be unit vectors, so a loss that compares
             by cosine need not divide by their norms again.
+        by_pair: by (query slot, key slot), vectors and identities of the same shapes that
+            take the place of the key slot's, where negatives depend on the query.
     """
 
     vectors: Mapping[int, Tensor]
     identities: Mapping[int, Tensor | None]
     normalized: bool = False
+    by_pair: Mapping[tuple[int, int], Drawn] = attrs.field(factory=dict)
+
+    def of(self, query: int, key: int) -> Drawn:
+        """Return what a loss compares a pair's queries with: vectors and identities."""
+        found = self.by_pair.get((query, key))
+        return found or (self.vectors[key], self.identities[key])
 
 
 def _ignore(name: str, value: Tensor) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from coview.api.results import Result
     from coview.method.module import Method
+    from coview.nn.encoder import Encoder
     from coview.recipes.configure import Changes
     from coview.training.run import Run
     from coview.weights.exported import ExportedBackbone
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_backbone",
+    "load_encoder",
     "neighbours",
     "recipe",
     "train",
@@ -121,6 +123,28 @@ def load_backbone(
     for sentence in found.imported:
         warnings.warn(sentence, stacklevel=2)
     return found.network
+
+
+def load_encoder(run: Run | str | Path) -> Encoder:
+    """Load a run's whole encoder, on the CPU and in evaluation mode.
+
+    Beside the backbone, which :func:`load_backbone` gives alone, it has what else was trained
+    and a backbone's file leaves out: the projection head, prototypes, the text tower of an
+    encoder of images and texts. Its backbone takes images as views are (standardised).
+
+    Args:
+        run: a run or its directory, with its checkpoint.
+
+    Raises:
+        RequestError: it is no run, its checkpoint is gone, or its backbone was a Python object.
+        CoviewError: the checkpoint is damaged or does not fit.
+    """
+    from coview.weights import checkpoint
+    from coview.weights.exported import stored
+
+    path = Path(run) if isinstance(run, (str, Path)) else run.path
+    card, _ = stored(path)
+    return checkpoint.load_encoder(path, card).eval()
 
 
 def train(

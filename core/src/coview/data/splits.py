@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -123,6 +123,16 @@ def digest(*parts: Tensor | str | None) -> str:
             # File names may hold bytes that are not UTF-8.
             hasher.update(os.fsencode(f"{item}\0"))
     return hasher.hexdigest()
+
+
+def digest_of_fields(fields: Mapping[str, Tensor | Sequence[Any]]) -> str:
+    """Return a fingerprint of what images have beside labels (:attr:`Split.fields`)."""
+    parts: list[Tensor | str] = []
+    for name in sorted(fields):
+        values = fields[name]
+        texts = values if isinstance(values, Tensor) else "\0".join(map(str, values))
+        parts += [name, texts]
+    return digest(*parts)
 
 
 def labelled_subset(labels: Tensor, wanted: str, seed: int) -> Tensor:

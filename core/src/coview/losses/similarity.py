@@ -31,7 +31,12 @@ def own(identities: Tensor, queries: Tensor) -> Tensor:
 
 
 def negative_similarities(
-    queries: Tensor, identities: Tensor, negatives: Negatives, key: int, cosine: bool
+    queries: Tensor,
+    identities: Tensor,
+    negatives: Negatives,
+    key: int,
+    cosine: bool,
+    query: int | None = None,
 ) -> Tensor:
     """Return every query's similarities with one source, -inf for those that are not negatives.
 
@@ -41,16 +46,16 @@ def negative_similarities(
         negatives: the negatives of one source.
         key: the key slot of the pair.
         cosine: divide by the negatives' norms, unless they are known to be 1.
+        query: the query slot of the pair, for negatives that depend on it.
 
     Returns:
         (N, K); gradient flows to the queries and, if the source allows it, to the vectors.
     """
-    vectors = negatives.vectors[key]
+    vectors, candidate = negatives.of(-1 if query is None else query, key)
     values = similarities(queries, vectors.to(queries.dtype))
     if cosine and not negatives.normalized:
         # Dividing the products avoids a copy of the (N, K, d) vectors.
         values = values / vectors.norm(dim=-1).clamp_min(1e-12)
-    candidate = negatives.identities[key]
     if candidate is None:
         return values
     return values.masked_fill(own(candidate, identities), -torch.inf)
@@ -68,7 +73,7 @@ def candidates(
         identities = encoded.identities[query]
         yield (
             positive,
-            [negative_similarities(anchors, identities, n, key, cosine) for n in negatives],
+            [negative_similarities(anchors, identities, n, key, cosine, query) for n in negatives],
         )
 
 

@@ -290,7 +290,7 @@ def _together(
         weights.append(weight)
         queries.append(rows)
     names = torch.cat([encoded.identities[query] for query in keys])
-    parts = [(part.vectors[pairs[0][1]], part.normalized) for part in negatives]
+    parts = [(part.of(*pairs[0])[0], part.normalized) for part in negatives]
     # Only vectors with a gradient are normalised here.
     vectors = [v if not v.requires_grad else rows_of(v, normalized) for v, normalized in parts]
     return (torch.cat(queries), torch.cat(positives), torch.cat(weights), names), vectors
@@ -322,7 +322,7 @@ def _sources(
     return [
         Source(
             made,
-            part.identities[pairs[0][1]],
+            part.of(*pairs[0])[1],
             cosine and not (part.normalized or made.requires_grad),
         )
         for part, made in zip(negatives, vectors, strict=True)
@@ -335,7 +335,7 @@ def _alike(pairs: Pairs, negatives: Sequence[Negatives]) -> list[Pairs]:
     for query, key in pairs:
         mark: list[int] = []
         for part in negatives:
-            source = Source(part.vectors[key], part.identities[key])
+            source = Source(*part.of(query, key))
             mark += [id(source.vectors), id(source.identities), query if source.by_row else -1]
         groups.setdefault(tuple(mark), []).append((query, key))
     return [tuple(group) for group in groups.values()]

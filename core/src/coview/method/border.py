@@ -18,6 +18,7 @@ from coview.distributed import active
 from coview.errors import PluginError
 from coview.hookspecs import ROLE_HOOKS
 from coview.method.relay import BuiltComponent
+from coview.method.spaces import refuse_unlike
 from coview.plan import Layout
 from coview.records import Batch, Encoded, Negatives, Targets, Views
 
@@ -49,6 +50,9 @@ class Border:
         Raises:
             PluginError: the record is wrong.
         """
+        if hook == "compute_loss":
+            for loss in self._of["loss"]:
+                refuse_unlike(self._of["encoder"][0], loss, given["encoded"], given["targets"])
         try:
             record = getattr(self._manager.hook, hook)(**given)
         except Exception as error:
@@ -200,8 +204,13 @@ def _targets(targets: Targets, encoded: Encoded, passing: bool) -> Iterator[str]
 
 def _negatives(part: Negatives, targets: Targets) -> Iterator[str]:
     key = next(iter(targets.keys.values()), None)
-    for slot, vectors in part.vectors.items():
-        name = f"vectors[{slot}]"
+    drawn: dict[Any, Any] = {s: (v, part.identities.get(s)) for s, v in part.vectors.items()}
+    for place, one in {**drawn, **part.by_pair}.items():
+        name = f"{'by_pair' if isinstance(place, tuple) else 'vectors'}[{place}]"
+        if not isinstance(one, tuple) or len(one) != 2:
+            yield f"{name} must be a tuple of vectors and identities, not {_kind(one)}"
+            continue
+        vectors, whose = one
         if not isinstance(vectors, Tensor) or vectors.ndim not in (2, 3):
             yield f"{name} must be (K, d) or (N, K, d), not {_shape(vectors)}"
             continue
@@ -210,9 +219,8 @@ def _negatives(part: Negatives, targets: Targets) -> Iterator[str]:
                 f"{name} has width {vectors.shape[-1]} on {vectors.device}, but keys have width "
                 f"{key.shape[-1]} on {key.device}"
             )
-        whose = part.identities.get(slot)
         if whose is not None and tuple(whose.shape) != tuple(vectors.shape[:-1]):
-            yield f"identities[{slot}] must be {tuple(vectors.shape[:-1])}, not {_shape(whose)}"
+            yield f"identities[{place}] must be {tuple(vectors.shape[:-1])}, not {_shape(whose)}"
 
 
 def _loss(loss: Any) -> Iterator[str]:

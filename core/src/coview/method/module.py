@@ -18,6 +18,7 @@ from coview.method.border import Border
 from coview.method.joining import detached, joined
 from coview.method.relay import BuiltComponent, check_roles, first_line, refuse_misspelt, register
 from coview.method.several import shared_roles, together
+from coview.method.spaces import matched
 from coview.nn.drop_path import drawing
 from coview.nn.encoder import Encoder
 from coview.plan import BackboneSpec, Plan
@@ -213,7 +214,7 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
             built[key] = BuiltComponent(key, module, (role,), part.name, part.package, part.weight)
             _refuse_other_slots(built, key)
             plan = _learned(plan, built[key])
-    method = Method(list(built.values()), resolved.training.evaluates)
+    method = Method(matched(built, plan.notice), resolved.training.evaluates)
     method.backbone()  # fail now, not after training, if there is nothing to evaluate
     return method
 

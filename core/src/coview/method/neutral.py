@@ -8,6 +8,7 @@ from __future__ import annotations
 import attrs
 from torch import Tensor, nn
 
+from coview.components import EncoderComponent, declared
 from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Plan
@@ -18,9 +19,11 @@ class OnlineTarget(nn.Module):
     """Base class for targets whose keys are the online network's own projections.
 
     The online network must encode all views that are keys, and no view may be
-    its own positive, since its key would be the query itself. A subclass sets,
-    for messages, ``name`` and ``instead`` (what the user can do), may change
-    keys (:meth:`key`), and says whether they pass gradient back.
+    its own positive, since its key would be the query itself. Of an encoder whose
+    slots are not views, each key slot must have projections that are not its
+    queries too. A subclass sets, for messages, ``name`` and ``instead`` (what the
+    user can do), may change keys (:meth:`key`), and says whether they pass
+    gradient back.
     """
 
     name = ""
@@ -34,7 +37,8 @@ class OnlineTarget(nn.Module):
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__()
         layout = plan.layout
-        if layout is None:
+        own_slots = plan.encoder and not declared(plan.encoder, EncoderComponent, "by_view")
+        if layout is None or own_slots:
             return
         if not set(layout.keys) <= set(layout.queries):
             raise RequestError(
@@ -56,6 +60,17 @@ class OnlineTarget(nn.Module):
     def encode_targets(self, encoded: Encoded) -> Targets:
         """Return the projections of the key slots, (N, d)."""
         slots = dict.fromkeys(key for _, key in encoded.pairs)
+        if missing := [slot for slot in slots if slot not in encoded.projections]:
+            raise RequestError(
+                f"target {self.name!r} takes its keys from the encoder's projections, which has "
+                f"none of the key slots {missing}. Use another target (--use target=momentum)."
+            )
+        if any(encoded.queries.get(q) is encoded.projections[k] for q, k in encoded.pairs):
+            raise RequestError(
+                f"target {self.name!r} would compare the rows of a slot with themselves: the "
+                "encoder's queries are its projections, and a pair names one slot twice. Use "
+                "another target (--use target=momentum)."
+            )
         return Targets(
             {slot: self.key(encoded.projections[slot]) for slot in slots},
             {slot: encoded.identities[slot] for slot in slots},

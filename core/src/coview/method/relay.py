@@ -22,6 +22,7 @@ from coview.hookspecs import (
     ROLE_HOOKS,
     hookimpl,
 )
+from coview.records import Encoded
 from coview.schedules import Schedule
 
 _IMPL = f"{PROJECT}_impl"
@@ -34,6 +35,8 @@ class BuiltComponent:
 
     Attributes:
         weight: of one loss in their sum, or of one views component in their mixture.
+        on_projections: its hooks get projections as queries, because the encoder's queries
+            are of another space (``queries_are``) and it needs them in that of the keys.
     """
 
     key: str
@@ -42,6 +45,7 @@ class BuiltComponent:
     name: str
     package: str
     weight: float | Schedule = 1.0
+    on_projections: bool = False
 
     @property
     def label(self) -> str:
@@ -138,15 +142,19 @@ def _relay(implementation: Callable[..., Any], component: BuiltComponent) -> Cal
     """Wrap a hook, so that its step has the component's randomness and its errors name it."""
     signature = inspect.signature(implementation)
     names = list(signature.parameters)
-    position = names.index("step") if "step" in names else None
+    changes: dict[int, Callable[[Any], Any]] = {}
+    if "step" in names:
+        changes[names.index("step")] = lambda step: step.within(component.key)
+    if component.on_projections and "encoded" in names:
+        changes[names.index("encoded")] = _on_projections
     wraps = _wraps(implementation, component)
     where = f"{component.label}: {implementation.__name__}"
 
     def own(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        if position is None:
-            return arguments
-        step = arguments[position].within(component.key)
-        return (*arguments[:position], step, *arguments[position + 1 :])
+        given = list(arguments)
+        for position, changed in changes.items():
+            given[position] = changed(given[position])
+        return tuple(given)
 
     def call(*arguments: Any) -> Any:
         try:
@@ -166,6 +174,10 @@ def _relay(implementation: Callable[..., Any], component: BuiltComponent) -> Cal
     relayed = functools.wraps(implementation)(wrap if wraps else call)
     relayed.__signature__ = signature  # type: ignore[attr-defined]
     return hookimpl(wrapper=True)(relayed) if wraps else hookimpl(relayed)
+
+
+def _on_projections(encoded: Encoded) -> Encoded:
+    return attrs.evolve(encoded, queries=encoded.projections)
 
 
 def _once(wrapping: Generator[Any, Any, Any], where: str) -> Any:

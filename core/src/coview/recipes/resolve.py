@@ -11,12 +11,7 @@ from typing import Any
 
 import attrs
 
-from coview.components import (
-    Component,
-    EvaluationProtocol,
-    declared,
-    refuse_undeclared,
-)
+from coview.components import Component, EvaluationProtocol, declared, refuse_undeclared
 from coview.errors import CoviewError, RequestError
 from coview.hookspecs import ROLES, WEIGHED
 from coview.own_code import placed

@@ -64,16 +64,22 @@ def verdict(run: Any) -> list[str]:
 
 
 def _spread(run: Any) -> list[str]:
-    """Return what can be said without labels: whether the embeddings tell images apart."""
+    """Return what can be said without an accuracy: whether the embeddings tell images apart."""
     collapsed = next((m["warning"] for m in reversed(run.metrics) if "collapse" in m), None)
     if collapsed is not None:
         return [str(collapsed)]
     rank = run.value("collapse/effective_rank")
     if rank is None:
         return []
+    measurable = run.data.labelled or run.data.multi_label
+    worth = (
+        f"was not measured (coview evaluate knn {_quoted(run)} does)"
+        if measurable
+        else "cannot be measured without labels, but looked at"
+    )
     return [
         f"The embeddings have not collapsed (they spread over {rank:.0f} directions). What they "
-        "are worth cannot be measured without labels, but looked at."
+        f"are worth {worth}."
     ]
 
 

@@ -23,6 +23,7 @@ class Regression(nn.Module):
     """
 
     ignores = ("negatives",)
+    same_space = True
 
     @attrs.frozen
     class Settings:

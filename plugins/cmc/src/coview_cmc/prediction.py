@@ -57,6 +57,8 @@ class Pixels(nn.Module):
 class SquaredError(nn.Module):
     """The mean squared difference of a query from its key (Tian et al. 2020, section 3.1)."""
 
+    same_space = True
+
     @attrs.frozen
     class Settings:
         """How pairs are put together."""

@@ -26,6 +26,7 @@ class InfoNCE(nn.Module):
     """
 
     needs = {"negatives": "it compares the positive with them"}
+    same_space = True
 
     @attrs.frozen
     class Settings:

@@ -25,6 +25,7 @@ class DenseInfoNCE(nn.Module):
     """
 
     needs = {"negatives": "it compares the positive with them"}
+    same_space = True
 
     @attrs.frozen
     class Settings:

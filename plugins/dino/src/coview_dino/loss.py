@@ -32,6 +32,7 @@ class SelfDistillation(nn.Module):
     """
 
     ignores = ("negatives",)
+    same_space = True
     constant_keys = True
     centre: Tensor
 

@@ -29,6 +29,7 @@ class TokenDistillation(nn.Module):
     """
 
     ignores = ("negatives",)
+    same_space = True
     constant_keys = True
     centre: Tensor
 

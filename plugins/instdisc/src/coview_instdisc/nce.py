@@ -39,6 +39,7 @@ class NCE(nn.Module):
     """
 
     needs = {"negatives": "it tells each positive from noise samples"}
+    same_space = True
     normalizer: Tensor
 
     @attrs.frozen

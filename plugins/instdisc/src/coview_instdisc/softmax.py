@@ -24,6 +24,7 @@ class NonParametricSoftmax(nn.Module):
     """
 
     needs = {"negatives": "its softmax runs over the other images' rows"}
+    same_space = True
 
     @attrs.frozen
     class Settings:

@@ -25,6 +25,7 @@ class NeighbourNCE(nn.Module):
     """
 
     ignores = ("negatives",)
+    same_space = True
 
     @attrs.frozen
     class Settings:

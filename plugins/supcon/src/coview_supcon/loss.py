@@ -29,6 +29,7 @@ class SupCon(nn.Module):
 
     needs_fields = ("labels",)
     ignores = ("negatives",)
+    same_space = True
 
     @attrs.frozen
     class Settings:

@@ -49,6 +49,7 @@ class PrototypeEncoder(Encoder):
     the same), and are not trained in the first steps.
     """
 
+    queries_are = "scores"
     predictor: Prototypes
 
     @attrs.frozen

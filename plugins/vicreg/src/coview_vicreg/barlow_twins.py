@@ -23,6 +23,7 @@ class BarlowTwins(nn.Module):
     """
 
     ignores = ("negatives",)
+    same_space = True
 
     @attrs.frozen
     class Settings:

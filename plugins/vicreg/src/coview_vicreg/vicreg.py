@@ -37,6 +37,7 @@ class VICReg(nn.Module):
     """
 
     ignores = ("negatives",)
+    same_space = True
 
     @attrs.frozen
     class Settings:

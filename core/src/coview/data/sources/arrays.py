@@ -19,7 +19,7 @@ from coview.data.decode import CHUNK, fit, pixels, reduced
 from coview.data.items import Changing, Item, changes, without_transform
 from coview.data.loader import fetched
 from coview.data.sources.targets import as_field, numbered, plain_label, read_targets
-from coview.data.splits import digest, evenly_spaced
+from coview.data.splits import digest, digest_of_fields, evenly_spaced
 from coview.data.values import Reading, Values, eight_bits, settled
 from coview.errors import RequestError
 from coview.recipes.tables import DEFAULT_SIZE
@@ -307,6 +307,7 @@ class Objects:
         if isinstance(images, Changing) and changes(images, rows):
             seen = []  # their own generators draw: only number and labels stay the same
         hot = targets.multi_hot
+        beside = [digest_of_fields(fields)] if fields else []
         fields |= targets.fields
         split = Split(images, numbers, fields=fields, whole=whole, multi_hot=hot)
         return assemble(
@@ -317,7 +318,7 @@ class Objects:
             native=native,
             channels=len(images[0]),
             classes=classes,
-            fingerprint=digest(str(len(images)), split.truth, *seen),
+            fingerprint=digest(str(len(images)), split.truth, *seen, *beside),
             notes=(*notes, *said, *targets.notes),
             reading=reading,
         )

@@ -58,7 +58,9 @@ def accumulates(subject: Subject) -> str:
     """A step in micro-batches updates memories once, with all rows.
 
     If the loss is a mean over rows, the step equals that of the whole batch, except
-    for batch norm: gradients, queues and banks.
+    for batch norm: gradients, queues and banks. It need not be: a row's gradient may depend
+    on the batch's other rows (in-batch negatives, statistics), or on what is drawn at random,
+    which each micro-batch does anew. The check finds out which, and says so.
     """
     try:
         built = subject.build(accumulate=2)
@@ -71,7 +73,7 @@ def accumulates(subject: Subject) -> str:
     demand(torch.equal(calls[0][0], indices), "update_target did not get the whole batch's images")
     whole, halves = _compared(subject, 1), _compared(subject, 2)
     if abs(sum(whole.losses) - sum(halves.losses)) > 1e-9:
-        return "its loss compares the rows of a batch with each other"
+        return _why_other(subject, whole, halves)
     wrong = list(different(whole.state(), halves.state(), rtol=1e-5, atol=1e-7))
     demand(
         not wrong,
@@ -107,6 +109,12 @@ class Frozen:
     def __init__(self, views: Views, indices: Tensor) -> None:
         self.views, self.indices = views, indices
 
+    def with_others(self) -> None:
+        """Show other images in the second half of the batch."""
+        half = len(self.indices) // 2
+        crops = tuple(torch.cat([crop[:half], -crop[half:]]) for crop in self.views.crops)
+        self.views = attrs.evolve(self.views, crops=crops)
+
     @hookimpl(wrapper=True)
     def generate_views(self, batch: Batch) -> Any:
         """Return this part's rows of the whole batch's views."""
@@ -116,19 +124,63 @@ class Frozen:
             name: {view: value[rows] for view, value in by_view.items()}
             for name, by_view in self.views.about.items()
         }
-        crops = tuple(crop[rows] for crop in self.views.crops)
+        with torch.enable_grad():  # crops may be what a gradient is taken for
+            crops = tuple(crop[rows] for crop in self.views.crops)
         return attrs.evolve(self.views, crops=crops, about=about)
+
+
+def _why_other(subject: Subject, whole: Built, halves: Built) -> str:
+    """Return why the loss of a batch is not the mean of its halves'."""
+    one, other = (_first_half(subject, others) for others in (False, True))
+    for gradient, changed in zip(one, other, strict=True):
+        if (gradient - changed).abs().max() > 1e-8 * gradient.abs().max():
+            return "its loss compares the rows of a batch with each other"
+    losses = []
+    for seed in (3, 4):
+        built, _ = _frozen(subject, 1)
+        losses.append(float(built.method(subject.batch(0), subject.step(0, seed)).detach()))
+    demand(
+        losses[0] != losses[1],
+        f"the loss of a batch is {sum(whole.losses):.9g} and the mean of its halves' "
+        f"{sum(halves.losses):.9g}, though no row depends on another: return a mean over rows",
+    )
+    return "its loss draws at random, in each micro-batch anew; rows are not compared"
+
+
+def _first_half(subject: Subject, others: bool) -> list[Tensor]:
+    """Return the loss's gradient for the first half of the crops, perhaps beside other images."""
+    built, frozen = _frozen(subject, 1)
+    # Layers that start at zero would let no gradient through.
+    make = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in built.method.parameters():
+            noise = torch.randn(parameter.shape, generator=make, dtype=parameter.dtype)
+            parameter.add_(noise.to(parameter.device), alpha=0.02)
+    if others:
+        frozen.with_others()
+    crops = tuple(crop.requires_grad_() for crop in frozen.views.crops)
+    loss = built.method(subject.batch(0), subject.step(0))
+    gradients = torch.autograd.grad(loss, crops, allow_unused=True, materialize_grads=True)
+    half = len(frozen.indices) // 2
+    return [gradient[:half] for gradient in gradients]
 
 
 def _compared(subject: Subject, parts: int) -> Built:
     """Do one step in ``parts`` parts, with the same views and frozen batch norms."""
+    built, _ = _frozen(subject, parts)
+    forward_in_parts(subject, built, parts)
+    return built
+
+
+def _frozen(subject: Subject, parts: int) -> tuple[Built, Frozen]:
+    """Build a method that always gets the same views, and whose batch norms are frozen."""
     built = subject.build(accumulate=parts, double=True)
     batch, step = subject.batch(0), subject.step(0)
     with torch.no_grad():
         views = built.method.manager.hook.generate_views(batch=batch, step=step)
-    built.method.observe(Frozen(views, batch.indices), "frozen")
+    frozen = Frozen(views, batch.indices)
+    built.method.observe(frozen, "frozen")
     for module in built.method.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    forward_in_parts(subject, built, parts)
-    return built
+    return built, frozen
