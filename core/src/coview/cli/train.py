@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from coview.commands import completing
@@ -22,11 +23,13 @@ from coview.commands.options import (
     run_options,
     typed,
 )
+from coview.commands.project import defaults
 from coview.errors import RequestError
 from coview.recipes.recipe import find_recipe
 from coview.terminal import shown
 
 if TYPE_CHECKING:
+    from coview.recipes.configure import Changes
     from coview.training.run import Run
 
 
@@ -111,6 +114,9 @@ def command(
     )
     if method is not None:
         find_recipe(method)
+        asked, changes = _over_defaults(method, asked, changes)
+        usual = tuple(asked.pop("observe", ()))
+        observe = observe or usual
     # Before what takes seconds: the import of torch, and the data.
     click.echo(f"checking, then reading {shown(_first_read(method, resume, asked))}", err=True)
     from coview.training.request import Request
@@ -132,6 +138,21 @@ def command(
         _dry_run(request, as_json, verbose)
     else:
         _train(ctx, request, as_json)
+
+
+def _over_defaults(
+    method: str, asked: dict[str, Any], changes: Changes
+) -> tuple[dict[str, Any], Changes]:
+    """Lay what was asked for over the defaults in `coview.toml`; a run's recipe has them."""
+    from coview.training.run_settings import run_table
+
+    if run_table(method):
+        return asked, changes
+    found = defaults(method, changes)
+    for line in found.told():
+        click.echo(line, err=True)
+    asked = {**found.settings, **asked}
+    return asked, attrs.evolve(changes, below=found.below, preset=asked.get("preset"))
 
 
 def _first_read(method: str | None, resume: Path | None, asked: dict[str, Any]) -> str:
