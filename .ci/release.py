@@ -177,8 +177,9 @@ class Reader:
 
     def link_others(self, places: Sequence[Path]) -> None:
         """Make packages of other environments importable, without those of ours."""
-        linked = self.home.parent / "others"
-        linked.mkdir()
+        # By this name, because dill asks for it before it takes a class for an installed one.
+        linked = self.home.parent / "others" / "site-packages"
+        linked.mkdir(parents=True)
         for place in places:
             for entry in sorted(place.iterdir()):
                 ours = entry.name.startswith(("coview", "_editable_impl_coview"))
