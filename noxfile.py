@@ -21,6 +21,7 @@ PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/[!_]*/pyproject
 TOOLS = (
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "hypothesis>=6.100"),
     *("ruff>=0.9", "mypy>=1.14", "hatchling", "editables", "matplotlib>=3.8"),
+    *("nbclient>=0.10", "ipykernel>=6.29"),
 )
 # A worker a core, within reason: each imports torch.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
