@@ -21,6 +21,7 @@ PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/[!_]*/pyproject
 TOOLS = (
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "hypothesis>=6.100"),
     *("ruff>=0.9", "mypy>=1.14", "hatchling", "editables", "matplotlib>=3.8"),
+    *("nbclient>=0.10", "ipykernel>=6.29"),
 )
 # A worker a core, within reason: each imports torch.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
@@ -36,6 +37,7 @@ RIVALS = (*PEERS, "stable-pretraining>=0.1.8")
 SITE = ("mkdocs-material>=9.5",)
 AXE = "axe-core@4.14"
 SOLO_LEARN = "solo-learn==1.0.2"
+PUBLISHING = ("build>=1.2", "twine>=6.1")
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # What questions share, and those that have a session of their own.
 NOT_ALONE = ("__init__", "__main__", "engine", "peers", "runner", "digits", "soak")
@@ -208,6 +210,15 @@ def demo(session: nox.Session) -> None:
 def commands(session: nox.Session) -> None:
     """The README's two commands on a bare system: `-- --list` installs nox alone."""
     session.run(sys.executable, ".ci/commands.py", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def release(session: nox.Session) -> None:
+    """Every sdist and wheel: built, checked, used in an empty environment; `--fresh`: all anew."""
+    python = python_with_everything(session)
+    session.run(python, "-m", "pip", "install", "--quiet", *PUBLISHING, external=True)
+    empty = str(Path(session.bin) / "python")
+    session.run(python, ".ci/release.py", "--python", empty, *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

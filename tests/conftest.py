@@ -28,6 +28,8 @@ from coview.cli import main
 
 # A report of each run that tests train would take longer than all of the training.
 os.environ["COVIEW_NO_REPORT"] = "1"
+# Nor do a developer's own defaults belong into tests.
+os.environ["COVIEW_NO_DEFAULTS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = 3
 

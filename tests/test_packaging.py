@@ -6,10 +6,12 @@ import inspect
 import re
 import tomllib
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 import coview
 from coview.hookspecs import OPEN_HOOKS, ROLE_HOOKS, ROLES, LifeHooks, StepHooks
@@ -59,11 +61,39 @@ def test_a_plugin_is_whole(name: str) -> None:
     assert list((folder / "tests").glob("test_*.py"))
     for requirement in about["dependencies"]:
         if requirement.startswith("coview"):
-            assert requirement.endswith(">=0.1,<0.2"), requirement
+            assert requirement.endswith(series()), requirement
 
 
 def coview_version() -> str:
     return str(project(ROOT / "core")["version"])
+
+
+def series() -> str:
+    """Return the range of versions that work together: ``>=0.1,<0.2`` for a core 0.1.0."""
+    major, minor = map(int, coview_version().split(".")[:2])
+    return f">={major}.{minor},<{major}.{minor + 1}"
+
+
+def test_the_cores_version_is_the_one_place_of_ranges() -> None:
+    files = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/example_plugin/*.toml")]
+    found = {
+        place
+        for path in files
+        for place in re.findall(r"\bcoview[\w-]*(>=[\d.]+,<[\d.]+)", path.read_text("utf-8"))
+    }
+    assert found == {series()}
+
+
+def test_a_library_has_one_lower_bound_in_all_packages() -> None:
+    bounds: dict[str, set[str]] = {}
+    for folder in (ROOT / "core", *FOLDERS.values()):
+        about = project(folder)
+        extras = about.get("optional-dependencies", {}).values()
+        for text in chain(about["dependencies"], *extras):
+            requirement = Requirement(text)
+            if not requirement.name.startswith("coview"):
+                bounds.setdefault(requirement.name, set()).add(str(requirement.specifier))
+    assert {name: each for name, each in bounds.items() if len(each) > 1 or "" in each} == {}
 
 
 @pytest.mark.parametrize("name", sorted(FOLDERS))

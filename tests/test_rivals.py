@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -199,3 +200,31 @@ def test_slow_a_quick_run_goes_through_all_rows(tmp_path: Path) -> None:
     assert {round(run["untrained_knn_top1"], 1) for run in trained} == {0.2}
     again = script(*words, "--libraries", ",".join(libraries))
     assert "seconds" not in again.stdout.split("Measured")[0]  # all are there already
+
+
+# --- the table of what each library can do --------------------------------------------------------
+
+OWNERS = {
+    "lightly": "lightly-ai/lightly",
+    "lightly-train": "lightly-ai/lightly-train",
+    "solo-learn": "vturrisi/solo-learn",
+    "stable-pretraining": "galilai-group/stable-pretraining",
+}
+PINNED = re.compile(r"https://github\.com/([\w-]+/[\w-]+)/(?:blob|tree)/([0-9a-f]{8})(?:/\S+)?")
+
+
+def test_each_cell_of_the_table_says_where_it_was_seen() -> None:
+    text = (ROOT / "docs" / "rivals.md").read_text(encoding="utf-8")
+    addresses = dict(re.findall(r"^\[([\w-]+)\]: (\S+)$", text, re.MULTILINE))
+    found = [PINNED.fullmatch(address) for address in addresses.values()]
+    assert all(found) and len({(each[1], each[2]) for each in found if each}) == len(OWNERS)
+    table = [line for line in text.split("## What each can do")[1].splitlines() if line[:1] == "|"]
+    titles, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)
+    assert titles == ["", "coview", *OWNERS] and len(rows) > 20
+    for feature, ours, *others in rows:
+        (place, *_) = re.findall(r"\]\(([^)#]+)", ours)
+        assert (ROOT / "docs" / place).exists(), feature
+        for cell, owner in zip(others, OWNERS.values(), strict=True):
+            names = re.findall(r"\]\[([\w-]+)\]", cell)
+            assert names, f"{feature}, {owner}: a cell without a source"
+            assert all(f"github.com/{owner}/" in addresses[name] for name in names), feature

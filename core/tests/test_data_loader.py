@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coview.data.base import Split
-from coview.data.loader import Batches, images_in_order
+from coview.data.loader import Batches, images_in_order, shuffled
 from coview.errors import CoviewError, RequestError
 
 
@@ -153,3 +153,14 @@ def test_on_a_gpu(lazy: bool) -> None:
         assert b.images.is_cuda and b.indices.is_cuda
         assert torch.equal(a.images, b.images.cpu()) and torch.equal(a.indices, b.indices.cpu())
     assert all(part.is_cuda for part in images_in_order(split, 3, "cuda"))
+
+
+@pytest.mark.parametrize("within", [1, 7, 60, 1000])
+def test_an_image_hardly_leaves_its_place(within: int) -> None:
+    order = shuffled(60, torch.Generator().manual_seed(1), within)
+    assert sorted(order.tolist()) == list(range(60))
+    if within < 60:
+        assert (order - torch.arange(60)).abs().max() < within
+        later = torch.tensor([order[place:].min() for place in range(60)])
+        # What is still to come is never more than a window behind what was shown.
+        assert all(later[p] > order[: p + 1].max() - within - 1 for p in range(59))

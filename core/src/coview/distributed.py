@@ -41,10 +41,27 @@ def join(device: str, timeout: float) -> None:
     limit = timedelta(seconds=timeout)
     # NCCL would abort without a message, so gloo, which gives one, times out first.
     own = limit * 1.2 if cuda else limit
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=own)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=own, **_meeting_place())
     _control = dist.new_group(backend="gloo", timeout=limit)
     _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     atexit.register(_leave)
+
+
+def _meeting_place() -> dict[str, Any]:
+    """Return arguments by which processes that torchrun started anew meet where nobody was.
+
+    The agent keeps its store, in which new groups would find the addresses of the dead
+    (torch 2.14 prefixes the default group's keys alone).
+    """
+    variables = os.environ
+    attempt = variables.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or variables.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    place = variables["MASTER_ADDR"], int(variables["MASTER_PORT"])
+    found = dist.TCPStore(*place, is_master=False)  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"coview/{attempt}", found)  # type: ignore[attr-defined]
+    ranks = {"rank": int(variables["RANK"]), "world_size": int(variables["WORLD_SIZE"])}
+    return {"store": store, **ranks}
 
 
 def settle() -> None:

@@ -145,6 +145,8 @@ def wrong_names(method: str, changes: Changes, layer: str) -> list[str]:
         if preset is not None:
             laid = {k: v for k, v in recipe.presets[preset].items() if k != SOURCE}
             layers.change(laid, f"preset {preset}")
+        for origin, lower in changes.below:
+            lay(layers, lower, origin)
         layers.change(written, "file")
         lay(layers, changes, layer)
         try:

@@ -17,6 +17,7 @@ from coview.commands.options import (
     print_json,
     recipe_options,
 )
+from coview.commands.project import defaults
 from coview.errors import RequestError
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def command(
 ) -> None:
     """Show a recipe: its settings, their meaning and their origin.
 
-    Without --image-size, --preset or --data, this is the paper's recipe. Without METHOD,
-    only the data are shown.
+    Without --image-size, --preset or --data, this is the paper's recipe, with what a
+    coview.toml in this folder changes. Without METHOD, only the data are shown.
     """
     from coview.recipes.configure import configure
     from coview.recipes.recipe import to_toml
@@ -68,15 +69,27 @@ def command(
     if data is not None:
         native, images = _measured(data)
     changes = changes_from(uses, settings, **shortcuts)
+    project = defaults(method, changes)
+    preset = changes.preset or project.settings.get("preset")
+    changes = attrs.evolve(changes, below=project.below, preset=preset)
     resolved = configure(method, native, changes, "command line", images)
     shown_data = None if data is None else _loaded(data, resolved.data)
     if toml:
         click.echo(to_toml(resolved.recipe), nl=False)
     elif as_json:
         more = {} if shown_data is None else {"images": described(shown_data)}
+        if project.settings:
+            more["run"] = {
+                name: {"value": value, "layer": project.origins[name]}
+                for name, value in project.settings.items()
+            }
         print_json(as_document(resolved) | more)
     else:
         show(resolved)
+        if project.settings:
+            click.echo("\nrun:")
+        for name, value in project.settings.items():
+            click.echo(f"  {name} = {value}  ({project.origins[name]})")
         if shown_data is not None:
             click.echo("\n".join(("", *told(shown_data))))
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from coview.cli.early import Resumption, refuse_early, refuse_early_resume
@@ -23,12 +24,14 @@ from coview.commands.options import (
     run_options,
     typed,
 )
+from coview.commands.project import defaults
 from coview.errors import RequestError
 from coview.telling import listening, spoken, waiting
 from coview.terminal import shown
 from coview.training.differences import COMMAND_LINE
 
 if TYPE_CHECKING:
+    from coview.recipes.configure import Changes
     from coview.training.run import Run
 
 EXAMPLES = """\b
@@ -111,6 +114,9 @@ def command(
         uses, settings, on_bad_image=on_bad_image, preset=asked.get("preset"), **given
     )
     if method is not None:
+        asked, changes = _over_defaults(method, asked, changes)
+        usual = tuple(asked.pop("observe", ()))
+        observe = observe or usual
         refuse_early(method, changes, out, COMMAND_LINE)
     command = (sys.argv[0], *typed(ctx))
     if resume is not None:
@@ -149,6 +155,21 @@ def command(
 
 def _tell(line: str) -> None:
     click.echo(line, err=True)
+
+
+def _over_defaults(
+    method: str, asked: dict[str, Any], changes: Changes
+) -> tuple[dict[str, Any], Changes]:
+    """Lay what was asked for over the defaults in `coview.toml`; a run's recipe has them."""
+    from coview.training.run_settings import run_table
+
+    if run_table(method):
+        return asked, changes
+    found = defaults(method, changes)
+    for line in found.told():
+        click.echo(line, err=True)
+    asked = {**found.settings, **asked}
+    return asked, attrs.evolve(changes, below=found.below, preset=asked.get("preset"))
 
 
 def _first_read(method: str | None, resume: Path | None, asked: dict[str, Any]) -> str:

@@ -39,7 +39,8 @@ class Split:
 
     Attributes:
         images: (N, C, S, S) uint8 in memory, or a map-style data set that
-            decodes one (C, S, S) uint8 tensor per index on demand.
+            decodes one (C, S, S) uint8 tensor per index on demand. One that is read in order
+            may have ``shuffled_within``, the places by which an image may leave its own.
         labels: (N,) int64, the one class of each image, or None.
         multi_hot: (N, C) bool, which classes each image has, where it may have several; or None.
         names: each image's name (its path below the data set's folder), or None.

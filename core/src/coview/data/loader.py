@@ -268,7 +268,10 @@ class Batches:
     def _order(self, epoch: int) -> Tensor:
         """Return (steps, processes, own batch) int64."""
         mixed = derived_seed(self._seed, epoch, "order")
-        order = torch.randperm(self._count, generator=torch.Generator().manual_seed(mixed))
+        generator = torch.Generator().manual_seed(mixed)
+        # Images that come one after another, a stream, are shuffled within so many places.
+        within = getattr(self._split.images, "shuffled_within", None)
+        order = shuffled(self._count, generator, within)
         if self._labels is not None:
             for row in self._split.bad.faults:
                 order[order == row] = self._instead(row)
@@ -297,6 +300,14 @@ class Batches:
         known = self._split.bad.faults
         others = islice(stand_ins(row, self._count, self._labels), len(known) + TRIES)
         return next((other for other in others if other not in known), row)
+
+
+def shuffled(count: int, generator: torch.Generator, within: int | None = None) -> Tensor:
+    """Return an order of (count,) images, of which none is ``within`` or more places too early."""
+    if within is None or within >= count:
+        return torch.randperm(count, generator=generator)
+    moved = torch.rand(count, generator=generator, dtype=torch.float64) * within
+    return (torch.arange(count) + moved).argsort()
 
 
 def _alike(split: Split) -> Tensor | None:

@@ -30,6 +30,7 @@ class Changes:
         set: ``ROLE.KEY`` -> value.
         epochs, batch_size, accumulate, backbone, image_size, on_bad_image: shortcuts.
         preset: a name; ``"none"``: no preset; None: chosen by the images' size and number.
+        below: changes that a recipe file is laid over, each with its origin: a project's defaults.
     """
 
     use: Mapping[str, str | Sequence[str]] = attrs.field(factory=dict)
@@ -41,6 +42,7 @@ class Changes:
     image_size: int | None = None
     on_bad_image: str | None = None
     preset: str | None = None
+    below: tuple[tuple[str, Changes], ...] = ()
 
 
 def configure(
@@ -54,35 +56,35 @@ def configure(
 
     Args:
         method: a method's name, a TOML file, or a recipe.
-        native: pixels per side of the images as stored, which decide the preset and the size;
-            None: the recipe alone decides.
+        native: pixels per side of the stored images; None: the recipe alone decides.
         changes: what the user set.
         layer: the origin that is shown for those values.
-        images: number of images to train on, which decides the preset of large images;
-            None: not known.
+        images: number of images to train on, if known; it decides the preset of large ones.
 
     Raises:
         RequestError: with every problem found.
     """
     recipe, written = (method, {}) if isinstance(method, Recipe) else read_layers(method)
     layers = Layers(recipe)
-    given = (changes.image_size, changes.set.get("data.size"), written.get("data", {}).get("size"))
+    given = [changes.image_size, changes.set.get("data.size"), written.get("data", {}).get("size")]
+    given += [lower.set.get("data.size") for _, lower in reversed(changes.below)]
     size = _image_size(native, given, recipe)
     preset = _preset(layers, changes.preset, size)
     notices: list[str] = []
-    if changes.preset is None and (preset == "small" or given == (None, None, None)):
+    if changes.preset is None and (preset == "small" or not any(given)):
         preset = _preset_for_few(layers, size, images, notices.append) or preset
-    if preset in SMALL_PRESETS and size is not None and given == (None, None, None):
+    if preset in SMALL_PRESETS and size is not None and not any(given):
         size = min(size, SMALL_IMAGE)
     if preset is not None:
-        laid = recipe.presets[preset]
-        if isinstance(method, Recipe):
-            laid = _fitting(recipe, laid)
+        own, laid = isinstance(method, Recipe), recipe.presets[preset]
+        laid = _fitting(recipe, laid) if own else laid
         layers.change({k: v for k, v in laid.items() if k != SOURCE}, f"preset {preset}")
+    for origin, lower in changes.below:
+        lay(layers, lower, origin)
     layers.change(written, "file")
     if changes.image_size is not None:
         layers.set("data.size", changes.image_size, layer)
-    elif size is not None and native is not None:
+    elif native is not None and size not in (None, *given):
         layers.set("data.size", size, "data")
     lay(layers, changes, layer)
     if not isinstance(method, Recipe):

@@ -21,6 +21,7 @@ from coview.training.directory import (
     write_changes,
     write_start,
 )
+from coview.training.elastic import restarted
 from coview.training.estimate import estimate
 from coview.training.loop import save
 from coview.training.observers.bad_images import BadImageWatch
@@ -41,6 +42,7 @@ def start(request: Request) -> Run:
     Raises:
         RequestError: the request is wrong.
     """
+    request = restarted(request)
     before = _before(request)
     settings = RunSettings.of(before, request.settings)
     join(settings.device, settings.timeout)

@@ -67,6 +67,10 @@ class Columns:
         others = tuple(each for each in features if each not in (image, label))
         return cls(image, label, others, _classes(features, label), _note(image, label, others))
 
+    def alone(self) -> Columns:
+        """Return the column of images alone."""
+        return Columns(self.image, None, (), None, _note(self.image, None, ()))
+
 
 def _usual(kind: str, names: Sequence[str]) -> str | None:
     lower = {name.lower(): name for name in reversed(names)}

@@ -13,12 +13,16 @@ import attrs
 
 from coview.data.sources.listing import HELD, TRAIN
 from coview.errors import CoviewError, RequestError, unknown
+from coview_hub.stream import Stream
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-OPTIONS = ("image", "label", "test", "config", "revision")
-FORM = "hf:NAME[@SPLIT][,image=COLUMN][,label=COLUMN][,test=SPLIT][,config=NAME][,revision=NAME]"
+OPTIONS = ("image", "label", "test", "config", "revision", "stream", "count")
+FORM = (
+    "hf:NAME[@SPLIT][,image=COLUMN][,label=COLUMN][,test=SPLIT][,config=NAME][,revision=NAME]"
+    "[,stream=IMAGES][,count=IMAGES]"
+)
 FILES = {
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
     **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
@@ -78,7 +82,7 @@ class Opened:
         others: names of the splits that are not used.
     """
 
-    train: Dataset
+    train: Dataset | Stream
     test: Dataset | None
     names: tuple[str, ...]
     others: tuple[str, ...] = ()
@@ -90,6 +94,8 @@ def opened(asked: Asked, download: bool) -> Opened:
     Raises:
         RequestError: it is not there, or its splits do not tell which to train on.
     """
+    if "stream" in asked.options:
+        return _streamed(asked, download)
     test = asked.options.get("test")
     if asked.split is not None:
         train = _loaded(asked, asked.split, download)
@@ -116,7 +122,36 @@ def opened(asked: Asked, download: bool) -> Opened:
     return Opened(found[name], found[held_name] if held_name else None, used, left)
 
 
-def _loaded(asked: Asked, split: str | None, download: bool) -> Any:
+def _streamed(asked: Asked, download: bool) -> Opened:
+    """Open a split to be read from its beginning to its end."""
+    within = _number(asked, "stream")
+    if asked.local and any((Path(asked.name) / name).is_file() for name in SAVED):
+        raise RequestError(f"{asked.name} is memory-mapped: leave out stream=.")
+    if more := [name for name in ("test", "label") if name in asked.options]:
+        raise RequestError(
+            f"A stream is trained on without labels and measures nothing: leave out {more[0]}=. "
+            f"Afterwards: coview evaluate knn RUN --data hf:{asked.name}"
+        )
+    split = asked.split or "train"
+    found = _loaded(asked, split, download, streaming=True)
+    known = (found.info.splits or {}).get(split)
+    count = _number(asked, "count") if "count" in asked.options else known and known.num_examples
+    if not count:
+        raise RequestError(
+            f"hf:{asked.name} does not say how many images it has. Write it: count=NUMBER"
+        )
+    stream = Stream(found, f"hf:{asked.name}@{split}", count, min(within, count))
+    return Opened(stream, None, (split,))
+
+
+def _number(asked: Asked, name: str) -> int:
+    text = asked.options[name]
+    if not (text.isdecimal() and int(text) > 0):
+        raise RequestError(f"{name}= takes a number of images, not {text!r}.")
+    return int(text)
+
+
+def _loaded(asked: Asked, split: str | None, download: bool, streaming: bool = False) -> Any:
     """Return a table, or a dictionary of one for each split if ``split`` is None."""
     try:
         import datasets
@@ -139,7 +174,11 @@ def _loaded(asked: Asked, split: str | None, download: bool) -> Any:
     try:
         with quiet:
             return datasets.load_dataset(
-                **where, name=more["config"], revision=more["revision"], split=split
+                **where,
+                name=more["config"],
+                revision=more["revision"],
+                split=split,
+                streaming=streaming,
             )
     except Exception as error:
         raise _said(asked, error, download) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from coview.data.decode import decode_file, decode_whole, named
 from coview.data.pillow import File
 from coview.data.values import Reading
 from coview.errors import RequestError
+from coview_hub.stream import Names, Stream, StreamError
 
 if TYPE_CHECKING:
     import datasets
@@ -40,9 +41,9 @@ class Rows(Dataset[Tensor]):
         reading: what the values in the files mean.
     """
 
-    table: datasets.Dataset
+    table: datasets.Dataset | Stream
     column: str
-    names: tuple[str, ...]
+    names: Sequence[str]
     rows: np.ndarray[Any, Any]
     size: int = 256
     channels: int = 3
@@ -76,6 +77,21 @@ class Rows(Dataset[Tensor]):
         )
         return cls(narrow, column, names, np.arange(len(narrow)))
 
+    @classmethod
+    def streamed(cls, stream: Stream, column: str, split: str) -> Rows:
+        """Return the images of a stream.
+
+        Raises:
+            RequestError: the column holds no images.
+        """
+        narrow, count = stream.of(column), len(stream)
+        return cls(narrow, column, Names(split, count), np.arange(count))
+
+    @property
+    def shuffled_within(self) -> int | None:
+        """How far from its place an image may come in an epoch; None: anywhere."""
+        return self.table.within if isinstance(self.table, Stream) else None
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -107,6 +123,8 @@ class Rows(Dataset[Tensor]):
     def __getitem__(self, row: int) -> Tensor:
         try:
             return decode_file(*self.file(row), self.size, self.channels, self.reading)
+        except StreamError:
+            raise
         except Exception as error:  # see coview.data.decode.decode
             raise self.problem(row, error) from error
 
@@ -116,6 +134,9 @@ class Rows(Dataset[Tensor]):
 
     def identity(self) -> Iterator[str]:
         """Yield what tells these images from others: their names, and lengths in bytes."""
+        if isinstance(self.table, Stream):
+            yield from self.table.identity()
+            return
         lengths = list(_lengths(self.table, self.column))
         for row in self.rows.tolist():
             yield f"{self.names[row]} {lengths[row]}"
@@ -135,6 +156,8 @@ class WholeRows(Dataset[Tensor]):
         own = self.images
         try:
             return decode_whole(*own.file(row), self.side, own.channels, own.reading)
+        except StreamError:
+            raise
         except Exception as error:  # see coview.data.decode.decode
             raise own.problem(row, error) from error
 

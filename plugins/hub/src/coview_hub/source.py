@@ -22,6 +22,7 @@ from coview.errors import RequestError
 from coview_hub.columns import Columns, field
 from coview_hub.opening import FORM, Asked, opened
 from coview_hub.rows import Rows
+from coview_hub.stream import Stream
 
 
 class Hub:
@@ -42,8 +43,13 @@ class Hub:
         if not len(tables[0]):
             raise RequestError(f"{self.name} holds no images.")
         self.columns = Columns.of(tables[0].features, self.asked.options, self.asked.name)
-        root = str(Path(self.asked.name).absolute()) if self.asked.local else ""
         self.tables = tables
+        if isinstance(self.opened.train, Stream):
+            self.columns = self.columns.alone()
+            images = Rows.streamed(self.opened.train, self.columns.image, self.opened.names[0])
+            self.images = [images]
+            return
+        root = str(Path(self.asked.name).absolute()) if self.asked.local else ""
         self.images = [
             Rows.of(table, self.columns.image, name, root)
             for table, name in zip(tables, self.opened.names, strict=True)
@@ -60,10 +66,14 @@ class Hub:
     @cached_property
     def _sample(self) -> Sample:
         first = self.images[0]
-        return Sample.of(len(first), first.file, first.problem)
+        # What is looked at of a stream is its beginning.
+        count = min(len(first), first.shuffled_within or len(first))
+        return Sample.of(count, first.file, first.problem)
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data; in colour unless ``settings`` ask for grey."""
+        if self.images[0].shuffled_within:
+            settings = attrs.evolve(settings, cache="off", holdout=0.0)
         native, channels = self.native_size(), self._sample.channels(settings)
         reading, said = self._sample.reading(settings)
         size = delivered_size(settings, native)
@@ -98,6 +108,10 @@ class Hub:
         )
 
     def _parts(self) -> Parts:
+        if self.columns.label is None:
+            return Parts.of(
+                [len(table) for table in self.tables], [[None]] * len(self.tables), None
+            )
         labels = [_labels(table, self.columns) for table in self.tables]
         return Parts.of([len(table) for table in self.tables], labels, self.columns.classes)
 
@@ -108,7 +122,9 @@ class Hub:
         fields = {n: field(self.tables[number], n, own.rows) for n in self.columns.fields}
         if self.columns.label is not None and truth is None:
             fields["labels"] = field(self.tables[number], self.columns.label, own.rows)
-        names = tuple(own.name(row) for row in range(len(own)))
+        names = None
+        if own.shuffled_within is None:
+            names = tuple(own.name(row) for row in range(len(own)))
         if truth is not None and truth.ndim == 2:
             return Split(own, names=names, fields=fields, multi_hot=truth)
         return Split(own, truth, names, fields=fields)

@@ -1,0 +1,7 @@
+# coview with every plugin: docker build -t coview . && docker run --rm coview list
+FROM python:3.12-slim
+COPY core /coview/core
+COPY plugins /coview/plugins
+RUN cd /coview && pip install --no-cache-dir ./core ./plugins/*/
+WORKDIR /work
+ENTRYPOINT ["coview"]
