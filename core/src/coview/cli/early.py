@@ -8,6 +8,7 @@ when the recipe is resolved (:mod:`coview.recipes.resolve`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def refuse_early(method: str, changes: Changes, out: Path | None, layer: str) ->
     Raises:
         RequestError: with every problem found.
     """
-    if out is not None:
+    # What torchrun starts anew goes on with the run that it began (coview.training.elastic).
+    if out is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         refuse_taken(out)
     if problems := wrong_names(method, changes, layer):
         raise RequestError(*problems)
