@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "core/src/coview"
 FLOORS = (
     (
         *("errors", "files", "locks", "terminal", "caches", "own_code"),
-        *("introspect", "seeds", "distributed", "moved", "telling"),
+        *("introspect", "seeds", "distributed", "moved", "telling", "torchrun"),
     ),
     ("hookspecs", "registry", "schedules", "settings", "records", "plan", "components"),
     ("recipes",),

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,24 +110,18 @@ def test_another_process_gets_the_path(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_pack_is_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted_at: Callable[[int], Callable[[int], None]],
 ) -> None:
     source = open_source(str(photos(tmp_path / "photos", bad=(3,))))
     whole = tmp_path / "whole"
     pack(source.load(LAZILY), whole)
     monkeypatch.setattr(partial, "BATCH", 8)
     monkeypatch.setattr(partial, "FLUSHED", 20 * 3 * SIZE**2)
-    done = 0
-
-    def told(count: int) -> None:
-        nonlocal done
-        done += count
-        if done >= 60:
-            raise KeyboardInterrupt
-
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        pack(source.load(LAZILY), out, told=told)
+        pack(source.load(LAZILY), out, told=interrupted_at(60))
     assert not out.exists()
     # What was not flushed does not count, whatever became of it.
     images = tmp_path / ".out.partial" / "train.images.npy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +105,16 @@ def test_other_sides_and_channels(source: str, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_pack_is_gone_on_with(
-    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted_at: Callable[[int], Callable[[int], None]],
 ) -> None:
     made(source, tmp_path / "whole")
     monkeypatch.setattr(partial, "BATCH", 4)
     monkeypatch.setattr(partial, "FLUSHED", 12 * 3 * SIDE**2)
-    done = 0
-
-    def told(count: int) -> None:
-        nonlocal done
-        done += count
-        if done > 90:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        made(source, tmp_path / "out", told=told)
+        made(source, tmp_path / "out", told=interrupted_at(91))
     unfinished = tmp_path / ".out.partial"
     for name in ("train.pixels", "train.sizes"):
         file = unfinished / name

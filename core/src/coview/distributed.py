@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from coview.torchrun import restarts
+
 # One process may evaluate for hours; the others are not stuck meanwhile.
 PATIENCE = timedelta(days=7)
 # Words in the errors of gloo, NCCL and their store when another process is gone or silent.
@@ -54,12 +56,11 @@ def _meeting_place() -> dict[str, Any]:
     (torch 2.14 prefixes the default group's keys alone).
     """
     variables = os.environ
-    attempt = variables.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if attempt == "0" or variables.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if not restarts() or variables.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
     place = variables["MASTER_ADDR"], int(variables["MASTER_PORT"])
     found = dist.TCPStore(*place, is_master=False)  # type: ignore[attr-defined]
-    store = dist.PrefixStore(f"coview/{attempt}", found)  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"coview/{restarts()}", found)  # type: ignore[attr-defined]
     ranks = {"rank": int(variables["RANK"]), "world_size": int(variables["WORLD_SIZE"])}
     return {"store": store, **ranks}
 

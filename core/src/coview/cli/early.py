@@ -8,7 +8,6 @@ when the recipe is resolved (:mod:`coview.recipes.resolve`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from coview.cli.source import NotKnownError, settings_of
 from coview.errors import RequestError
 from coview.hookspecs import WEIGHED
 from coview.recipes.bare import place
-from coview.recipes.configure import Changes, lay
+from coview.recipes.configure import Changes, lay, lay_preset, lay_written
 from coview.recipes.override import Draft, Layers
 from coview.recipes.recipe import (
     AFTERWARDS,
     SCALARS,
-    SOURCE,
     TABLES,
     Recipe,
     find_recipe,
@@ -35,6 +33,7 @@ from coview.recipes.resolve import GIVEN, KINDS
 from coview.recipes.tables import BackboneSettings, DataSettings
 from coview.registry import Entry, entries, find
 from coview.settings import fields_of, structure
+from coview.torchrun import restarts
 from coview.training.differences import COMMAND_LINE, refuse_others
 from coview.training.run_settings import names
 from coview.training.taken import read_facts, refuse_taken
@@ -53,7 +52,7 @@ def refuse_early(method: str, changes: Changes, out: Path | None, layer: str) ->
         RequestError: with every problem found.
     """
     # What torchrun starts anew goes on with the run that it began (coview.training.elastic).
-    if out is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    if out is not None and not restarts():
         refuse_taken(out)
     if problems := wrong_names(method, changes, layer):
         raise RequestError(*problems)
@@ -145,11 +144,8 @@ def wrong_names(method: str, changes: Changes, layer: str) -> list[str]:
     for preset in presets:
         layers = Layers(recipe)
         if preset is not None:
-            laid = {k: v for k, v in recipe.presets[preset].items() if k != SOURCE}
-            layers.change(laid, f"preset {preset}")
-        for origin, lower in changes.below:
-            lay(layers, lower, origin)
-        layers.change(written, "file")
+            lay_preset(layers, preset, recipe.presets[preset])
+        lay_written(layers, changes, written)
         lay(layers, changes, layer)
         try:
             found.append(_problems(layers))

@@ -78,10 +78,8 @@ def configure(
     if preset is not None:
         own, laid = isinstance(method, Recipe), recipe.presets[preset]
         laid = _fitting(recipe, laid) if own else laid
-        layers.change({k: v for k, v in laid.items() if k != SOURCE}, f"preset {preset}")
-    for origin, lower in changes.below:
-        lay(layers, lower, origin)
-    layers.change(written, "file")
+        lay_preset(layers, preset, laid)
+    lay_written(layers, changes, written)
     if changes.image_size is not None:
         layers.set("data.size", changes.image_size, layer)
     elif native is not None and size not in (None, *given):
@@ -163,6 +161,18 @@ def _fitting(recipe: Recipe, preset: Mapping[str, Any]) -> Mapping[str, Any]:
         return [use.name for use in now] == [use.name for use in then]
 
     return {table: value for table, value in preset.items() if fits(table, value)}
+
+
+def lay_preset(layers: Layers, name: str, preset: Mapping[str, Any]) -> None:
+    """Lay a preset over a recipe, the first of all layers."""
+    layers.change({k: v for k, v in preset.items() if k != SOURCE}, f"preset {name}")
+
+
+def lay_written(layers: Layers, changes: Changes, written: Mapping[str, Any]) -> None:
+    """Lay what is written in files over a recipe: a project's defaults, then a recipe file."""
+    for origin, lower in changes.below:
+        lay(layers, lower, origin)
+    layers.change(written, "file")
 
 
 def lay(layers: Layers, changes: Changes, layer: str) -> None:

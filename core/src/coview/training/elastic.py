@@ -5,12 +5,11 @@ torchrun repeats the command that began the run; here it becomes one that goes o
 
 from __future__ import annotations
 
-import os
-
 import attrs
 
 from coview.errors import RequestError
 from coview.recipes.configure import Changes
+from coview.torchrun import most_restarts, restarts
 from coview.training.checkpoints import FOLDER
 from coview.training.observers.base import OF_THE_TERMINAL
 from coview.training.request import Request
@@ -28,8 +27,7 @@ def restarted(request: Request) -> Request:
     Raises:
         RequestError: no directory was named in which a restart would find the run.
     """
-    most, count = (_number(f"TORCHELASTIC_{name}") for name in ("MAX_RESTARTS", "RESTART_COUNT"))
-    if request.resume is not None or not most:
+    if request.resume is not None or not most_restarts():
         return request
     if request.out is None:
         raise RequestError(
@@ -37,7 +35,7 @@ def restarted(request: Request) -> Request:
             "add --out DIRECTORY."
         )
     facts = request.out / "run.json"
-    if not count or not facts.exists():
+    if not restarts() or not facts.exists():
         return request
     if read_facts(facts)["command"] != list(request.command):
         return request  # another run, which is then left alone
@@ -57,8 +55,3 @@ def restarted(request: Request) -> Request:
             item for item in request.observe if item == OF_THE_TERMINAL or not isinstance(item, str)
         ),
     )
-
-
-def _number(variable: str) -> int:
-    text = os.environ.get(variable, "0")
-    return int(text) if text.isdecimal() else 0

@@ -16,7 +16,7 @@ from coview.data.assemble import assemble, delivered_size
 from coview.data.base import DataSettings, ImageData, Split
 from coview.data.sources.listing import counted
 from coview.data.sources.sample import Sample
-from coview.data.sources.targets import as_classes, numbered, read_targets
+from coview.data.sources.targets import as_classes, counts, numbered, read_targets
 from coview.data.splits import digest
 from coview.errors import RequestError
 from coview_hub.columns import Columns, field
@@ -102,7 +102,7 @@ class Hub:
             summary={
                 "found": sum(map(len, self.tables)),
                 "left_out": dict(parts.left),
-                "labels": _counts(parts.truth, parts.classes),
+                "labels": counts(parts.truth, parts.classes),
                 **self._sample.facts(),
             },
         )
@@ -215,10 +215,3 @@ def _labels(table: Any, columns: Columns) -> list[Any]:
         return [None if value == "" else value for value in values]
     # The Hub's test sets have -1 where a label is kept secret.
     return [None if value == -1 else value for value in values]
-
-
-def _counts(truth: Sequence[Tensor | None], classes: Sequence[str]) -> dict[str, int]:
-    """Return the number of images of each class."""
-    known = [part for part in truth if part is not None]
-    each = [p.sum(dim=0) if p.ndim == 2 else p.bincount(minlength=len(classes)) for p in known]
-    return dict(zip(classes, sum(each).tolist(), strict=True)) if each else {}  # type: ignore[union-attr]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import decode_file, decode_whole, named
 from coview.data.sources.listing import counted
 from coview.data.sources.sample import Sample
-from coview.data.sources.targets import as_classes, multi_hot, numbered, several
+from coview.data.sources.targets import as_classes, counts, multi_hot, numbered, several
 from coview.data.sources.written import classes_of, why_not_classes
 from coview.data.splits import digest
 from coview.data.values import Reading
@@ -87,7 +86,9 @@ class Shards:
         if empty := {text: n for text, n in others.items() if text not in further}:
             said = (f"Samples that are left out, as they hold no image: {counted(empty)}.", *said)
         splits = [
-            Split(images, own.get("labels"), images.names, multi_hot=own.get("multi_hot"))
+            Split(images, own, images.names)
+            if own is None or own.ndim == 1
+            else Split(images, names=images.names, multi_hot=own)
             for images, own in zip(sized, truth, strict=True)
         ]
         return assemble(
@@ -108,7 +109,7 @@ class Shards:
             summary={
                 "found": sum(map(len, parts)) + others.total(),
                 "left_out": dict(others),
-                "labels": _counts(truth, classes),
+                "labels": counts(truth, classes),
                 **self._sample.facts(),
             },
         )
@@ -241,36 +242,20 @@ def _expanded(path: str) -> list[Path]:
 
 def _truth(
     parts: Sequence[Samples],
-) -> tuple[list[dict[str, Tensor]], tuple[str, ...], tuple[str, ...]]:
-    """Return each part's ``labels`` or ``multi_hot``, the classes' names, and notes on them."""
+) -> tuple[list[Tensor | None], tuple[str, ...], tuple[str, ...]]:
+    """Return of each part (n,) int64 or (n, C) bool or None, the classes' names, and notes."""
     texts = [label for part in parts for label in part.labels]
     if "" in texts and any(texts):
         raise RequestError(f"{texts.count('')} of {len(texts)} samples have no label.")
-    nothing: list[dict[str, Tensor]] = [{} for _ in parts]
+    nothing: list[Tensor | None] = [None] * len(parts)
     if "" in texts:
         return nothing, (), ()
     lengths = [len(part) for part in parts]
     lists = any(text.startswith("[") for text in texts)
     if lists and (found := multi_hot(classes_of(texts))) is not None:
         hot, classes = found
-        return [{"multi_hot": own} for own in _cut(hot, lengths)], classes, (several(len(classes)),)
+        return list(hot.split(lengths)), classes, (several(len(classes)),)
     if why := why_not_classes(texts):
         return nothing, (), (why,)
     numbers, classes = numbered(as_classes(texts), len(texts))
-    return [{"labels": own} for own in _cut(numbers, lengths)], classes, ()
-
-
-def _counts(truth: Sequence[Mapping[str, Tensor]], classes: Sequence[str]) -> dict[str, int]:
-    counts = Counter[int]()
-    for own in truth:
-        if "multi_hot" in own:
-            counts.update(own["multi_hot"].nonzero()[:, 1].tolist())
-        elif "labels" in own:
-            counts.update(own["labels"].tolist())
-    return {name: counts[number] for number, name in enumerate(classes)}
-
-
-def _cut(values: Tensor, lengths: Sequence[int]) -> Iterator[Tensor]:
-    ends = np.cumsum([0, *lengths]).tolist()
-    for start, stop in pairwise(ends):
-        yield values[start:stop]
+    return list(numbers.split(lengths)), classes, ()

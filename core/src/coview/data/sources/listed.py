@@ -20,7 +20,7 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.decode import Files
 from coview.data.sources.listing import HELD, TRAIN, counted
 from coview.data.sources.sample import Sample
-from coview.data.sources.targets import as_classes, multi_hot, numbered, several
+from coview.data.sources.targets import as_classes, counts, multi_hot, numbered, several
 from coview.data.sources.written import as_number, classes_of, why_not_classes
 from coview.data.splits import digest
 from coview.errors import RequestError, unknown
@@ -199,7 +199,7 @@ class ListFile:
             summary={
                 "found": len(self.rows),
                 "left_out": dict(parts.left),
-                "labels": _counts(truth, classes),
+                "labels": counts([truth], classes),
                 **self._sample.facts(),
             },
         )
@@ -371,11 +371,3 @@ def _field(values: Sequence[Any]) -> Tensor | list[Any]:
     """Return a column as a tensor (N,) if it holds numbers, else as it is."""
     numbers = [as_number(value) for value in values]
     return list(values) if None in numbers else torch.tensor(numbers)
-
-
-def _counts(truth: Tensor | None, classes: Sequence[str]) -> dict[str, int]:
-    """Return the number of images of each class."""
-    if truth is None:
-        return {}
-    each = truth.sum(dim=0) if truth.ndim == 2 else truth.bincount(minlength=len(classes))
-    return dict(zip(classes, each.tolist(), strict=True))

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,9 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coview.data.base import Split
 from coview.data.decode import reduced
-from coview.data.loader import read_whole
 from coview.data.whole import Buffer, extents_of, picture
 
 SIZES = np.dtype("<u4")
@@ -75,51 +74,27 @@ class PackedWhole(Dataset[Tensor]):
         return self.kept.pixels.numel()
 
 
-def write_whole(
-    stem: Path,
-    split: Split,
-    channels: int,
-    done: int,
-    workers: int,
-    flushed: Callable[[tuple[BinaryIO, ...], int], None],
-    told: Callable[[int], Any],
-    *,
-    batch: int,
-    often: int,
-) -> None:
-    """Write a split's images at their own sizes, or what is missing of them.
+@contextmanager
+def appended(stem: Path, done: int, channels: int) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Open a split's pixels and sizes to append to, cut to what was flushed.
 
     Args:
         stem: the folder, and the split's name.
-        split: has images at their own sizes.
-        channels: of these images.
         done: number of images that were flushed before.
-        workers: number of decoding processes.
-        flushed: called with the open files and the number of images now in them.
-        told: called with the number of images done since the last call.
-        batch: images read at a time.
-        often: bytes between calls of ``flushed``.
+        channels: of these images.
     """
-    assert split.whole is not None
-    each = 2 * SIZES.itemsize
-    with _open(stem, "sizes", done * each) as sizes:
-        known = np.fromfile(f"{stem}.sizes", SIZES, done * 2).reshape(-1, 2).astype(np.int64)
+    with _open(stem, "sizes", 2 * done * SIZES.itemsize) as sizes:
+        known = np.fromfile(f"{stem}.sizes", SIZES, 2 * done).reshape(-1, 2).astype(np.int64)
         with _open(stem, "pixels", int(known.prod(1).sum()) * channels) as pixels:
-            waiting = 0
-            rows = list(torch.split(torch.arange(done, len(split)), batch))
-            for some, extents in read_whole(split, rows, workers=workers) if len(rows[0]) else ():
-                pixels.write(some.contiguous().numpy().data)
-                sizes.write(extents[:, 1:].numpy().astype(SIZES).tobytes())
-                done, waiting = done + len(extents), waiting + some.numel()
-                if waiting >= often:
-                    flushed((pixels, sizes), done)
-                    waiting = 0
-                told(len(extents))
-            flushed((pixels, sizes), done)
+            yield pixels, sizes
+
+
+def sizes_of(extents: Tensor) -> memoryview:
+    """Return what is written of extents (B, 3): each image's height and width."""
+    return extents[:, 1:].numpy().astype(SIZES).data
 
 
 def _open(stem: Path, kind: str, length: int) -> BinaryIO:
-    """Open a file to append to, cut to what was flushed."""
     file = stem.with_name(f"{stem.name}.{kind}").open("ab")
     os.truncate(file.fileno(), length)
     return file

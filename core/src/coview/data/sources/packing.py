@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from coview.data.base import ImageData, Split
-from coview.data.loader import read_batches
+from coview.data.loader import read_batches, read_whole
 from coview.data.sources.pack import ABOUT, FORMAT, SPLITS
 from coview.data.sources.pack_fields import write_fields
-from coview.data.sources.pack_whole import write_whole
+from coview.data.sources.pack_whole import appended, sizes_of
 from coview.errors import CoviewError, RequestError
 from coview.files import unwritable, write_json
 from coview.locks import Hold
@@ -94,44 +94,42 @@ class Work:
             file.truncate(0 if not done else len(header) + done * self.each)
             if not done:
                 file.write(header)
-            self._append(file, name, split, done, workers, told)
-
-    def _append(
-        self, file: BinaryIO, name: str, split: Split, done: int, workers: int, told: Told
-    ) -> None:
-        waiting = 0
-        rows = torch.split(torch.arange(done, len(split)), BATCH)
-        for images in read_batches(split, rows, workers=workers) if done < len(split) else ():
-            file.write(_bytes(images))
-            done, waiting = done + len(images), waiting + len(images) * self.each
-            if waiting >= FLUSHED:
-                self._flush((file,), name, split, done)
-                waiting = 0
-            told(len(images))
-        self._flush((file,), name, split, done)
+            batches = read_batches(split, _rows(split, done), workers=workers)
+            pieces = ((_bytes(images),) for images in batches)
+            self._append((file,), name, split, pieces, told)
 
     def add_whole(self, name: str, split: Split, workers: int, told: Told) -> None:
         """Write a split's images at their own sizes, or what is missing of them."""
         kind = f"{name}.whole"
         done = self.done.get(kind, 0)
         told(done)
+        with appended(self.folder / name, done, self.shape[0]) as files:
+            batches = read_whole(split, _rows(split, done), workers=workers)
+            pieces = ((_bytes(pixels), sizes_of(extents)) for pixels, extents in batches)
+            self._append(files, kind, split, pieces, told)
 
-        def flushed(files: tuple[BinaryIO, ...], done: int) -> None:
-            self._flush(files, kind, split, done)
+    def _append(
+        self,
+        files: Sequence[BinaryIO],
+        kind: str,
+        split: Split,
+        batches: Iterable[Sequence[memoryview]],
+        told: Told,
+    ) -> None:
+        """Write a piece of each batch into each file; the last one has a row for each image."""
+        done, waiting = self.done.get(kind, 0), 0
+        for pieces in batches:
+            for file, piece in zip(files, pieces, strict=True):
+                file.write(piece)
+            count = len(pieces[-1])
+            done, waiting = done + count, waiting + pieces[0].nbytes
+            if waiting >= FLUSHED:
+                self._flush(files, kind, split, done)
+                waiting = 0
+            told(count)
+        self._flush(files, kind, split, done)
 
-        write_whole(
-            self.folder / name,
-            split,
-            self.shape[0],
-            done,
-            workers,
-            flushed,
-            told,
-            batch=BATCH,
-            often=FLUSHED,
-        )
-
-    def _flush(self, files: tuple[BinaryIO, ...], name: str, split: Split, done: int) -> None:
+    def _flush(self, files: Sequence[BinaryIO], name: str, split: Split, done: int) -> None:
         for file in files:
             file.flush()
             os.fsync(file.fileno())
@@ -139,6 +137,11 @@ class Work:
         self.bad[name] = {str(row): text for row, text in split.bad.faults.items()}
         state = {"plan": self.plan, "done": self.done, "bad": self.bad}
         write_json(self.folder / PROGRESS, state)
+
+
+def _rows(split: Split, done: int) -> list[Tensor]:
+    """Return the rows that are missing, batch by batch."""
+    return [rows for rows in torch.arange(done, len(split)).split(BATCH) if len(rows)]
 
 
 def _bytes(images: Tensor) -> memoryview:

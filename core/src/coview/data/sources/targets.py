@@ -40,6 +40,19 @@ def numbered(
     return torch.from_numpy(numbers).long(), tuple(str(names[v] if named else v) for v in found)
 
 
+def counts(truth: Iterable[Tensor | None], classes: Sequence[str]) -> dict[str, int]:
+    """Return the number of images of each class.
+
+    Args:
+        truth: of each part (n,) int64 or (n, C) bool; None where nothing is known.
+        classes: names of the C classes.
+    """
+    known = [part for part in truth if part is not None]
+    each = [p.sum(dim=0) if p.ndim == 2 else p.bincount(minlength=len(classes)) for p in known]
+    total = torch.stack(each).sum(dim=0).tolist() if each else []
+    return dict(zip(classes, total, strict=True)) if total else {}
+
+
 def as_classes(texts: Sequence[str]) -> list[int] | list[str]:
     """Return labels as numbers if all are written as numbers are: ``007`` is no 7."""
     whole = all(text.isdecimal() and str(int(text)) == text for text in texts)
