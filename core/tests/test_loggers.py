@@ -75,7 +75,7 @@ def test_csv_is_the_runs_log_and_is_cut_back_with_it(tmp_path: Path) -> None:
     assert first == expected(path)
     assert [row["step"] for row in first] == ["0", "0", "1", "2", "2"]
     assert first[0]["raw_pixels_knn_top1"] and not first[0]["loss"]
-    assert first[-1]["knn.k"] == first[-1]["knn.train_images"] == "192"
+    assert (first[-1]["knn.k"], first[-1]["knn.train_images"]) == ("64", "192")
     go_on(path)
     rows = table(path)
     assert rows == expected(path)
