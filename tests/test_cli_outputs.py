@@ -71,7 +71,7 @@ def test_knn_of_a_run_is_what_the_run_measured(run: Run, trained: Trained) -> No
     assert {key: document[key] for key in logged} == logged
     assert document["weights"] == str(trained.idx) and document["data"].startswith("idx:")
     assert (document["train_images"], document["test_images"]) == (48, 24)
-    assert (document["k"], document["temperature"]) == (48, 0.07)
+    assert (document["k"], document["temperature"]) == (16, 0.07)
     text = run("evaluate", "knn", trained.idx).stdout
     assert f"kNN top-1 {100 * document['top1']:.1f} %" in text
 

@@ -23,14 +23,11 @@ from coview.errors import CoviewError, RequestError
 from coview.evaluation.embeddings import data_order
 from coview.evaluation.features import TEST, TRAINING, features
 from coview.evaluation.found import Found, Neighbours, Picture
-from coview.evaluation.knn import labelled_splits, vote
+from coview.evaluation.knn import fitting, labelled_splits, vote
 from coview.evaluation.metrics import class_count
 from coview.evaluation.neighbours import nearest
 from coview.evaluation.rows import InMemory
 from coview.evaluation.subject import Subject
-
-VOTERS = 200
-"""Neighbours whose vote is an image's guessed class, as in ``coview evaluate knn``."""
 
 
 def look(
@@ -126,7 +123,7 @@ class _Looking:
         shelf, asked = self._shelf(reference), self._shelf(test)
         assert shelf.labels is not None and asked.labels is not None
         classes = class_count(self.data, shelf.labels, asked.labels)
-        voters = min(VOTERS, len(shelf.labels))
+        voters = min(fitting(shelf.labels), len(shelf.labels))  # as in coview evaluate knn
         scores = vote(shelf.features, shelf.labels, asked.features, classes, voters)
         shares, guesses = (scores / scores.sum(dim=1, keepdim=True)).max(dim=1)
         wrong = (guesses != asked.labels).nonzero().flatten()
