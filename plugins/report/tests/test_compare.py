@@ -36,6 +36,12 @@ Command = Callable[..., Result]
 SMALL = ("--backbone", "resnet10-quarter", "--preset", "none", "--image-size", 24)
 
 
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder of one's own for what lies where a comparison is typed."""
+    monkeypatch.chdir(tmp_path)
+
+
 def entrant(name: str, steps: int = 10) -> Entrant:
     return Entrant(
         name=name, network="n", shapes="", channels=3, size=24, batch=16, images=38,
