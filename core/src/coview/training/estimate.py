@@ -19,7 +19,7 @@ from coview.data.whole import Buffer
 from coview.distributed import active
 from coview.training import threads
 
-ENOUGH = 1.0
+ENOUGH = 0.4
 """Seconds that a probe takes at least, unless it has all images of a step."""
 PROBE = 2**15
 """Pixels of the smallest probe: with fewer, starting each operation is what is measured."""
