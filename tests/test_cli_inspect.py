@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Callable
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 
 import coview
+from coview.cli import describe
+from coview.cli.describe import description
+from coview.cli.source import part_of, source_of
 from coview.hookspecs import ROLES
-from coview.registry import KINDS
+from coview.registry import KINDS, entries
 
 METHODS = ("byol", "instdisc", "moco", "moco-v2", "simclr")
 WORDS = {
@@ -45,6 +49,32 @@ def test_list_names_everything_with_package_and_version(run: Callable[..., Any])
         assert entry["kind"] in KINDS
         assert entry["version"] == metadata.version(entry["package"])
         assert {f"{entry['kind']}:", entry["name"], entry["package"], entry["version"]} <= {*text}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_description_from_a_part_of_a_file_is_that_of_the_whole(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [description(entry) for entry in entries(kind)]
+    monkeypatch.setattr(describe, "part_of", lambda module, name: source_of(module))
+    assert [description(entry) for entry in entries(kind)] == found
+
+
+def test_a_part_of_a_file_is_what_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = '"""Of the module."""\nimport os\nA: int = (\n    1\n)\n"""Of A."""\n'
+    text += 'class B:\n    """Of B."""\n'
+    (tmp_path / "parts_of_it.py").write_text(text)
+    shown = [ast.unparse(part) if (part := part_of("parts_of_it", name)) else "" for name in "AB"]
+    assert shown[0] == '"""Of the module."""\nA: int = 1\n\'Of A.\''
+    assert shown[1] == '"""Of the module."""\n\nclass B:\n    """Of B."""'
+    (tmp_path / "cut_in_it.py").write_text('"""Of the\nimport of the module."""\nA = """\nx\n"""\n')
+    whole = source_of("cut_in_it")
+    part = part_of("cut_in_it", "A")
+    assert whole is not None and part is not None
+    assert ast.dump(part) == ast.dump(whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)

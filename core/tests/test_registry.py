@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,24 @@ def test_listing_imports_nothing(install) -> None:  # type: ignore[no-untyped-de
     (entry,) = [e for e in entries("losses") if e.name == "fake"]
     assert (entry.package, entry.version, entry.value) == ("coview-fake", "1.2", "fake_listed:Loss")
     assert "fake_listed" not in sys.modules
+
+
+def test_what_is_installed_while_the_program_runs_is_seen(install: Callable[..., None]) -> None:
+    before = {e.name for e in entries("losses")}
+    install("coview-late", {"losses": "late = late:Loss"})
+    assert {e.name for e in entries("losses")} - before == {"late"}
+
+
+def test_of_two_packages_of_one_name_the_first_on_the_path_counts(
+    install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("coview-twice", {"losses": "twice = nearer:Loss"})
+    shutil.copytree(tmp_path, tmp_path / "further")
+    (tmp_path / "further/coview_twice-1.2.dist-info/entry_points.txt").write_text(
+        "[coview.losses]\ntwice = further:Loss\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "further")])
+    assert [e.value for e in entries("losses") if e.name == "twice"] == ["nearer:Loss"]
 
 
 def test_finding(install) -> None:  # type: ignore[no-untyped-def]

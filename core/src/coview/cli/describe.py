@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from coview.cli.source import source_of
+from coview.cli.source import part_of
 from coview.registry import Entry
 
 
@@ -17,7 +17,7 @@ def description(entry: Entry) -> str:
     cannot be found.
     """
     module, _, name = entry.value.partition(":")
-    tree = source_of(module.strip())
+    tree = part_of(module.strip(), name.strip())
     if tree is None:
         return ""
     # Objects made in a loop have no docstring, so the module's is used.
