@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from coview.errors import CoviewError
+from coview.errors import CoviewError, RequestError
 from coview.files import append_line, replacing, write_json
 from coview.testing import same
 from coview.training import checkpoints
@@ -198,6 +198,14 @@ def test_without_the_one_before_an_epoch_s_is_used(tmp_path: Path) -> None:
     (folder / "epoch-0009.pt").write_bytes(b"")
     with pytest.raises(CoviewError, match=r"last.pt is damaged.*epoch-0009.pt is damaged"):
         checkpoints.newest(tmp_path)
+
+
+def test_without_any_checkpoint_the_missing_file_is_named(tmp_path: Path) -> None:
+    there_is_none = r"There is no checkpoint at .*checkpoints/last\.pt"
+    with pytest.raises(RequestError, match=there_is_none):
+        checkpoints.newest(tmp_path)
+    with pytest.raises(RequestError, match=there_is_none):
+        checkpoints.read(tmp_path / "checkpoints" / "last.pt")
 
 
 def test_the_scaler_s_state_is_kept(tmp_path: Path) -> None:
