@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from coview.errors import CoviewError
+from coview.errors import CoviewError, RequestError
 from coview.files import append_line, replacing, write_json
 from coview.testing import same
 from coview.training import checkpoints
@@ -200,9 +200,18 @@ def test_without_the_one_before_an_epoch_s_is_used(tmp_path: Path) -> None:
         checkpoints.newest(tmp_path)
 
 
-def test_the_scaler_s_state_is_kept(tmp_path: Path) -> None:
+def test_without_any_checkpoint_the_missing_file_is_named(tmp_path: Path) -> None:
+    there_is_none = r"There is no checkpoint at .*checkpoints/last\.pt"
+    with pytest.raises(RequestError, match=there_is_none):
+        checkpoints.newest(tmp_path)
+    with pytest.raises(RequestError, match=there_is_none):
+        checkpoints.read(tmp_path / "checkpoints" / "last.pt")
+
+
+def test_the_states_of_the_scaler_and_of_torch_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     Parts(3).save(path)
+    following = torch.rand(9)
     other = Parts(1)
     checkpoints.restore(
         checkpoints.read(path),
@@ -211,3 +220,42 @@ def test_the_scaler_s_state_is_kept(tmp_path: Path) -> None:
         other.scaler,  # type: ignore[arg-type]
     )
     assert other.scaler.get_scale() == 7.0
+    assert torch.equal(torch.rand(9), following)
+
+
+def test_a_changed_recipe_keeps_its_rates_or_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    saved = Parts(3)
+    saved.method(torch.ones(1, 40)).sum().backward()
+    saved.optimizer.step()
+    saved.save(path)
+    state = checkpoints.read(path)
+
+    def restored(parts: Any, *changed: str) -> list[str]:
+        return checkpoints.restore(
+            state, parts.method, parts.optimizer, parts.scaler, changed, path
+        )
+
+    wider = Parts(1)
+    wider.method = torch.nn.Linear(40, 31)
+    with pytest.raises(CoviewError, match="a.pt is damaged: method does not fit: .*size mismatch"):
+        restored(wider)
+    with pytest.raises(RequestError, match=r"does not fit the changed recipe \(a\.b, c\): "):
+        restored(wider, "c", "a.b")
+
+    # The momentum is the saved one; the rate is the saved one only if the recipe is too.
+    for changed, rate in (((), 0.1), (("optimizer.lr",), 0.5)):
+        other = Parts(1)
+        other.optimizer.param_groups[0]["lr"] = 0.5
+        assert restored(other, *changed) == []
+        assert other.optimizer.param_groups[0]["lr"] == rate
+        assert same(other.optimizer.state_dict()["state"], state["optimizer"]["state"])
+        assert same(other.method.state_dict(), saved.method.state_dict())
+
+    anew = ["The optimiser starts anew: the saved state does not fit it."]
+    other = Parts(1)
+    assert restored(other, "optimizer.use") == anew and not other.optimizer.state
+    other.optimizer = torch.optim.SGD([{"params": p} for p in other.method.parameters()], lr=0.1)
+    assert restored(other, "decay") == anew
+    with pytest.raises(CoviewError, match="a.pt is damaged: optimizer does not fit"):
+        restored(other)

@@ -1,11 +1,19 @@
-"""Gathering over two real processes under gloo: rows, and one process's gradient."""
+"""Two real processes under gloo: gathered rows and gradients, small things, and silence."""
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 import torch.multiprocessing as mp
+
+SILENCE = 3.0
+"""Seconds after which a process that does not answer is missed."""
 
 
 def _work(rank: int, where: str) -> None:
@@ -51,3 +59,76 @@ def test_one_process_is_the_identity() -> None:
     rows = torch.ones(2, 3)
     assert gather(rows) is rows
     assert (active(), rank(), world_size()) == (False, 0, 1)
+
+
+def _meet(rank: int, where: str, port: int) -> None:
+    import torch.distributed as dist
+
+    from coview import distributed as ours
+
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in variables.items()}
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    os.environ.pop("TORCHELASTIC_RESTART_COUNT", None)
+    ours.join("cpu", SILENCE)
+    if rank == 1:
+        time.sleep(1)
+    before = time.monotonic()
+    ours.wait()
+    seen: dict[str, Any] = {
+        "waited": time.monotonic() - before,
+        "numbers": (ours.rank(), ours.local_rank(), ours.is_first(), ours.active()),
+        "largest": ours.largest(10 - rank),
+        "first": ours.from_first(f"path {rank}"),
+        "everyone": ours.everyones({"rank": rank}),
+        "own mistake": ours.is_loss_of_another(RuntimeError("shapes do not fit")),
+        "no mistake of ours": ours.is_loss_of_another(ValueError("Connection closed")),
+    }
+    if rank == 0:
+        # The other one does not come: this is told apart from waiting that takes long.
+        try:
+            ours.meet()
+        except RuntimeError as error:
+            seen["loss"] = ours.is_loss_of_another(error)
+    else:
+        time.sleep(SILENCE + 2)
+    ours.settle()
+    ours._leave()
+    seen["left"] = not dist.is_initialized()
+    torch.save(seen, f"{where}/{rank}.pt")
+
+
+def test_two_processes_exchange_small_things_and_miss_the_one_that_is_silent(
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_meet, args=(str(tmp_path), port), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    assert first["numbers"] == (0, 0, True, True) and second["numbers"] == (1, 1, False, True)
+    assert first["waited"] > 0.5 > second["waited"]
+    for seen in (first, second):
+        assert (seen["largest"], seen["first"]) == (10, "path 0")
+        assert seen["everyone"] == [{"rank": 0}, {"rank": 1}]
+        assert not seen["own mistake"] and not seen["no mistake of ours"] and seen["left"]
+    assert first["loss"] is True
+
+
+def test_alone_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed as dist
+
+    from coview import distributed as ours
+
+    for world in (None, "1"):
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        if world:
+            monkeypatch.setenv("WORLD_SIZE", world)
+        ours.join("cpu", SILENCE)
+        assert not dist.is_initialized()
+    value = torch.tensor(3.0)
+    assert (ours.largest(3), ours.from_first("a"), ours.everyones("a")) == (3, "a", ["a"])
+    assert ours.mean_over_processes(value) is value and ours.is_first()
+    assert not ours.is_loss_of_another(RuntimeError("Connection closed"))
+    ours.wait()
+    ours.meet()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coview.errors import PluginError, RequestError
-from coview.registry import clashes, entries, find, kind_of, role_of
+from coview.registry import clashes, entries, find, kind_of, kind_of_role, named, role_of
 
 
 @pytest.fixture
@@ -65,13 +65,24 @@ def test_finding(install) -> None:  # type: ignore[no-untyped-def]
         find("losses", "coview-other:fake")
 
 
+def test_a_name_is_found_in_any_spelling_and_its_own_first(install) -> None:  # type: ignore[no-untyped-def]
+    install("coview-fake", {"losses": "loud-one = fake_spelled:ONE\nLoud_One = fake_spelled:TWO"})
+    install("coview-other", {"losses": "Quiet-one = fake_spelled:ONE"})
+    assert find("losses", "quiet ONE").name == "Quiet-one"
+    assert find("losses", "Loud_One").value == "fake_spelled:TWO"
+    with pytest.raises(RequestError, match="both claim the loss"):
+        find("losses", "LOUD-ONE")
+
+
 def test_a_name_that_two_packages_claim(install) -> None:  # type: ignore[no-untyped-def]
     install("coview-one", {"losses": "twin = fake_twin:ONE"}, "fake_twin", "ONE, TWO = 1, 2")
     install("coview-two", {"losses": "twin = fake_twin:TWO"})
     with pytest.raises(RequestError, match="coview-one and coview-two both claim the loss 'twin'"):
         find("losses", "twin")
     assert find("losses", "coview-two:twin").load() == 2
+    install("coview-three", {"losses": "lone = fake_twin:ONE"})
     assert len([c for c in clashes() if "'twin'" in c]) == 1
+    assert not [c for c in clashes() if "'lone'" in c]
 
 
 @pytest.mark.parametrize(
@@ -95,10 +106,17 @@ def test_words_for_roles_and_kinds() -> None:
     assert role_of("losses") == role_of("loss") == "loss"
     assert role_of("encoders") == "encoder"
     assert kind_of("dataset") == "datasets"
+    assert role_of("wrappers") == "wrap" and kind_of_role("wrap") == "wrappers"
     with pytest.raises(RequestError, match="Did you mean 'encoders'"):
         kind_of("encodrs")
     with pytest.raises(RequestError, match="no role called 'methods'"):
         role_of("methods")
+
+
+def test_things_are_counted_in_words() -> None:
+    assert [named("losses", count) for count in (0, 1, 2)] == ["losses", "loss", "losses"]
+    assert [named("datasets", count) for count in (1, 2)] == ["data set", "data sets"]
+    assert named("view_backends", 3) == "view backends"
 
 
 CATALOGUE = """
@@ -135,8 +153,6 @@ def test_what_a_catalogue_has_is_found_and_said_to_be_from_it(install) -> None: 
 
 
 def test_roles_and_kinds_and_the_order_of_entries(install) -> None:  # type: ignore[no-untyped-def]
-    from coview.registry import kind_of_role
-
     assert kind_of_role("loss") == "losses" and kind_of_role("negatives") == "negatives"
     install("coview-one", {"losses": "twin = a:b"})
     install("coview-two", {"losses": "twin = c:d"})

@@ -222,7 +222,8 @@ def test_state_is_saved_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "images, batch, asked, kept", [(100, 16, 84, 84), (100, 16, 85, 84), (100, 90, 64, 64)]
+    "images, batch, asked, kept",
+    [(100, 16, 84, 84), (100, 16, 85, 84), (100, 90, 64, 64), (100, 90, 90, 90), (100, 90, 91, 90)],
 )
 def test_it_holds_no_more_than_the_data_set(images: int, batch: int, asked: int, kept: int) -> None:
     said: list[str] = []
@@ -232,6 +233,24 @@ def test_it_holds_no_more_than_the_data_set(images: int, batch: int, asked: int,
     assert len(said) == (asked > kept)
     if said:
         assert f"keeps {kept} keys instead of {asked}" in said[0]
+
+
+def test_each_kind_of_rows_has_a_queue_and_one_kind_shares_one() -> None:
+    slots = {0: "images", 1: "places", 2: "images"}
+    made: Any = coview.component(
+        "negatives", "queue", plan=Plan(dim=2, slots=slots), size=8
+    ).double()
+    assert made.rows.shape == (2, 8, 2)
+    made.update_target(targets(numbered(1), numbered(2, 3), numbered(4)), Step())
+    assert numbers(made.rows[0])[:2] == [1, 4] and numbers(made.rows[1])[:2] == [2, 3]
+    alike = Plan(dim=2, slots=dict.fromkeys(slots, "images"))
+    made = coview.component("negatives", "queue", plan=alike, size=8)
+    assert made.rows.shape == (8, 2)
+
+
+def test_the_paper_s_values() -> None:
+    made = coview.component("negatives", "queue", plan=Plan(dim=2))
+    assert made.rows.shape == (65536, 2) and made.ready_step == 0
 
 
 def test_a_width_that_does_not_fit_is_refused() -> None:
