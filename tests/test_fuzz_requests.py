@@ -5,7 +5,6 @@ Everything is drawn from a seeded generator, so a failure names the case that sh
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from collections.abc import Iterator
@@ -230,7 +229,7 @@ def resolved_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def junk(tmp_path: Path) -> None:
     """Files that are not what their names say, where the words look for them."""
-    (tmp_path / "junk").write_bytes(os.urandom(2000))
+    (tmp_path / "junk").write_bytes(random.Random(0).randbytes(2000))
     (tmp_path / "junk.toml").write_bytes(b"\xff\xfe = [")
     (tmp_path / "empty").mkdir()
 

@@ -152,6 +152,38 @@ def test_needs_to_know_the_data() -> None:
     for plan in (Plan(dim=4), Plan(dataset_size=4)):
         with pytest.raises(coview.RequestError, match="dataset_size and dim"):
             coview.component("negatives", "memory-bank", plan=plan)
+    assert bank(1, 1).rows.shape == (1, 1)
+
+
+def per_view(queries: tuple[int, ...], keys: tuple[int, ...]) -> Any:
+    layout = coview.Layout(((8, 8),) * 2, (3, 3), queries, keys, ((0, 1),))
+    plan = Plan(dataset_size=5, dim=4, layout=layout)
+    return coview.component("targets", "memory-bank", plan=plan, per_view=True)
+
+
+@pytest.mark.parametrize("keys", [(0, 1), (1,)])
+def test_each_key_view_has_a_bank(keys: tuple[int, ...]) -> None:
+    made = per_view((0, 1), keys)
+    assert made.rows.shape == (len(keys), 5, 4)
+    assert torch.equal(made.bank(keys[-1]), made.rows[-1])
+
+
+def test_a_bank_for_each_view_needs_views_that_the_network_encodes() -> None:
+    with pytest.raises(coview.RequestError, match="needs a plan with the views' layout"):
+        bank(per_view=True)
+    with pytest.raises(coview.RequestError, match=r"queries are views \[0\] and the keys \[0, 1\]"):
+        per_view((0,), (0, 1))
+
+
+def test_a_bank_that_nobody_divides_is_every_process_s_own() -> None:
+    made = bank(shard="always")
+    assert made.share is None and made.own_buffers == ()
+
+
+def test_the_paper_s_values() -> None:
+    chosen = bank().settings
+    assert (chosen.momentum, chosen.draws) == (0.5, 4096)
+    assert (chosen.shared, chosen.per_view, chosen.shard) == (False, False, "auto")
 
 
 def test_target_and_negatives_are_one_component() -> None:

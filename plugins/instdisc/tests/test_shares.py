@@ -49,6 +49,8 @@ def work(rank: int, processes: int, where: str) -> None:
         "gloo", init_method=f"file://{where}/meet", rank=rank, world_size=processes
     )
     made = bank(shard="always")
+    # DistributedDataParallel would make everyone's share the first process's.
+    assert made.own_buffers == ("rows",)
     result = train(made, rank, processes)
     # What a single process saved is loaded into shares.
     made.load_state_dict({"rows": torch.load(f"{where}/single.pt")})
