@@ -274,6 +274,24 @@ def test_changed_data_are_noticed(
     assert problem.startswith("data differs from the saved run (")
 
 
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_setting_that_did_not_exist_then_may_have_its_default(
+    run: Run, idx: Path, tiny: tuple[str, ...], share: float
+) -> None:
+    options = ("--data", f"idx:{idx}", *tiny, "--no-evaluate", "--epochs", 2, "--max-steps", 1)
+    run("train", "simclr", *options, "--set", f"views.solarize_p={share}", "--out", "r")
+    state = checkpoint("r")
+    lines = state["identity"]["recipe"].splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith("solarize_p")]
+    assert len(older) == len(lines) - 1
+    state["identity"]["recipe"] = "".join(older)
+    torch.save(state, "r/checkpoints/last.pt")
+    answer = run("train", "--resume", "r", "--max-steps", 2, status=2 if share else 0)
+    refusal = "views.solarize_p differs from the saved run (None, now 0.5)"
+    assert (refusal in answer.stderr) == (share > 0)
+    assert checkpoint("r")["step"] == (1 if share else 2)
+
+
 def test_a_changed_setting_ends_with_the_command_that_would_do(
     run: Run, refused: Run, idx: Path, tiny: tuple[str, ...]
 ) -> None:
