@@ -118,3 +118,25 @@ def test_any_number_of_processes_starts_with_the_same_rows(
     for rank in range(processes):
         share = Share(rows, rank, processes)
         assert torch.equal(start(share), share.part_of(whole))
+
+
+def test_a_bank_is_divided_above_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = coview.Layout(((8, 8),) * 2, (3, 3), (0, 1), (0, 1), ((0, 1),))
+    # A bank of a mebibyte: 1024 rows of 256 numbers of 4 bytes.
+    plan = Plan(dataset_size=1024, dim=256, layout=layout)
+
+    def share(**chosen: Any) -> Share | None:
+        made: Any = coview.component("targets", "memory-bank", plan=plan, **chosen)
+        divided: Share | None = made.share
+        return divided
+
+    assert share(shard="always") is None
+    monkeypatch.setattr("coview_instdisc.bank.world_size", lambda: 2)
+    assert share(shard_above=1.0) is None and share(shard_above=0.0, shard="never") is None
+    divided = share(shard_above=0.99)
+    assert divided is not None and divided.rows == 1024
+    assert share(shard_above=1.5, per_view=True) is not None
+    assert share(shard_above=2.0, per_view=True) is None
+    assert share(shard="always", draws=1) is not None
+    with pytest.raises(coview.RequestError, match="bank of 1 MiB .* cannot use every row"):
+        share(shard_above=0.99, draws=0)
