@@ -142,25 +142,20 @@ def entries(kind: str) -> list[Entry]:
     """Return all installed entries of a kind, sorted by name, then package."""
     # Folders, and when packages last came or went there.
     path = tuple((f, Path(f).stat().st_mtime_ns if Path(f).exists() else 0) for f in sys.path)
-    return list(_installed(path).get(f"coview.{kind}", ()))
+    points = _installed(path).select(group=f"coview.{kind}")
+    return sorted({Entry(kind, p.name, *_package(p.dist), p.value, p) for p in points})
 
 
 # Reading every package's metadata takes 20 ms, and a command asks some twenty times.
 @lru_cache(maxsize=1)
-def _installed(path: tuple[tuple[str, int], ...]) -> dict[str, list[Entry]]:
-    """Return the entries of each group; ``path`` is read by importlib as ``sys.path``."""
-    found: dict[str, list[Entry]] = {f"coview.{kind}": [] for kind in KINDS}
-    seen = set()
-    for package in metadata.distributions():
-        points = [point for point in package.entry_points if point.group in found]
-        # Each look at a name parses the metadata. The first of a name on the path is what imports.
-        if points and (name := package.name) not in seen:
-            seen.add(name)
-            version = package.version
-            for point in points:
-                entry = Entry(point.group[7:], point.name, name, version, point.value, point)
-                found[point.group].append(entry)
-    return {group: sorted(set(there)) for group, there in found.items()}
+def _installed(path: tuple[tuple[str, int], ...]) -> Any:
+    """Return all entry points; ``path`` is read by importlib as ``sys.path``."""
+    return metadata.entry_points()
+
+
+@lru_cache(maxsize=1024)  # each look at a name parses the package's metadata
+def _package(dist: metadata.Distribution | None) -> tuple[str, str]:
+    return (dist.name, dist.version) if dist else ("unknown", "0")
 
 
 def find(kind: str, name: str) -> Entry:

@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib.util
 import re
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -35,12 +36,10 @@ def part_of(module: str, name: str) -> ast.Module | None:
     # A statement ends where the next one begins; a text below belongs to what stands above it.
     begins = rf"^(?:(?:class|def) {re.escape(name)}\b|{re.escape(name)}\b[^=\n]*=).*\n"
     own = re.search(begins + r"(?:(?![A-Za-z_@]).*\n)*", text + "\n", re.MULTILINE)
-    if not name or own is None:
-        return source_of(module)
-    try:
-        return ast.Module(ast.parse(head).body + ast.parse(own[0]).body, [])
-    except SyntaxError:  # cut inside a text
-        return source_of(module)
+    if name and own:
+        with suppress(SyntaxError):  # cut inside a text
+            return ast.Module(ast.parse(head).body + ast.parse(own[0]).body, [])
+    return source_of(module)
 
 
 @functools.cache
