@@ -48,9 +48,9 @@ def test_of_two_packages_of_one_name_the_first_on_the_path_counts(
 ) -> None:
     install("coview-twice", {"losses": "twice = nearer:Loss"})
     shutil.copytree(tmp_path, tmp_path / "further")
-    (tmp_path / "further/coview_twice-1.2.dist-info/entry_points.txt").write_text(
-        "[coview.losses]\ntwice = further:Loss\n"
-    )
+    info = tmp_path / "further/coview_twice-1.2.dist-info"
+    (info / "entry_points.txt").write_text("[coview.losses]\ntwice = further:Loss\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: coview_twice\nVersion: 1.2\n")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "further")])
     assert [e.value for e in entries("losses") if e.name == "twice"] == ["nearer:Loss"]
 
