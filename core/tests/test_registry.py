@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -41,6 +43,25 @@ def test_what_is_installed_while_the_program_runs_is_seen(install: Callable[...,
     before = {e.name for e in entries("losses")}
     install("coview-late", {"losses": "late = late:Loss"})
     assert {e.name for e in entries("losses")} - before == {"late"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are POSIX's")
+def test_a_folder_of_the_path_that_may_not_be_entered_has_nothing(
+    install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("coview-fake", {"losses": "fake = fake:Loss"})
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    monkeypatch.syspath_prepend(str(closed / "lib"))
+    stat = Path.stat  # root may enter every folder, so the system's answer is given by hand
+
+    def refused(path: Path, **how: bool) -> os.stat_result:
+        if path.is_relative_to(closed):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert [e.name for e in entries("losses") if e.package == "coview-fake"] == ["fake"]
 
 
 def test_of_two_packages_of_one_name_the_first_on_the_path_counts(
