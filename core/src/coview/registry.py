@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -140,18 +141,16 @@ def kind_of_role(role: str) -> str:
 
 def entries(kind: str) -> list[Entry]:
     """Return all installed entries of a kind, sorted by name, then package."""
-    # Folders, and when packages last came or went there.
     path = tuple((folder, _changed(folder)) for folder in sys.path)
     points = _installed(path).select(group=f"coview.{kind}")
     return sorted({Entry(kind, p.name, *_package(p.dist), p.value, p) for p in points})
 
 
 def _changed(folder: str) -> int:
-    """Return when a folder last changed; 0 if it is not there or may not be entered."""
-    try:
+    """Return when packages last came or went; 0 of a folder that this user may not enter."""
+    with suppress(OSError):
         return Path(folder).stat().st_mtime_ns
-    except OSError:  # as importlib: nothing is installed there for this user
-        return 0
+    return 0
 
 
 # Reading every package's metadata takes 20 ms, and a command asks some twenty times.

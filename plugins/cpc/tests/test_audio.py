@@ -13,7 +13,10 @@ import torch
 import coview
 from coview import Batch, CoviewError, Plan, RequestError, Step
 from coview.data.base import DataSettings
+from coview.recipes.configure import Changes
 from coview.testing import Synchronisations
+from coview.training.introduction import introduction
+from coview.training.start import Request, rehearse
 from coview_cpc.convolutions import KERNELS, STRIDES, StridedConvolutions
 from coview_cpc.frames import FrameViews
 from coview_cpc.waves import Waves, read
@@ -160,6 +163,18 @@ def test_sound_is_learnt(tmp_path: Path) -> None:
     crops = run.method.components["views"].evaluation_views(signals).crops
     expected = torch.stack([run.method.encoder.trunk(crop) for crop in crops]).mean(0)
     torch.testing.assert_close(loaded(signals), expected)
+
+
+def test_a_dry_run_measures_a_step_of_signals(tmp_path: Path) -> None:
+    given = {"data": f"wav:{tones(tmp_path, samples=21_000)}", "device": "cpu"}
+    changes = Changes(backbone="cpc-audio-narrow", batch_size=8)
+    run = rehearse(Request(method="cpc-audio", changes=changes, settings=given))
+    assert "126 views of 465 samples" in introduction(run)[1]
+    weights = sum(p.numel() for p in run.method.parameters())
+    # What every frame keeps comes on top of the weights, gradients and moments.
+    assert (
+        run.estimate.step_seconds > 0 and run.estimate.bytes > 4 * 4 * weights + 8 * 126 * 465 * 4
+    )
 
 
 def test_images_are_no_signals(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import attrs
 import click
 
 from coview.cli.early import Resumption, refuse_early, refuse_early_resume
+from coview.cli.fits import answer, planned, to_bytes
 from coview.commands import completing
 from coview.commands.options import (
     asked_settings,
@@ -80,6 +81,13 @@ Examples:
     is_flag=True,
     help="Check the request, the data, the memory and the time it takes; train nothing.",
 )
+@click.option(
+    "--fits",
+    callback=to_bytes,
+    metavar="MEMORY",
+    help="With --dry-run: say whether a step fits a GPU of so much memory (24GB), or into how many "
+    "parts it must be cut; no GPU is needed.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="With --dry-run: print every setting.")
 @json_option
 @click.pass_context
@@ -95,6 +103,7 @@ def command(
     on_bad_image: str | None,
     on_collapse: str | None,
     dry_run: bool,
+    fits: int | None,
     verbose: bool,
     as_json: bool,
     **given: Any,
@@ -110,6 +119,8 @@ def command(
         raise RequestError(
             "--verbose prints the settings of a --dry-run: add that, or leave it out."
         )
+    if fits is not None and not dry_run:
+        raise RequestError("--fits is a question to a --dry-run: add that, or leave it out.")
     changes = changes_from(
         uses, settings, on_bad_image=on_bad_image, preset=asked.get("preset"), **given
     )
@@ -118,6 +129,8 @@ def command(
         usual = tuple(asked.pop("observe", ()))
         observe = observe or usual
         refuse_early(method, changes, out, COMMAND_LINE)
+    # Of a GPU that need not be here.
+    precision = asked.pop("precision", None) if fits is not None else None
     command = (sys.argv[0], *typed(ctx))
     if resume is not None:
         again = Resumption(
@@ -148,7 +161,7 @@ def command(
         layer=COMMAND_LINE,
     )
     if dry_run:
-        _dry_run(request, as_json, verbose)
+        _dry_run(request, None if fits is None else (fits, precision), as_json, verbose)
     else:
         _train(ctx, request, as_json)
 
@@ -191,23 +204,34 @@ def _refuse_changes(out: Path | None, asked: dict[str, Any], dry_run: bool) -> N
         raise RequestError("--dry-run does not work with --resume: leave it out.")
 
 
-def _dry_run(request: Any, as_json: bool, verbose: bool) -> None:
+def _dry_run(
+    request: Any, gpu: tuple[int, str | None] | None, as_json: bool, verbose: bool
+) -> None:
+    """Say what would run; of a GPU, given its memory and precision, whether a step fits it."""
     from coview.cli.show import as_document, show
     from coview.training.introduction import chosen, introduction
     from coview.training.start import rehearse
 
     with waiting(_tell, "preparing"), listening(_tell):
-        run = rehearse(request)
+        run = rehearse(request, here=gpu is None)
+    plan = None
+    if gpu is not None:
+        with waiting(_tell, "planning memory"):
+            plan = planned(run, *gpu)
     if as_json:
-        print_json({**as_document(run.resolved), "run": _facts(run)})
+        facts = {**_facts(run), **({} if plan is None else {"fits": plan})}
+        print_json({**as_document(run.resolved), "run": facts})
         return
     for line in (*chosen(run), *introduction(run)):
         click.echo(line)
+    if plan is not None:
+        click.echo(answer(plan))
     if verbose:
         click.echo()
         show(run.resolved)
+    start = "It would run. " if plan is None else ""  # here, if that was not the question
     click.echo(
-        "It would run. Nothing was trained or written: leave out --dry-run to train"
+        f"{start}Nothing was trained or written: leave out --dry-run to train"
         + ("." if verbose else ", or add -v to see every setting.")
     )
 

@@ -231,6 +231,11 @@ class Batches:
         self._labels = _alike(split) if same_class else None
         self._fields = {name: _on(split.field(name), self._device) for name in fields}
 
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the images that lie on the device all the time."""
+        return 0 if self._images is None else self._images.nbytes
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield this process's part of each global batch of an epoch, from batch ``start`` on.
 

@@ -43,13 +43,14 @@ from coview.weights.own import code_of, own_notes
 from coview.weights.places import local
 
 
-def assemble(request: Request, prepared: Prepared, path: Path | None) -> Run:
+def assemble(request: Request, prepared: Prepared, path: Path | None, here: bool = True) -> Run:
     """Load the data and build everything that a run needs; write nothing.
 
     Args:
         request: what was asked for.
         prepared: the same, resolved.
         path: the run's directory; None: the default one.
+        here: the run is for this machine, so a step must fit its memory.
 
     Raises:
         RequestError: the parts do not fit together, or do not suit the number of processes.
@@ -59,7 +60,7 @@ def assemble(request: Request, prepared: Prepared, path: Path | None) -> Run:
     fitted = cut(asked, limit_of_data(asked, len(data.train), world_size()))
     path = from_first(path or default_directory(fitted.recipe.name, data.name))
     run = _built(request, attrs.evolve(prepared, resolved=fitted), data, path)
-    if is_small(run):
+    if not here or is_small(run):
         return run
     # The first process measures for all, so that all decide the same.
     run.estimate, free = from_first((estimate(run), free_memory(run.device)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections import Counter
@@ -125,7 +126,7 @@ def buffers(run: Any) -> int:
 
 
 Shapes = tuple[tuple[int, ...], ...]
-"""(C, H, W) of each crop that a network takes at once."""
+"""(C, H, W) of each crop, or (C, T) of each signal, that a network takes at once."""
 
 
 def _inputs(run: Any, used: Sequence[int]) -> Counter[Shapes]:
@@ -135,6 +136,8 @@ def _inputs(run: Any, used: Sequence[int]) -> Counter[Shapes]:
     """
     views = run.method.components["views"]
     layout = views.layout
+    if declared(views, ViewsComponent, "takes") == "signals":  # a row of samples has no height
+        return Counter(((layout.channels[view], layout.sizes[view][1]),) for view in used)
     shapes = [(layout.channels[view], *layout.sizes[view]) for view in used]
     if declared(views, ViewsComponent, "normalization") is None:
         side = run.plan.image_size
@@ -154,7 +157,7 @@ def _per_image(network: nn.Module, shapes: Shapes, run: Any) -> tuple[float, flo
 
     most = run.plan.local_batch_size
     _pass(network, random(min(2, most)), run)  # it prepares
-    count = min(max(2, PROBE // sum(height * width for _, height, width in shapes)), most)
+    count = min(max(2, PROBE // sum(math.prod(shape[1:]) for shape in shapes)), most)
     while True:
         seconds, saved = _best(network, random(count), run)
         if seconds >= ENOUGH or count >= most or active():  # processes must do the same passes

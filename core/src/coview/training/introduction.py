@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
 
+from coview.components import ViewsComponent, declared
 from coview.recipes.tables import SMALL_IMAGE, SMALL_PRESETS
 from coview.terminal import shown
 from coview.weights.elsewhere import in_stock
@@ -105,10 +107,12 @@ def _count(module: Any) -> str:
 
 def _views(run: Any) -> str:
     """Return how many views there are of an image and of which sizes: ``2 views of 32 x 32``."""
-    sizes = run.method.components["views"].layout.sizes
-    counted = {size: sizes.count(size) for size in sizes}
+    views = run.method.components["views"]
+    signals = declared(views, ViewsComponent, "takes") == "signals"
+    counted = Counter(views.layout.sizes)
     return " and ".join(
-        f"{count} view{'s' if count > 1 else ''} of {height} x {width}"
+        f"{count} view{'s' if count > 1 else ''} of "
+        + (f"{width} samples" if signals else f"{height} x {width}")
         for (height, width), count in counted.items()
     )
 

@@ -128,8 +128,12 @@ def _new(
     return run
 
 
-def rehearse(request: Request) -> Run:
+def rehearse(request: Request, here: bool = True) -> Run:
     """Return a run as :func:`start` would, without observers and without writing anything.
+
+    Args:
+        request: what was asked for.
+        here: it would run on this machine: its step is measured, and cut to what fits here.
 
     Raises:
         RequestError: the request is wrong.
@@ -138,6 +142,7 @@ def rehearse(request: Request) -> Run:
         refuse_taken(request.out)
     before = run_table(request.method)
     with threads.using(RunSettings.of(before, request.settings).threads):
-        run = assemble(request, prepare(request, before), request.out)
-        run.estimate = run.estimate or estimate(run)
+        run = assemble(request, prepare(request, before), request.out, here)
+        if here:
+            run.estimate = run.estimate or estimate(run)
     return run

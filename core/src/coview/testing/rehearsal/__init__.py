@@ -43,6 +43,9 @@ class Rehearsed:
         precision: fp32, bf16 or fp16.
         accumulate: micro-batches of a step.
         operations: operations that the device is given in a step.
+        bytes: the most that tensors on the device take at once in the last step: weights,
+            gradients, the optimiser's state (from the second step on), queues and banks, views
+            and what the networks keep for the backward pass.
     """
 
     method: str
@@ -50,6 +53,7 @@ class Rehearsed:
     precision: str
     accumulate: int
     operations: int
+    bytes: int
 
 
 def rehearse(
@@ -92,10 +96,33 @@ def rehearse(
     with pretended_cuda() as mode:
         run = _run(resolved, _plan(resolved), precision, mode)
         batch = _batch(resolved, run.plan, mode)
-        count = train(run, batch, mode, steps)
+        count, peak = train(run, batch, mode, steps), mode.memory.most
         if evaluate:
             _evaluate(run, batch, mode)
-    return Rehearsed(recipe.name, preset, precision, resolved.training.accumulate, count)
+    parts = resolved.training.accumulate
+    return Rehearsed(recipe.name, preset, precision, parts, count, peak)
+
+
+def planned_bytes(resolved: Resolved, plan: Plan, precision: str = "bf16") -> int:
+    """Return the most bytes that tensors on a CUDA device take at once in a step of a run.
+
+    The next batch, which is on its way while a step runs, is among them; CUDA itself, the
+    scratch memory of its libraries and gaps between tensors are not. Nothing is compiled.
+
+    Args:
+        resolved: the recipe.
+        plan: the run's sizes.
+        precision: fp32, tf32, bf16 or fp16.
+
+    Raises:
+        ConformanceError: see :func:`rehearse`.
+    """
+    with pretended_cuda() as mode:
+        run = _run(resolved, plan, precision, mode)
+        batch, following = (_batch(resolved, plan, mode) for _ in range(2))
+        train(run, batch, mode, steps=2)
+        del following
+        return mode.memory.most
 
 
 def train(run: Run, batch: Batch, mode: Pretended, steps: int = 1) -> int:
@@ -108,6 +135,7 @@ def train(run: Run, batch: Batch, mode: Pretended, steps: int = 1) -> int:
     begun = 0
     for _ in range(steps):
         begun = mode.operations
+        mode.memory.begin()
         _whole_step(run, batch, Metrics())
     for name, buffer in run.method.named_buffers():
         if buffer is not before.get(name):

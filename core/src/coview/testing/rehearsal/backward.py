@@ -10,7 +10,7 @@ import heapq
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,44 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import get_gradient_edge
 
 Gradient = Tensor | None
+
+
+class Saved:
+    """A tensor that a node saves for its backward pass; let go as soon as that has run.
+
+    ``saved_tensors_hooks(Saved, Saved.read)`` has every node save its tensors so. Nodes that
+    Python calls would keep them as long as the graph lives, where torch's engine lets go.
+    """
+
+    _read: ClassVar[list[Saved]] = []
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor: Tensor | None = tensor
+        self.version = tensor._version
+
+    def read(self) -> Tensor:
+        """Return the tensor, which must be as it was saved.
+
+        Raises:
+            RuntimeError: it was let go, or was written to; torch's own words.
+        """
+        if self.tensor is None:
+            raise RuntimeError("Trying to backward through the graph a second time")
+        if self.tensor._version != self.version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an "
+                f"inplace operation: a {tuple(self.tensor.shape)} {self.tensor.dtype} is at "
+                f"version {self.tensor._version}; expected version {self.version} instead"
+            )
+        Saved._read.append(self)
+        return self.tensor
+
+    @classmethod
+    def let_go(cls, keep: bool) -> None:
+        """Forget the tensors read since the last call, unless the graph is to be kept."""
+        for saved in cls._read:
+            saved.tensor = saved.tensor if keep else None
+        cls._read.clear()
 
 
 def run_backward(
@@ -30,7 +68,7 @@ def run_backward(
     accumulate_grad: bool = False,
 ) -> tuple[Gradient, ...]:
     """Compute gradients; the arguments are those of torch's ``_engine_run_backward``."""
-    walk = _Walk(outputs, inputs)
+    walk = _Walk(outputs, inputs, keep_graph)
     with torch.set_grad_enabled(create_graph):
         for output, gradient in zip(outputs, gradients, strict=True):
             edge = get_gradient_edge(output)
@@ -41,7 +79,8 @@ def run_backward(
 class _Walk:
     """One pass over the graph: each node runs when all that follow it have run."""
 
-    def __init__(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    def __init__(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], keep: bool) -> None:
+        self.keep = keep
         self.roots = list(dict.fromkeys(get_gradient_edge(output).node for output in outputs))
         self.waiting = _edges_into(self.roots)
         self.given: dict[Any, list[Gradient]] = {}
@@ -71,6 +110,7 @@ class _Walk:
         while ready:
             node = heapq.heappop(ready)[2]
             made = self._called(node, accumulate)
+            Saved.let_go(self.keep)
             for (following, number), gradient in zip(node.next_functions, made, strict=False):
                 if following is None:
                     continue

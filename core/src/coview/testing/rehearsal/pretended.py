@@ -20,6 +20,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,7 +28,8 @@ from torch.utils._pytree import tree_leaves
 
 from coview.nn import constants
 from coview.testing.errors import ConformanceError
-from coview.testing.rehearsal.backward import run_backward
+from coview.testing.rehearsal.backward import Saved, run_backward
+from coview.testing.rehearsal.memory import Memory
 from coview.testing.synchronisation import copying, place, waits
 
 SMALL = 2**16
@@ -65,6 +67,7 @@ class Pretended(TorchDispatchMode):
         reading: values may be read from the device here, as in an evaluation.
         copying: numbers may be copied to the device here, as before the first step.
         operations: how many operations the device was given.
+        memory: what the device's tensors take.
     """
 
     def __init__(self, fake: FakeTensorMode) -> None:
@@ -72,6 +75,7 @@ class Pretended(TorchDispatchMode):
         self.fake = fake
         self.reading = self.copying = False
         self.operations = 0
+        self.memory = Memory()
         self._pinned: set[StorageWeakRef] = set()
 
     def pinned(self, tensor: Tensor) -> Tensor:
@@ -117,6 +121,7 @@ class Pretended(TorchDispatchMode):
         self._refuse_copy(name, args, given)
         result = func(*args, **given)
         self._refuse_double(name, result)
+        self.memory.count(result)
         return result
 
     def _refuse_waiting(self, name: str, args: Sequence[Any], given: Mapping[str, Any]) -> Any:
@@ -187,13 +192,28 @@ def _called_by(part: str) -> bool:
 def recurrent(
     x: Tensor, hidden: Any, weights: Sequence[Tensor], _bias: bool, layers: int, *_: Any
 ) -> tuple[Tensor, Tensor]:
-    """Stand in for GRU and LSTM, whose kernels have no pretended form: right shapes and edges."""
+    """Stand in for GRU and LSTM, whose kernels have no pretended form.
+
+    Shapes and edges are theirs, and what is kept for the backward pass is a GRU's: products,
+    gates and states of all steps.
+    """
     state = hidden[0] if isinstance(hidden, (tuple, list)) else hidden
-    width = state.shape[-1]
-    rows = (x @ weights[0].mT)[..., :width]
-    for weight in weights[1:]:
-        rows = rows + weight.sum()
-    return rows, state + rows[:, -1].sum()
+    each = len(weights) // layers
+    for layer in range(layers):
+        x = _gated(x, state.shape[-1], weights[layer * each : (layer + 1) * each])
+    return x, state + x[:, -1].sum()
+
+
+def _gated(x: Tensor, width: int, weights: Sequence[Tensor]) -> Tensor:
+    """Return the output of a gated layer for all steps at once, as if none needed the last."""
+    given = x @ weights[0].mT
+    for bias in weights[2:]:
+        given = given + bias
+    before = given[..., :width]
+    again = before @ weights[1].mT
+    gates = torch.sigmoid(given + again)
+    new = torch.tanh(given[..., -width:] + gates[..., :width] * again[..., -width:])
+    return new + gates[..., width : 2 * width] * (before - new)
 
 
 class _Applied:
@@ -261,7 +281,8 @@ def pretended_cuda() -> Iterator[Pretended]:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        for entered in (fake, mode, calls):
+        saving = saved_tensors_hooks(Saved, Saved.read)
+        for entered in (fake, mode, calls, saving):
             stack.enter_context(entered)
         yield mode
 
