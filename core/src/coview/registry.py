@@ -141,8 +141,7 @@ def kind_of_role(role: str) -> str:
 
 def entries(kind: str) -> list[Entry]:
     """Return all installed entries of a kind, sorted by name, then package."""
-    path = tuple((folder, _changed(folder)) for folder in sys.path)
-    points = _installed(path).select(group=f"coview.{kind}")
+    points = _installed(tuple((f, _changed(f)) for f in sys.path)).select(group=f"coview.{kind}")
     return sorted({Entry(kind, p.name, *_package(p.dist), p.value, p) for p in points})
 
 
