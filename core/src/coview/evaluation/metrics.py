@@ -1,4 +1,7 @@
-"""Accuracies and average precisions, computed with torchmetrics."""
+"""Accuracies and average precisions, computed with torchmetrics.
+
+It is imported where something is measured: that takes as long as importing torch.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,6 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_average_precision,
-    multiclass_accuracy,
-    multiclass_recall,
-)
 
 from coview.data.base import ImageData
 from coview.errors import RequestError
@@ -85,6 +83,8 @@ def average_precisions(scores: Tensor, truth: Tensor) -> Tensor:
         scores: (Q, C), without NaN.
         truth: (Q, C) bool.
     """
+    from torchmetrics.functional.classification import binary_average_precision
+
     found = torch.full((truth.shape[1],), NAN, dtype=torch.float64)
     for number in truth.any(dim=0).nonzero().flatten().tolist():
         # As torchmetrics would put numbers beyond 0 to 1 through a sigmoid, which makes
@@ -106,6 +106,8 @@ def accuracies(scores: Tensor, truth: Tensor, votes: bool = False) -> dict[str, 
     The mean per class is over the classes in ``truth``: a class without a test
     image has no accuracy.
     """
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_recall
+
     classes = scores.shape[1]
     counted = torch.ones(len(truth), dtype=torch.bool)
     if votes:
