@@ -61,6 +61,27 @@ def test_one_process_is_the_identity() -> None:
     assert (active(), rank(), world_size()) == (False, 0, 1)
 
 
+def _make_the_default_group_refuse_host_memory() -> None:
+    """NCCL's does. Whatever the host's processes tell each other must go by other groups."""
+    import torch.distributed as dist
+
+    real = dist.init_process_group
+
+    def start(backend: str, **options: Any) -> None:
+        real({"gloo": "cuda:gloo"}[backend], **options)
+
+    dist.init_process_group = start
+
+
+def _agreed(rank: int) -> list[list[int]]:
+    from coview.training.interrupts import Agreement
+
+    agreement = Agreement()
+    told = [agreement.reached(rank, 5 - rank), agreement.reached(0, 0)]
+    agreement.close()
+    return told
+
+
 def _meet(rank: int, where: str, port: int) -> None:
     import torch.distributed as dist
 
@@ -70,6 +91,7 @@ def _meet(rank: int, where: str, port: int) -> None:
     os.environ |= {name: str(value) for name, value in variables.items()}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     os.environ.pop("TORCHELASTIC_RESTART_COUNT", None)
+    _make_the_default_group_refuse_host_memory()
     ours.join("cpu", SILENCE)
     if rank == 1:
         time.sleep(1)
@@ -81,6 +103,7 @@ def _meet(rank: int, where: str, port: int) -> None:
         "largest": ours.largest(10 - rank),
         "first": ours.from_first(f"path {rank}"),
         "everyone": ours.everyones({"rank": rank}),
+        "agreed": _agreed(rank),
         "own mistake": ours.is_loss_of_another(RuntimeError("shapes do not fit")),
         "no mistake of ours": ours.is_loss_of_another(ValueError("Connection closed")),
     }
@@ -92,6 +115,8 @@ def _meet(rank: int, where: str, port: int) -> None:
             seen["loss"] = ours.is_loss_of_another(error)
     else:
         time.sleep(SILENCE + 2)
+    ours._leave()
+    seen["stayed"] = dist.is_initialized()
     ours.settle()
     ours._leave()
     seen["left"] = not dist.is_initialized()
@@ -111,7 +136,9 @@ def test_two_processes_exchange_small_things_and_miss_the_one_that_is_silent(
     for seen in (first, second):
         assert (seen["largest"], seen["first"]) == (10, "path 0")
         assert seen["everyone"] == [{"rank": 0}, {"rank": 1}]
-        assert not seen["own mistake"] and not seen["no mistake of ours"] and seen["left"]
+        assert seen["agreed"] == [[0, 0], [1, 5]]
+        assert not seen["own mistake"] and not seen["no mistake of ours"]
+        assert seen["stayed"] and seen["left"]
     assert first["loss"] is True
 
 
