@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,66 @@ def test_alone_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not ours.is_loss_of_another(RuntimeError("Connection closed"))
     ours.wait()
     ours.meet()
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "seconds"),
+    [("auto", "nccl", 12), ("cuda", "nccl", 12), ("cpu", "gloo", 10)],
+)
+def test_with_gpus_the_groups_of_the_host_give_up_before_nccl_does(
+    device: str, backend: str, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL would end the process without a message."""
+    import torch.distributed as dist
+
+    from coview import distributed as ours
+
+    made: list[Any] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    monkeypatch.setattr(ours, "_control", None)
+    monkeypatch.setattr(ours, "_patient", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", made.append)
+    monkeypatch.setattr(ours.atexit, "register", made.append)
+    for start in ("init_process_group", "new_group"):
+        monkeypatch.setattr(
+            dist,
+            start,
+            lambda kind="", *, timeout, backend="": made.append((kind, backend, timeout)),
+        )
+    ours.join(device, 10)
+    assert made == [
+        *([3] if backend == "nccl" else []),
+        (backend, "", timedelta(seconds=seconds)),
+        ("", "gloo", timedelta(seconds=10)),
+        ("", "gloo", ours.PATIENCE),
+        ours._leave,
+    ]
+
+
+def test_processes_that_were_started_anew_meet_where_nobody_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch.distributed as dist
+
+    from coview import distributed as ours
+
+    agents = dist.TCPStore("127.0.0.1", 0, is_master=True)
+    variables = {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": agents.port}
+    variables["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    places = []
+    for restart in (0, 1, 2):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restart))
+        places.append(ours._meeting_place())
+    first, second, third = places
+    assert first == {}
+    assert (second["rank"], second["world_size"]) == (1, 2)
+    second["store"].set("address", "of the dead")
+    assert second["store"].check(["address"])
+    assert not third["store"].check(["address"]) and not agents.check(["address"])
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    assert ours._meeting_place() == {}
