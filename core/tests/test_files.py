@@ -83,6 +83,9 @@ def test_missing_damaged_and_foreign_checkpoints(tmp_path: Path) -> None:
     torch.save({"format": 0}, tmp_path / "old.pt")
     with pytest.raises(CoviewError, match="this version"):
         read(tmp_path / "old.pt")
+    # All versions so far wrote this number.
+    torch.save({"format": 1, "step": 3}, tmp_path / "good.pt")
+    assert read(tmp_path / "good.pt")["step"] == 3
 
 
 def test_a_file_is_flushed_before_it_has_its_name_and_the_name_after(
