@@ -22,9 +22,6 @@ USUAL = frozenset(
 STACKS = frozenset({".tif", ".tiff"})
 REFUSED = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "IMT"})
 """Formats for which Pillow starts another program, or that it knows but cannot decode."""
-MOST_BYTES = 8
-"""Bytes of a pixel: four bands of 16 bits."""
-
 File = str | BinaryIO
 """A path, or an open file."""
 
@@ -118,7 +115,6 @@ def _identified(file: File, ending: str) -> ImageFile.ImageFile:
         if ending in USUAL or (kind := endings().get(ending)) is None:
             raise
         image = Image.open(file, formats=("JPEG" if kind == "MPO" else kind,))
-    # Pillow joins the pieces of a row again with each it reads: a row of 10 million pixels
-    # would take seconds.
-    image.decodermaxblock = max(image.decodermaxblock, MOST_BYTES * image.width)
+    # Pillow joins the pieces of a row (8 bytes a pixel at most) again with each that it reads.
+    image.decodermaxblock = max(image.decodermaxblock, 8 * image.width)
     return image
