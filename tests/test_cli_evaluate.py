@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,18 @@ def test_finetune_lists_its_images(run: Run, refused: Run, photos: Path, trained
         "only a run's checkpoint has the projection head"
         in refused("evaluate", "finetune", file, "--data", photos, "--from", "head.1")[0]
     )
+
+
+def test_a_checkpoint_that_lacks_a_layer_is_said_not_to_fit(trained: Path, tmp_path: Path) -> None:
+    from coview.evaluation.finetune import starting_network
+    from coview.weights.exported import load_backbone
+
+    cut = shutil.copytree(trained, tmp_path / "cut")
+    state = torch.load(cut / "checkpoints" / "last.pt", weights_only=True)
+    del state["method"]["components.encoder.projector.0.0.weight"]
+    torch.save(state, cut / "checkpoints" / "last.pt")
+    with pytest.raises(coview.errors.CoviewError, match="does not fit its recipe"):
+        starting_network(cut, load_backbone(cut), "head.1")
 
 
 def test_finetune_from_inside_the_head(run: Run, trained: Path) -> None:

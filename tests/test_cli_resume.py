@@ -371,8 +371,14 @@ def test_a_finished_run_takes_no_change_that_no_step_would_see(
         "epochs too."
     )
     assert Path("r/recipe.toml").read_text(encoding="utf-8") == before
-    run(*allowed, "--epochs", 2, "--allow-change", "epochs")
+    mend = run(*allowed, status=2).stderr.splitlines()[-1]
+    assert mend.endswith(" --lr 0.003 --allow-change lr --epochs 2 --allow-change epochs")
+    run(*shlex.split(mend)[1:])
     assert "lr = 0.003" in Path("r/recipe.toml").read_text(encoding="utf-8")
     with pytest.raises(coview.RequestError) as caught:
         coview.train(resume="r", lr=0.01, allow_change=["lr"])
     assert "epochs=4, allow_change=['lr', 'epochs']" in caught.value.__notes__[0]
+    # Nor does one that is still to be measured.
+    with pytest.raises(coview.RequestError, match="no step is left"):
+        coview.train(resume="r", lr=0.01, allow_change=["lr"], evaluate=True, progress=False)
+    assert "lr = 0.003" in Path("r/recipe.toml").read_text(encoding="utf-8")

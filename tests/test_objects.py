@@ -14,6 +14,7 @@ import torchvision.transforms.v2 as tv
 from torch import Tensor, nn
 
 import coview
+from coview.evaluation.finetune import starting_network
 
 
 class Net(nn.Module):
@@ -65,6 +66,8 @@ def test_objects_train_resume_and_load(tmp_path: Path) -> None:
         coview.load_backbone(whole.path)
     loaded = coview.load_backbone(whole.path, backbone=Net())
     assert loaded(torch.rand(2, 3, 16, 16)).shape == (2, 8)
+    with pytest.raises(coview.RequestError, match=r"was a Python object: use --from head.0"):
+        starting_network(whole.path, loaded, "head.1")
 
 
 def test_nothing_is_changed_silently_when_resuming(tmp_path: Path) -> None:

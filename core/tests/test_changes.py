@@ -173,6 +173,15 @@ def test_changed_data_are_counted_by_the_new_epochs(cut: Path) -> None:
     assert run.step == 10 and run.plan.steps_per_epoch == 5  # without labels all are trained on
 
 
+@pytest.mark.parametrize("name", ["threads", "compile", "world_size"])
+def test_what_an_older_version_did_not_save_is_not_compared(cut: Path, name: str) -> None:
+    older = state(cut)
+    del older["identity"][name]
+    torch.save(older, cut / "checkpoints" / "last.pt")
+    run = coview.train(resume=cut, data=images(60), **GO_ON)
+    assert run.step == 6 and name not in run.changed
+
+
 def test_another_optimiser_starts_anew(cut: Path) -> None:
     use = {"use": {"optimizer": "adamw"}, "allow_change": ["optimizer"]}
     run = coview.train(resume=cut, data=images(60), **use, **GO_ON)

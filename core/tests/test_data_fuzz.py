@@ -250,6 +250,17 @@ def test_thin_images_cost_no_gigabytes(tmp_path: Path, shape: tuple[int, int], k
     assert time.perf_counter() - started < 1
 
 
+def test_an_animation_on_a_canvas_of_sixteen_million_columns(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 2), (shade, 0, 0)) for shade in (250, 20)]
+    content = bytearray(saved(frames[0], "webp", save_all=True, append_images=frames[1:]))
+    assert content[12:16] == b"VP8X"
+    content[24:27] = (2**24 - 1).to_bytes(3, "little")
+    (tmp_path / "wide.webp").write_bytes(content)
+    started = time.process_time()
+    assert decode(str(tmp_path / "wide.webp"), 16, 3).shape == (3, 16, 16)
+    assert time.process_time() - started < 3
+
+
 @pytest.mark.parametrize("kind", ["gif", "webp", "png"])
 def test_an_animation_is_its_first_picture(tmp_path: Path, kind: str) -> None:
     shades = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (250, 20, 90)]

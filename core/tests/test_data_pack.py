@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -131,6 +132,38 @@ def test_an_interrupted_pack_is_gone_on_with(
     assert counts[0] == 48 and sum(counts) == 130
     for file in whole.iterdir():
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_images_are_on_the_disk_before_they_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut would leave holes where ``progress.json`` promises images."""
+    source = open_source(str(photos(tmp_path / "photos")))
+    images = tmp_path / ".out.partial" / "train.images.npy"
+    flushed: list[int] = []
+    counted: list[tuple[int, int]] = []
+    real = {"fsync": os.fsync, "write_json": partial.write_json}
+
+    def fsync(number: int) -> None:
+        if images.exists() and os.path.samestat(os.fstat(number), images.stat()):
+            flushed.append(os.fstat(number).st_size)
+        real["fsync"](number)
+
+    def write(path: Path, value: Any) -> None:
+        if path.name == partial.PROGRESS and value["done"].get("train"):
+            counted.append((flushed[-1] if flushed else 0, value["done"]["train"]))
+        real["write_json"](path, value)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(partial, "write_json", write)
+    monkeypatch.setattr(partial, "BATCH", 8)
+    # A batch is smaller than the buffer of an open file.
+    each = 3 * 8**2
+    monkeypatch.setattr(partial, "FLUSHED", 20 * each)
+    pack(source.load(DataSettings(size=8)), tmp_path / "out")
+    header = (tmp_path / "out" / images.name).stat().st_size - 104 * each
+    assert sorted({count for _, count in counted}) == [24, 48, 72, 96, 104]
+    assert all(size == header + count * each for size, count in counted)
 
 
 def test_a_half_made_pack_of_other_data_is_begun_afresh(tmp_path: Path) -> None:

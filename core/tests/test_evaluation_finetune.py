@@ -153,6 +153,7 @@ def test_cutting_the_head() -> None:
 
     layers, width = cut(Encoder(), 1)  # type: ignore[arg-type]
     assert width == 5 and layers(torch.ones(2, 8)).shape == (2, 5)
+    assert cut(Encoder(), 2)[1] == 3  # type: ignore[arg-type]
     with pytest.raises(RequestError, match=r"head.3: the projection head has 2 layers"):
         cut(Encoder(), 3)  # type: ignore[arg-type]
     Encoder.projector = nn.Linear(8, 3)  # type: ignore[assignment]

@@ -11,7 +11,7 @@ from functools import cache
 from threading import Lock
 from typing import Any, BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "QOI")
 """Formats that are known by their content, whatever the file's name."""
@@ -22,7 +22,6 @@ USUAL = frozenset(
 STACKS = frozenset({".tif", ".tiff"})
 REFUSED = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "IMT"})
 """Formats for which Pillow starts another program, or that it knows but cannot decode."""
-
 File = str | BinaryIO
 """A path, or an open file."""
 
@@ -109,10 +108,13 @@ def opened(file: File, suffix: str | None = None) -> Iterator[Image.Image]:
                 yield image
 
 
-def _identified(file: File, ending: str) -> Image.Image:
+def _identified(file: File, ending: str) -> ImageFile.ImageFile:
     try:
-        return Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         if ending in USUAL or (kind := endings().get(ending)) is None:
             raise
-        return Image.open(file, formats=("JPEG" if kind == "MPO" else kind,))
+        image = Image.open(file, formats=("JPEG" if kind == "MPO" else kind,))
+    # Pillow joins the pieces of a row (8 bytes a pixel at most) again with each that it reads.
+    image.decodermaxblock = max(image.decodermaxblock, 8 * image.width)
+    return image

@@ -72,7 +72,7 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     }
     refuse_others(run.changed, run.identity, request)
     ended = facts.get("finished") is not None
-    if ended and found.state["step"] == run.last_step and not _to_measure(run):
+    if ended and found.state["step"] == run.last_step:
         refuse_too_late(run, request)
     if set(run.changed) <= set(FREE):
         checkpoints.refuse(found.path, crafted.problems(found.state, run.plan.total_steps))
@@ -114,12 +114,7 @@ def earlier_result(run: Run, facts: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _nothing_left(run: Run) -> bool:
     """Whether a run that has ended once has nothing more to do."""
-    return run.step >= run.last_step and not _to_measure(run) and _has_results(run)
-
-
-def _to_measure(run: Run) -> bool:
-    """Whether it is asked now that a run is evaluated, which it was not to be before."""
-    return run.settings.evaluate and "evaluate" in run.changed
+    return run.step >= run.last_step and _has_results(run)
 
 
 def _has_results(run: Run) -> bool:
