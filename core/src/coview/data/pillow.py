@@ -22,6 +22,7 @@ USUAL = frozenset(
 STACKS = frozenset({".tif", ".tiff"})
 REFUSED = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "IMT"})
 """Formats for which Pillow starts another program, or that it knows but cannot decode."""
+
 File = str | BinaryIO
 """A path, or an open file."""
 
