@@ -11,6 +11,7 @@ import torch
 
 import coview
 from benchmarks.runner import Once
+from coview.components import EncoderComponent, declared
 from coview.data.base import DataSettings, Split
 from coview.data.decode import Files
 from coview.data.loader import Batches
@@ -52,14 +53,31 @@ def images(count: int = IMAGES, side: int = SIDE) -> torch.Tensor:
 def started(method: str, batch_size: int, backbone: str | None, **asked: Any) -> Any:
     """Return a run of the method's small preset at its first step; no backbone: the preset's."""
     # Without ``compile`` a run of so few epochs compiles nothing, as views are in long ones.
-    given = {"backbone": backbone, "batch_size": batch_size, "epochs": 20, "max_steps": 0}
+    given = {"batch_size": batch_size, "epochs": 20, "max_steps": 0}
+    given["backbone"] = fitting(method, backbone)
     given |= {"evaluate": False, "on_collapse": "ignore", "progress": False}
     small = "small" if "small" in coview.recipe(method).presets else None
     given |= {"data": images(), "set": OWN.get(method, {}), "preset": small, **asked}
+    if "labels" in needs(method):
+        given["data"] = (given["data"], torch.arange(len(given["data"])) % 10)
     with tempfile.TemporaryDirectory() as folder:  # a step writes nothing there
         run = coview.train(method, out=Path(folder) / "run", **given)
     run.method.train()
     return run
+
+
+def fitting(method: str, backbone: str | None) -> str | None:
+    """Return the network; None, which is the preset's, if the encoder is made for another kind."""
+    encoder = resolved(method).part("encoder").factory
+    kind = declared(encoder, EncoderComponent, "example_backbone")
+    return None if kind or method.startswith("cpc") else backbone
+
+
+def needs(method: str) -> set[str]:
+    """Return the fields that a method's components need beside images."""
+    parts = [part for parts in resolved(method).parts.values() for part in parts]
+    made = [part.factory for part in parts if isinstance(part.factory, type)]
+    return {name for one in made for name in getattr(one, "needs_fields", ())}
 
 
 def whole(run: Any) -> Once:

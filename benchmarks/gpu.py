@@ -1,5 +1,6 @@
-"""Everything that is measured on a GPU, in one call of under nine minutes."""
+"""Everything that is measured on a GPU, ordered by worth; a call goes on where the last stopped."""
 
+import copy
 import functools
 import gc
 import linecache
@@ -21,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import engine, knn, losses, memory, peers, runner, step, views
+from benchmarks import engine, gpu_runs, knn, losses, memory, peers, runner, step, views
 
 WHOLE, QUICK = runner.DESIGN["gpu"]["whole"], runner.DESIGN["gpu"]["quick"]
 WAYS = {"eager": False} | ({"compiled": True} if engine.has_compiler() else {})
@@ -47,7 +48,13 @@ class Table:
     rounds = property(lambda self: self.sizes["rounds"])
 
     def row(self, name: str, measure: Callable[..., Row], *given: Any) -> None:
-        """Keep a row's numbers, and its ``ratios``; note why there are none if it fails."""
+        """Keep a row's numbers, and its ``ratios``; note why there are none if it fails.
+
+        A row that an earlier call has measured is left as it is.
+        """
+        if name in self.part["done"]:
+            return
+        self.part["missing"].pop(name, None)
         try:
             if time.monotonic() > self.ends:
                 raise MissingError("no time was left for it")
@@ -57,6 +64,7 @@ class Table:
             for key, unit in (("median_s", "s"), ("peak_mib", "MiB")):
                 found |= {f"{who} {unit}": value for who, value in found.pop(key, {}).items()}
             self.part["summary"] |= {name: found} if found else {}
+            self.part["done"].append(name)
         except Exception as error:
             self.miss(name, error)
         # A row that failed costs the next one no memory.
@@ -69,10 +77,10 @@ class Table:
         for name, *given in ((row, row) if isinstance(row, str) else row for row in rows):
             self.row(name, measure, *given, *more)
 
-    def counted(self, method: str) -> tuple[int, str | None, int]:
-        """Return sizes of what is counted; CPC keeps the network that it is made for."""
+    def counted(self) -> tuple[int, str | None, int]:
+        """Return sizes of what is counted."""
         network, batch, count = self.sizes["small"]
-        return batch, None if method.startswith("cpc") else network, count
+        return batch, network, count
 
     def methods(self) -> Sequence[str]:
         """Return those whose kernels and memory are counted: all, but in a quick run."""
@@ -148,7 +156,7 @@ def peer_row(table: Table, method: str, size: str, solo: bool = False) -> Row:
 
 
 def small(table: Table, method: str, compiled: bool = False) -> tuple[runner.Once, runner.Once]:
-    batch, network, count = table.counted(method)
+    batch, network, count = table.counted()
     more = {"data": pixels(count, engine.SIDE), "device": table.device, "compile": compiled}
     run = engine.started(method, batch, network, **more)
     return engine.whole(run), engine.bare(run)
@@ -272,7 +280,7 @@ def time_views(t: Table) -> None:
 
 
 def count_memory(t: Table) -> None:
-    t.each(((m, m, *t.counted(m), t.device) for m in t.methods()), memory.ours)
+    t.each(((m, m, *t.counted(), t.device) for m in t.methods()), memory.ours)
 
 
 def time_knn(t: Table) -> None:
@@ -281,33 +289,62 @@ def time_knn(t: Table) -> None:
     t.each(((f"{width} dimensions", width) for width in widths), knn.row, *given)
 
 
+def run_tests(t: Table) -> None:
+    for file in t.sizes["tests"]:
+        t.row(file, lambda file=file: gpu_runs.tests(file, t.ends - time.monotonic()))
+
+
+def train(t: Table) -> None:
+    rows = ((name, *runner.DESIGN["gpu"]["training"][name].values()) for name in t.sizes["train"])
+    for name, method, given in rows:
+        t.row(name, gpu_runs.training, method, {**given, **t.sizes["shorter"]}, t.device)
+
+
 # What is done in this order, with its share of the time.
 PARTS: dict[str, tuple[Callable[[Table], None], float]] = {
-    "host synchronisations": (lambda t: t.each(engine.methods(), waits_row, t), 0.12),
-    "step": (time_steps, 0.43),
-    "kernels": (count_kernels, 0.15),
-    "views": (time_views, 0.14),
-    "losses": (lambda t: t.each(losses.ROWS, losses.row, t.device, t.wheel, t.rounds), 0.05),
-    "knn": (time_knn, 0.05),
-    "memory": (count_memory, 0.06),
+    "tests": (run_tests, 0.1),
+    "host synchronisations": (lambda t: t.each(engine.methods(), waits_row, t), 0.08),
+    "step": (time_steps, 0.3),
+    "memory": (count_memory, 0.04),
+    "training": (train, 0.2),
+    "views": (time_views, 0.1),
+    "kernels": (count_kernels, 0.1),
+    "losses": (lambda t: t.each(losses.ROWS, losses.row, t.device, t.wheel, t.rounds), 0.04),
+    "knn": (time_knn, 0.04),
 }
 OPTIONS = {"seconds": 480.0, "rows": PARTS, "solo_learn": "", "device": "cuda"}
+NEW = {"seconds": 0.0, "summary": {}, "ratios": [], "missing": {}, "done": []}
+WHOLE_PART = "all of it"
 
 
 def run(table: Table, names: Sequence[str], seconds: float) -> None:
-    started = time.monotonic()
-    total, share = sum(PARTS[name][1] for name in names), 0.0
+    """Do parts, but what an earlier call has done; each may use what others left of the time."""
+    names = [name for name in names if not finished(table.document["parts"].get(name))]
+    started, share = time.monotonic(), 0.0
+    total = sum(PARTS[name][1] for name in names)
     for name in names:
         function, own = PARTS[name]
         share += own
         table.ends = started + seconds * share / total
-        table.part = {"seconds": 0.0, "summary": {}, "ratios": [], "missing": {}}
-        table.document["parts"][name] = table.part
+        table.part = table.document["parts"].setdefault(name, copy.deepcopy(NEW))
         began = time.monotonic()
-        table.row("all of it", lambda function=function: function(table) or {})
-        table.part["seconds"] = round(time.monotonic() - began, 1)
+        table.row(WHOLE_PART, lambda function=function: function(table) or {})
+        if table.part["missing"]:  # begun again by the next call, which leaves what is done
+            table.part["done"] = [row for row in table.part["done"] if row != WHOLE_PART]
+        table.part["seconds"] = round(table.part["seconds"] + time.monotonic() - began, 1)
         runner.write(table.name, table.document, table.out)
         print(name, table.part["seconds"], "s", table.part["missing"], flush=True)
+
+
+def finished(part: Mapping[str, Any] | None) -> bool:
+    return part is not None and WHOLE_PART in part["done"]
+
+
+def before(name: str, out: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts that were measured on this device with these versions, if any."""
+    kept = runner.document(name, out)
+    same = all(kept.get(key) == facts[key] for key in ("device", "python", "libraries"))
+    return kept.get("parts", {}) if same else {}
 
 
 def main(asked: runner.Asked) -> None:
@@ -322,5 +359,6 @@ def main(asked: runner.Asked) -> None:
     document |= {"data_sheet": sheet and vars(sheet), "reached": reached}
     slug = re.sub(r"[^a-z0-9]+", "-", document["device"].lower()).strip("-")
     sizes, name = (QUICK, "cpu-quick") if asked.quick else (WHOLE, slug)
+    document["parts"] = before(name, asked.out, document)
     table = Table(name, asked.out, sizes, asked.device, asked.solo_learn, document)
     run(table, asked.only, asked.seconds)

@@ -218,7 +218,9 @@ def flat(table: Found, *path: str) -> Found:
 def write(name: str, document: Found, folder: Path = RESULTS) -> None:
     folder.mkdir(exist_ok=True)
     text = json.dumps(_rounded(document), separators=(",", ":"))
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    new = folder / f".{name}.json.new"  # so that a kill leaves a whole file
+    new.write_text(text + "\n", encoding="utf-8")
+    new.replace(folder / f"{name}.json")
 
 
 def _rounded(value: Any) -> Any:

@@ -212,6 +212,47 @@ def test_no_row_begins_when_the_time_is_over(done: Parts) -> None:
     assert parts["quick"]["summary"] == {"in time": {"done": 1}}
 
 
+def test_a_call_goes_on_where_one_was_killed(load: Any, tmp_path: Path) -> None:
+    """A process is killed within its second row; the next call measures that one and the rest."""
+    code = """
+import os, sys, time
+from pathlib import Path
+from benchmarks import gpu, runner
+out = Path(sys.argv[1])
+def rows(table):
+    for name in ("first", "second", "third"):
+        def row(name=name):
+            with (out / "calls").open("a") as file:
+                print(name, file=file, flush=True)
+            if name == "second" and (out / "calls").read_text().count("second") == 1:
+                os.kill(os.getpid(), 9)
+            return {"of": name}
+        table.row(name, row)
+gpu.PARTS = {"before": (lambda t: t.row("one", lambda: {"n": 1}), 0.5), "rows": (rows, 0.5)}
+document = {**runner.facts(), "table": "gpu", "parts": {}}
+document["parts"] = gpu.before("some-gpu", out, document)
+gpu.run(gpu.Table("some-gpu", out, gpu.QUICK, "cpu", None, document), list(gpu.PARTS), 60)
+"""
+    for status in (-9, 0, 0):
+        words = [sys.executable, "-c", code, str(tmp_path)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+    parts = json.loads((tmp_path / "some-gpu.json").read_text())["parts"]
+    assert (tmp_path / "calls").read_text().split() == ["first", "second", "second", "third"]
+    assert list(parts["rows"]["summary"]) == ["first", "second", "third"]
+    assert parts["before"]["summary"] == {"one": {"n": 1}}
+    assert not parts["rows"]["missing"]
+
+
+def test_another_devices_rows_are_not_gone_on_with(load: Any, tmp_path: Path) -> None:
+    gpu, facts = load("gpu"), {"device": "A", "python": "3", "libraries": {"torch": "2"}}
+    (tmp_path / "a.json").write_text(json.dumps({**facts, "parts": {"knn": {}}}))
+    assert gpu.before("a", tmp_path, facts) == {"knn": {}}
+    for other in ({"device": "B"}, {"python": "4"}, {"libraries": {"torch": "3"}}):
+        assert gpu.before("a", tmp_path, {**facts, **other}) == {}
+    assert gpu.before("none", tmp_path, facts) == {}
+
+
 def test_the_page_says_whether_there_is_a_gpus_table(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -264,7 +305,8 @@ def test_slow_the_gpus_table_is_made_from_end_to_end(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     document = json.loads((tmp_path / "cpu-quick.json").read_text())
     assert str(tmp_path) not in json.dumps(document)
-    parts = ["host synchronisations", "step", "kernels", "views", "losses", "knn", "memory"]
+    parts = ["tests", "host synchronisations", "step", "memory", "training", "views", "kernels"]
+    parts += ["losses", "knn"]
     assert list(document["parts"]) == parts
     waits = document["parts"]["host synchronisations"]["summary"]
     assert {name: row["host waits"] for name, row in waits.items()} == dict.fromkeys(waits, 0)
