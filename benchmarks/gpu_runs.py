@@ -17,7 +17,7 @@ NUMBERS = ("raw_pixels_knn_top1", "untrained_knn_top1", "knn_top1")
 
 def tests(file: str, seconds: float) -> dict[str, Any]:
     """Run a file of tests in a process of its own; return how many passed, failed, were skipped."""
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file]
     began = time.monotonic()
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
     counts = {

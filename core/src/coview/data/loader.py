@@ -287,12 +287,13 @@ class Batches:
         """Return the fields of the images at ``rows``, or of those that stand in for them."""
         if not self._fields:
             return {}
-        shown = [self._shown(row) for row in rows.tolist()]
-        places = sent(torch.tensor(shown), self._device)
+        if self._split.bad.faults:
+            rows = torch.tensor([self._shown(row) for row in rows.tolist()])
+        places = sent(rows, self._device)
         return {
             name: values.index_select(0, places)
             if isinstance(values, Tensor)
-            else [values[row] for row in shown]
+            else [values[row] for row in rows.tolist()]
             for name, values in self._fields.items()
         }
 
