@@ -50,6 +50,7 @@ def run(method: str, seed: int, **more: Any) -> dict[str, Any]:
 def train(given: Mapping[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
     """Train, on digits unless another set is given; return the run and what was found."""
     common = {"data": "digits", "batch_size": BATCH_SIZE, "backbone": BACKBONE, "epochs": EPOCHS}
+    common["preset"] = "small"  # what the settings are laid over
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         more = {"out": Path(folder) / "run", "progress": False, "seed": seed}

@@ -30,8 +30,9 @@ def options(method: str) -> dict[str, Any]:
     encoder = found.part("encoder").factory
     backbone = declared(encoder, EncoderComponent, "example_backbone") or "resnet10-quarter"
     if backbone != "resnet10-quarter":  # a transformer has no stem
-        return {"backbone": backbone, "batch_size": 16, "set": {}}
+        return {"preset": "small", "backbone": backbone, "batch_size": 16, "set": {}}
     return {
+        "preset": "small",
         "backbone": backbone,
         "batch_size": 16,
         "set": {key: NARROW[key] for key in NARROW if has(key)},

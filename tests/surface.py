@@ -94,6 +94,7 @@ def documents() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         small = ("--backbone", "resnet10-quarter", "--batch-size", "64", "--device", "cpu")
+        small = (*small, "--preset", "small")
         trained = run(
             *("train", "moco-v2", "--data", "digits", *small, "--max-steps", "2"),
             *("--set", "negatives.size=64", "--out", str(out), "--observe", "csv"),
@@ -104,7 +105,7 @@ def documents() -> dict[str, Any]:
             "lineage": keys(run("lineage", "moco-v2")),
             "show": keys(run("show", "moco-v2")),
             "train": keys(trained),
-            "train --dry-run": keys(run("train", "simclr", "--dry-run")),
+            "train --dry-run": keys(run("train", "simclr", "--preset", "small", "--dry-run")),
             "evaluate knn": keys(run("evaluate", "knn", str(out))),
             "evaluate table": keys(run("evaluate", "table", str(out))),
             "embed": keys(run("embed", str(out), "--out", str(Path(folder) / "e.npz"))),

@@ -301,7 +301,9 @@ def test_the_gpus_table_is_refused_without_one(arguments: tuple[str, ...], messa
 @NO_CUDA
 def test_slow_the_gpus_table_is_made_from_end_to_end(tmp_path: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in (FOLDER / "results").iterdir()}
-    answer = script("gpu", "--device", "cpu", "--quick", "--seconds", "800", "--out", str(tmp_path))
+    answer = script(
+        "gpu", "--device", "cpu", "--quick", "--seconds", "3000", "--out", str(tmp_path)
+    )
     assert answer.returncode == 0, answer.stderr
     document = json.loads((tmp_path / "cpu-quick.json").read_text())
     assert str(tmp_path) not in json.dumps(document)

@@ -373,7 +373,16 @@ def test_a_finished_run_takes_no_change_that_no_step_would_see(
     assert Path("r/recipe.toml").read_text(encoding="utf-8") == before
     mend = run(*allowed, status=2).stderr.splitlines()[-1]
     assert mend.endswith(" --lr 0.003 --allow-change lr --epochs 2 --allow-change epochs")
-    run(*shlex.split(mend)[1:])
+    # Before it is allowed, too: the command that is named is one that works.
+    assert refused(*change) == [problem]
+    mend = run(*change, status=2).stderr.splitlines()[-1]
+    words = "--epochs 2 --allow-change optimizer.lr --allow-change epochs"
+    assert mend.endswith(f" --lr 0.003 {words}")
+    said = run(*shlex.split(mend)[1:], "--log-every", 1).stderr
+    logged = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    (now,) = re.findall(r"learning rate \S+ .*?, (\S+) in the next step", said)
+    rates = {line["step"]: line["lr"] for line in logged if "lr" in line}
+    assert float(now) == pytest.approx(rates[4], rel=0.01)
     assert "lr = 0.003" in Path("r/recipe.toml").read_text(encoding="utf-8")
     with pytest.raises(coview.RequestError) as caught:
         coview.train(resume="r", lr=0.01, allow_change=["lr"])

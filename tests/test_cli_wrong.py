@@ -327,18 +327,18 @@ TOML = {
     "a wrong table of the loader": ('base = "moco"\ndata = 3', ["data must be a table"]),
     "wrong presets": ('base = "moco"\npresets = 3', ["presets must be a table"]),
     "a wrong key in a preset": (
-        'base = "moco"\n[presets.small.loss]\ntemprature = 1.0',
+        'base = "moco"\n[presets.tiny.loss]\ntemprature = 1.0',
         ["loss 'info-nce' (coview-cpc) has no setting 'temprature'. Did you mean 'temperature'?"],
     ),
     "a name that is no text": ('base = "moco"\nname = 3', ["name must be text, not 3."]),
     "a base that is no text": ("base = 3", ["base must be a method's name, not 3."]),
-    "a wrong key in the small preset's place": (
-        'base = "moco"\n[presets.small]\nlos = "nce"',
+    "a wrong key in a preset's place": (
+        'base = "moco"\n[presets.tiny]\nlos = "nce"',
         ["There is no key called 'los'. Did you mean 'loss'?"],
     ),
     "a preset that is none": ('base = "moco"\n[presets]\nsmall = 3', ["presets.small must be"]),
     "a preset that names nothing": (
-        'base = "moco"\n[presets.small]\nnegatives = [{size = 3}, {size = 3}]',
+        'base = "moco"\n[presets.tiny]\nnegatives = [{size = 3}, {size = 3}]',
         ["negatives needs a name: use = NAME."],
     ),
 }

@@ -163,6 +163,12 @@ def test_the_paper_recipe_on_a_processor_is_told_to_take_long(run: Run, photos: 
     assert answer.splitlines()[-1].startswith("It would run.")
 
 
+def test_a_dry_run_says_the_threads_that_were_asked_for(run: Run, photos: Path) -> None:
+    asked = ("train", "simclr", "--data", photos, "--device", "cpu", "--dry-run")
+    for count, said in ((1, "cpu, 1 thread ("), (3, "cpu, 3 threads (")):
+        assert said in run(*asked, "--threads", count).stdout
+
+
 def test_all_warm_up_is_told_before_training(run: Run, photos: Path) -> None:
     answer = run("train", "simclr", "--data", photos, "--epochs", 2, "--dry-run").stdout
     assert "all 4 steps are warm-up: train for more epochs" in answer

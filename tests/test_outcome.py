@@ -81,7 +81,11 @@ def test_a_run_that_was_all_warm_up_says_so(rates: list[float], warmed: bool) ->
 
 @pytest.mark.parametrize(("each", "doubted"), [(19, True), (20, False)])
 def test_more_neighbours_than_images_in_a_class(each: int, doubted: bool) -> None:
-    said = [line for line in verdict(run_with(0.9, each=each)) if "other classes always do" in line]
+    said = [
+        line
+        for line in verdict(run_with(0.9, each=each))
+        if "always come from other classes" in line
+    ]
     assert bool(said) == doubted
     assert not said or said[0].endswith("coview evaluate knn r -k 19")
 
@@ -205,9 +209,9 @@ def test_the_terminal_says_it(run: Callable[..., Any], tiny: tuple[str, ...]) ->
 @pytest.mark.parametrize(
     ("labelled", "several", "worth"),
     [
-        (True, False, "was not measured (coview evaluate knn 'a run' does)."),
-        (False, True, "was not measured (coview evaluate knn 'a run' does)."),
-        (False, False, "cannot be measured without labels, but looked at."),
+        (True, False, "was not measured: coview evaluate knn 'a run' does that."),
+        (False, True, "was not measured: coview evaluate knn 'a run' does that."),
+        (False, False, "cannot be measured, but looked at: coview neighbours."),
     ],
 )
 def test_what_was_not_measured_is_not_said_to_be_beyond_measure(
@@ -218,7 +222,18 @@ def test_what_was_not_measured_is_not_said_to_be_beyond_measure(
     run.metrics = []
     run.data.labelled, run.data.multi_label = labelled, several
     (said,) = verdict(run)
-    assert said.endswith(f"(they spread over 7 directions). What they are worth {worth}")
+    assert "have not collapsed (they spread over 7 directions). " in said
+    assert said.endswith(worth)
+
+
+def test_a_run_too_short_to_see_a_collapse_says_so(tmp_path: Path) -> None:
+    images = torch.randint(0, 255, (64, 3, 32, 32), dtype=torch.uint8)
+    given = {"backbone": "resnet10-quarter", "batch_size": 16, "epochs": 1, "progress": False}
+    run = coview.train("simclr", images, out=tmp_path / "run", device="cpu", **given)
+    seen = "Whether the embeddings collapsed is measured in every 25th step, "
+    assert verdict(run)[0] == f"{seen}which none of these 4 was."
+    off = coview.train("simclr", images, out=tmp_path / "off", on_collapse="ignore", **given)
+    assert not any("collapsed" in line for line in verdict(off))
 
 
 def test_without_labels_it_says_why_there_is_no_accuracy(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def counted(run: Run) -> int:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_planned_memory_is_what_a_step_takes(method: str) -> None:
-    run = built(method, "colour-digits", Changes(preset="small", **options(method)))
+    run = built(method, "colour-digits", Changes(**options(method)))
     planned = planned_bytes(run.resolved, run.plan, "fp32")
     assert planned == pytest.approx(counted(run), rel=0.1)
 

@@ -129,7 +129,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from coview.cli import main
 
     path = tmp_path_factory.mktemp("settings") / "run"
-    words = ["train", "simclr", *SMALL, "--data", "digits", "--out", path]
+    words = ["train", "simclr", *SMALL, "--data", "digits", "--preset", "small", "--out", path]
     words += ["--device", "cpu", "--precision", "bf16", "--no-compile", "--seed", 7, "--threads", 2]
     words += ["--max-steps", 2, "--save-every", 1, "--evaluate-every", 3, "--log-every", 1]
     words += ["--no-evaluate", "--no-report", "--observe", "csv", "--timeout", 60]

@@ -100,7 +100,8 @@ def refuse_early_resume(asked: Resumption) -> None:
     if of_recipe is None:
         return
     found = {key: (old, new) for key, old, new in sorted([*pairs, *of_recipe]) if old != new}
-    if found:
+    # Of a finished run, which may have no step left for them, more is said with the run at hand.
+    if found and (not facts.get("finished") or {"epochs", "max_steps"} & found.keys()):
         data = {"data": "", "world_size": 1}
         refuse_others(found, {"recipe": to_toml(recipe), **before, **data}, asked)
 

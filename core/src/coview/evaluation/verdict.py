@@ -67,8 +67,8 @@ def doubt_of_votes(labels: Tensor | None, k: int, run: Path | None) -> list[str]
     if run is not None:
         other = f"coview evaluate knn {shlex.quote(str(run))} -k {smallest}"
     return [
-        f"The smallest class has {smallest} training images, and {k} neighbours vote: other "
-        f"classes always do. Also measure: {other}"
+        f"The smallest class has {smallest} training images and {k} neighbours vote, so some "
+        f"votes always come from other classes. Also measure: {other}"
     ]
 
 

@@ -22,8 +22,8 @@ OTHER_WORDS = {
 """What people call a setting -> what components call it."""
 
 SHORTCUTS = {
-    "lr": "The recipe's learning rate; where the recipe scales it with the batch size, that comes "
-    "after.",
+    "lr": "The recipe's learning rate, before it is scaled with the batch size (if the recipe does "
+    "that).",
     "weight_decay": "Weight decay.",
     "warmup": "Epochs in which the learning rate rises.",
     "temperature": "Temperature of the loss.",

@@ -137,7 +137,8 @@ def _preset_for_few(
             if size > SMALL_IMAGE or preset != "small":
                 notice(
                     f"{images} images are few: preset {preset}, at {min(size, SMALL_IMAGE)} "
-                    "pixels. For the paper's network, size and epochs: --preset none"
+                    "pixels. The paper's network, size and epochs need many more, and a GPU: "
+                    "--preset none"
                 )
             return preset
     return None

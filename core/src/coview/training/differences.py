@@ -68,20 +68,10 @@ def refuse_others(found: Differences, identity: Mapping[str, Any], request: Aski
         RequestError: the message lists each difference that is not allowed, and each
             unknown name; a note has the request that would be accepted.
     """
-    keys = {*_flat(identity), *found}
-    tables = {key.rpartition(".")[0] for key in keys if "." in key}
-    valid = {RECIPE, *map(_plain, keys), *map(_plain, tables)}
-    meant = {name: _meant(_plain(name), keys) for name in request.allow_change}
-    wrong = [name for name, those in meant.items() if not valid.issuperset(those)]
-    allowed = [*FREE, *(name for those in meant.values() for name in those)]
-    in_recipe = set(dict(by_path(tomllib.loads(identity["recipe"]))))
-    refused = {
-        key: values
-        for key, values in found.items()
-        if not any(_covers(name, key, key in in_recipe) for name in allowed)
-    }
+    wrong, refused = not_allowed(found, identity, request)
     if not wrong and not refused:
         return
+    keys, tables = _names(found, identity)
     choices = {*keys, *tables, RECIPE}
     error = RequestError(
         *(f"--allow-change {name}: unknown setting.{nearest(name, choices)}" for name in wrong),
@@ -93,6 +83,33 @@ def refuse_others(found: Differences, identity: Mapping[str, Any], request: Aski
     if refused:
         error.add_note(_mended(request, list(refused), wrong))
     raise error
+
+
+def not_allowed(
+    found: Differences, identity: Mapping[str, Any], request: Asking
+) -> tuple[list[str], Differences]:
+    """Return names in a request's ``allow_change`` that mean nothing, and what it leaves out.
+
+    The arguments are those of :func:`refuse_others`.
+    """
+    keys, tables = _names(found, identity)
+    valid = {RECIPE, *map(_plain, keys), *map(_plain, tables)}
+    meant = {name: _meant(_plain(name), keys) for name in request.allow_change}
+    wrong = [name for name, those in meant.items() if not valid.issuperset(those)]
+    allowed = [*FREE, *(name for those in meant.values() for name in those)]
+    in_recipe = set(dict(by_path(tomllib.loads(identity["recipe"]))))
+    refused = {
+        key: values
+        for key, values in found.items()
+        if not any(_covers(name, key, key in in_recipe) for name in allowed)
+    }
+    return wrong, refused
+
+
+def _names(found: Differences, identity: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Return all keys, and the tables that they are in."""
+    keys = {*_flat(identity), *found}
+    return keys, {key.rpartition(".")[0] for key in keys if "." in key}
 
 
 def _mended(request: Asking, keys: Sequence[str], wrong: Sequence[str]) -> str:

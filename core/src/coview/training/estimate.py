@@ -94,9 +94,32 @@ def estimate(run: Any) -> Estimate:
     Args:
         run: a :class:`coview.training.run.Run` that is built.
     """
-    layout, device = run.method.components["views"].layout, run.device
+    device = run.device
     network = copy.deepcopy(run.method.encoder.trunk).train()
-    seconds, kept, before = 0.0, 0.0, threads.use()
+    before = threads.use()
+    seconds, kept = _image(run, network)
+    each, crowded = run.plan.local_batch_size * run.plan.accumulate, threads.crowded(before, device)
+    if crowded and not active():
+        with threads.using(1):
+            alone = duration(_image(run, network)[0] * each)
+        crowded += (
+            ", so the estimate is worth little. With one thread a step takes about "
+            f"{alone}: --threads 1"
+        )
+    weights = sum(p.numel() * p.element_size() for p in run.method.parameters())
+    return Estimate(
+        step_seconds=seconds * each,
+        bytes=round(kept * run.plan.local_batch_size) + COPIES * weights + buffers(run),
+        steps=run.last_step - run.step,
+        crowded=crowded,
+    )
+
+
+def _image(run: Any, network: nn.Module) -> tuple[float, float]:
+    """Return the seconds that a step takes for each image, and the bytes that it keeps."""
+    layout, device = run.method.components["views"].layout, run.device
+    network.requires_grad_(True)
+    seconds, kept = 0.0, 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for shapes, count in _inputs(run, layout.queries).items():
             each, saved = _per_image(network, shapes, run)
@@ -105,13 +128,7 @@ def estimate(run: Any) -> Estimate:
             network.requires_grad_(False)
             for shapes, count in _inputs(run, layout.keys).items():
                 seconds += count * _per_image(network, shapes, run)[0]
-    weights = sum(p.numel() * p.element_size() for p in run.method.parameters())
-    return Estimate(
-        step_seconds=seconds * run.plan.local_batch_size * run.plan.accumulate,
-        bytes=round(kept * run.plan.local_batch_size) + COPIES * weights + buffers(run),
-        steps=run.last_step - run.step,
-        crowded=threads.crowded(before, device),
-    )
+    return seconds, kept
 
 
 def buffers(run: Any) -> int:

@@ -63,7 +63,7 @@ def introduction(run: Any) -> list[str]:
         lines.append(f"{shown(run.card.backbone)} loads in coview, not in timm: {FOR_OTHERS}")
     if run.estimate is not None:
         lines.append(
-            f"estimate: {run.estimate}, without heads, views and reading images{_faster(run)}"
+            f"estimate: {run.estimate}, to which heads, views and reading add{_faster(run)}"
         )
         if run.estimate.crowded:
             lines.append(run.estimate.crowded)
@@ -88,7 +88,7 @@ def _faster(run: Any) -> str:
 def _device(run: Any) -> str:
     if run.device.type != "cpu":
         return str(run.device)
-    threads = torch.get_num_threads()
+    threads = run.settings.threads or torch.get_num_threads()
     return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
 
 
@@ -121,4 +121,9 @@ def _rate(run: Any) -> str:
     optimizer = run.resolved.part("optimizer")
     rule = getattr(optimizer.settings, "lr_rule", "none")
     by_rule = "" if rule == "none" else f" ({optimizer.settings.lr:g} by the {rule} rule)"
-    return f"{optimizer.name}, learning rate {run.peak:.3g}{by_rule}"
+    now = (
+        f", {run.schedule.rate(run.peak, run.step):.3g} in the next step"
+        if run.step and run.changed
+        else ""
+    )
+    return f"{optimizer.name}, learning rate {run.peak:.3g}{by_rule}{now}"

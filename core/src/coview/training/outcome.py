@@ -70,16 +70,26 @@ def _spread(run: Any) -> list[str]:
         return [str(collapsed)]
     rank = run.value("collapse/effective_rank")
     if rank is None:
-        return []
+        return _unseen(run)
     measurable = run.data.labelled or run.data.multi_label
     worth = (
-        f"was not measured (coview evaluate knn {_quoted(run)} does)"
+        f"What they are worth was not measured: coview evaluate knn {_quoted(run)} does that."
         if measurable
-        else "cannot be measured without labels, but looked at"
+        else "Without labels their worth cannot be measured, but looked at: coview neighbours."
     )
+    spread = f"The embeddings have not collapsed (they spread over {rank:.0f} directions)."
+    return [f"{spread} {worth}"]
+
+
+def _unseen(run: Any) -> list[str]:
+    """Return why nothing is known of a collapse, if it was to be watched."""
+    watcher = run.observers.get("collapse")
+    if watcher is None:
+        return []
+    every = watcher.observer.settings.every
     return [
-        f"The embeddings have not collapsed (they spread over {rank:.0f} directions). What they "
-        f"are worth {worth}."
+        f"Whether the embeddings collapsed is measured in every {every}th step, which none of "
+        f"these {run.step} was."
     ]
 
 

@@ -13,6 +13,7 @@ from coview.data.sources.arrays import OBJECT
 from coview.distributed import is_first, wait
 from coview.errors import RequestError
 from coview.files import sweep
+from coview.recipes.configure import Changes
 from coview.recipes.recipe import find_recipe
 from coview.recipes.resolve import Resolved
 from coview.recipes.tables import EARLIER
@@ -23,6 +24,7 @@ from coview.training.differences import (
     COMMAND_LINE,
     FREE,
     differences,
+    not_allowed,
     refuse_others,
     sentences,
 )
@@ -70,9 +72,13 @@ def resumed(request: Request, observers: list[Watcher], settings: dict[str, Any]
     run.changed = {
         key: values for key, values in found_now.items() if not _is_newer(key, values, run.resolved)
     }
-    refuse_others(run.changed, run.identity, request)
     ended = facts.get("finished") is not None
-    if ended and found.state["step"] == run.last_step:
+    late = ended and found.state["step"] == run.last_step
+    # Asked for now, and no difference of machines or versions.
+    if late and request.changes != Changes() and "epochs" not in run.changed:
+        refuse_too_late(run, request)
+    refuse_others(run.changed, run.identity, request)
+    if late:
         refuse_too_late(run, request)
     if set(run.changed) <= set(FREE):
         checkpoints.refuse(found.path, crafted.problems(found.state, run.plan.total_steps))
@@ -230,6 +236,9 @@ def refuse_too_late(run: Run, request: Request) -> None:
     if not keys:
         return
     epochs = run.resolved.training.epochs
+    wrong, refused = not_allowed(run.changed, run.identity, request)
+    if wrong:
+        return  # is said first
     error = RequestError(
         f"This run is finished: no step is left to which {' and '.join(keys)} could apply. Give "
         "it more epochs too."
@@ -239,10 +248,11 @@ def refuse_too_late(run: Run, request: Request) -> None:
         longer["max_steps"] = "none"
     if request.layer == COMMAND_LINE:
         words = [word for name, value in longer.items() for word in (_option(name), str(value))]
-        words += ["--allow-change", "epochs"]
+        for key in (*refused, "epochs"):
+            words += ["--allow-change", key]
         error.add_note(f"For example:\n  {shlex.join(['coview', *request.command[1:], *words])}")
     else:
         given = ", ".join(f"{name}={value!r}" for name, value in longer.items())
-        allowed = [*request.allow_change, "epochs"]
+        allowed = [*request.allow_change, *refused, "epochs"]
         error.add_note(f"For example:\n  {given}, allow_change={allowed!r}")
     raise error

@@ -81,14 +81,13 @@ def use() -> Use | None:
 
 
 def crowded(before: Use | None, device: torch.device) -> str:
-    """Return a sentence if several threads waited long for a core since ``before``, or nothing."""
+    """Return what is so if several threads waited long for a core since ``before``, or nothing."""
     now, threads = use(), torch.get_num_threads()
     if before is None or now is None or device.type != "cpu" or threads < 2:
         return ""
     if (share := now.since(before)) < BUSY:
         return ""
     return (
-        f"other programs keep the processor busy: {threads} threads of this run wait for a core "
-        f"{100 * share:.0f} % of their time, and then for each other. One thread may be several "
-        "times faster: --threads 1"
+        f"other programs keep the processor busy: the {threads} threads of this run spend "
+        f"{100 * share:.0f} % of their time waiting for a core"
     )

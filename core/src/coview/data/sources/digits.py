@@ -10,7 +10,7 @@ from coview.data.base import DataSettings, ImageData, Split
 from coview.data.splits import digest
 from coview.errors import RequestError
 
-SIZE = 32
+SIZE, COUNT = 32, 1_797
 
 
 class Digits:
@@ -27,6 +27,10 @@ class Digits:
     def native_size(self) -> int:
         """Return 32, as 8 pixels are too few to crop views from."""
         return SIZE
+
+    def count(self) -> int:
+        """Return the number of digits, some of which are held out."""
+        return COUNT
 
     def load(self, settings: DataSettings, workers: int = 0) -> ImageData:
         """Load, split and describe the data; a fixed, stratified share is held out."""

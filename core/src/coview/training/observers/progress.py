@@ -6,6 +6,7 @@ have shown it.
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -111,7 +112,11 @@ class ProgressObserver:
         """Say, once, if other programs keep this run's threads waiting."""
         self.due = float("inf")
         if said := threads.crowded(self.used, run.device):
-            self.say(f"{said} --allow-change threads, after Ctrl-C and with --resume {run.path}")
+            resume = f"coview train --resume {shlex.quote(str(run.path))}"
+            self.say(
+                f"{said}. One thread may be several times faster: press Ctrl-C, then "
+                f"{resume} --threads 1 --allow-change threads"
+            )
 
     def _pace(self, run: Any, now: float) -> str:
         """Return the time of a step, and to the end of training."""
