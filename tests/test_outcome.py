@@ -230,8 +230,8 @@ def test_a_run_too_short_to_see_a_collapse_says_so(tmp_path: Path) -> None:
     images = torch.randint(0, 255, (64, 3, 32, 32), dtype=torch.uint8)
     given = {"backbone": "resnet10-quarter", "batch_size": 16, "epochs": 1, "progress": False}
     run = coview.train("simclr", images, out=tmp_path / "run", device="cpu", **given)
-    seen = "Whether the embeddings collapsed is measured in every 25th step, "
-    assert verdict(run)[0] == f"{seen}which none of these 4 was."
+    seen = "Whether the embeddings collapsed is measured every 25 steps; this run did 4."
+    assert verdict(run)[0] == seen
     off = coview.train("simclr", images, out=tmp_path / "off", on_collapse="ignore", **given)
     assert not any("collapsed" in line for line in verdict(off))
 

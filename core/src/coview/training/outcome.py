@@ -88,8 +88,7 @@ def _unseen(run: Any) -> list[str]:
         return []
     every = watcher.observer.settings.every
     return [
-        f"Whether the embeddings collapsed is measured in every {every}th step, which none of "
-        f"these {run.step} was."
+        f"Whether the embeddings collapsed is measured every {every} steps; this run did {run.step}."
     ]
 
 
