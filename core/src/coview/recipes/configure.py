@@ -136,7 +136,7 @@ def _preset_for_few(
         if images < most and preset in layers.recipe.presets:
             if size > SMALL_IMAGE or preset != "small":
                 notice(
-                    f"{images} images are few: preset {preset}, at {min(size, SMALL_IMAGE)} pixels. "
+                    f"{images} images are few: preset {preset} at {min(size, SMALL_IMAGE)} pixels. "
                     "The paper's network, size and epochs, for more and a GPU: --preset none"
                 )
             return preset

@@ -86,10 +86,8 @@ def _unseen(run: Any) -> list[str]:
     watcher = run.observers.get("collapse")
     if watcher is None:
         return []
-    every = watcher.observer.settings.every
-    return [
-        f"Whether the embeddings collapsed is measured every {every} steps; this run did {run.step}."
-    ]
+    measured = f"is measured every {watcher.observer.settings.every} steps"
+    return [f"Whether the embeddings collapsed {measured}; this run did {run.step}."]
 
 
 def _doubts_of_training(run: Any) -> list[str]:
