@@ -163,6 +163,28 @@ def test_the_paper_recipe_on_a_processor_is_told_to_take_long(run: Run, photos: 
     assert answer.splitlines()[-1].startswith("It would run.")
 
 
+def test_an_estimate_on_a_busy_processor_says_what_one_thread_takes(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coview.training import estimate
+
+    counts: list[int] = []
+    measure = estimate._image
+
+    def watched(run: Any) -> tuple[float, float]:
+        counts.append(torch.get_num_threads())
+        return measure(run)
+
+    monkeypatch.setattr(estimate, "_image", watched)
+    monkeypatch.setattr(estimate.threads, "crowded", lambda before, device: "BUSY")
+    asked = ("train", "simclr", "--data", photos, "--device", "cpu", "--threads", 2, "--dry-run")
+    said = run(*asked).stdout
+    assert counts == [2, 1]
+    (line,) = [line for line in said.splitlines() if line.startswith("BUSY")]
+    assert line.startswith("BUSY, so the estimate is worth little. With one thread a step takes ")
+    assert line.endswith(" s: --threads 1")
+
+
 def test_a_dry_run_says_the_threads_that_were_asked_for(run: Run, photos: Path) -> None:
     asked = ("train", "simclr", "--data", photos, "--device", "cpu", "--dry-run")
     for count, said in ((1, "cpu, 1 thread ("), (3, "cpu, 3 threads (")):

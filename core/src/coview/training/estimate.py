@@ -95,13 +95,12 @@ def estimate(run: Any) -> Estimate:
         run: a :class:`coview.training.run.Run` that is built.
     """
     device = run.device
-    network = copy.deepcopy(run.method.encoder.trunk).train()
     before = threads.use()
-    seconds, kept = _image(run, network)
+    seconds, kept = _image(run)
     each, crowded = run.plan.local_batch_size * run.plan.accumulate, threads.crowded(before, device)
     if crowded and not active():
         with threads.using(1):
-            alone = duration(_image(run, network)[0] * each)
+            alone = duration(_image(run)[0] * each)
         crowded += (
             ", so the estimate is worth little. With one thread a step takes about "
             f"{alone}: --threads 1"
@@ -115,10 +114,10 @@ def estimate(run: Any) -> Estimate:
     )
 
 
-def _image(run: Any, network: nn.Module) -> tuple[float, float]:
+def _image(run: Any) -> tuple[float, float]:
     """Return the seconds that a step takes for each image, and the bytes that it keeps."""
     layout, device = run.method.components["views"].layout, run.device
-    network.requires_grad_(True)
+    network = copy.deepcopy(run.method.encoder.trunk).train()
     seconds, kept = 0.0, 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for shapes, count in _inputs(run, layout.queries).items():
