@@ -86,7 +86,11 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         f"embed {folder}/a --out {folder}/e.npz",
         "list",
         "list methods",
-        f"train simclr {small} --dry-run",
+        f"train simclr {small} --dry-run --fits 24GB",
+        f"export {folder}/a --out {folder}/w.safetensors",
+        f"neighbours {folder}/a --out {folder}/n.png",
+        f"views {folder}/a --out {folder}/v.png",
+        f"train --resume {folder}/a",
     )
     found = parts(in_a_terminal(commands(*lines)))
     assert list(found) == list(lines)
@@ -113,6 +117,27 @@ def test_what_is_run_is_said_before_it_runs(session: dict[str, list[str]]) -> No
     after = "\n".join(lines[bar:])
     for said in ("untrained network", "trained network", "weights: ", "next: coview "):
         assert said in after
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (
+            "train simclr --preset tiny --data digits --max-steps 12 --device cpu --dry",
+            "fits 24 GB: yes",
+        ),
+        ("export", "coview.load_backbone("),
+        ("neighbours", "n.png"),
+        ("views", "v.png"),
+        ("train --resume", "This run is finished: it was to end after step 12 of "),
+    ],
+)
+def test_every_ending_says_what_happened(
+    session: dict[str, list[str]], start: str, said: str
+) -> None:
+    lines = of(session, start)
+    assert any(said in line for line in lines), lines
+    assert not any("Error" in line or "Traceback" in line for line in lines)
 
 
 @pytest.mark.parametrize("start", ["evaluate table", "list", "list methods"])
