@@ -20,7 +20,7 @@ from coview.commands.weights import computing, data_option, measuring, weights_a
     type=click.Path(path_type=Path),
     metavar="FILE_OR_FOLDER",
     help="A photograph to look for, or a folder of them. Repeatable.  [default: some of the "
-    "data's test images]",
+    "data's test images, if any]",
 )
 @data_option
 @click.option(
@@ -31,7 +31,7 @@ from coview.commands.weights import computing, data_option, measuring, weights_a
     default=8,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Number of test images, without --query.",
+    help="Number of images to look for, without --query.",
 )
 @click.option(
     "--mistakes",
