@@ -25,7 +25,7 @@ METHODS = {
     "simsiam", "swav",
 }  # fmt: skip
 SIZE: dict[str, Any] = {
-    "data": "digits", "image_size": 16, "batch_size": 32, "backbone": "resnet10-quarter",
+    "data": "digits", "preset": "small", "image_size": 16, "batch_size": 32, "backbone": "resnet10-quarter",
     "epochs": 6, "max_steps": 120, "evaluate": False, "progress": False, "log_every": 10,
     "observe": ["collapse:every=5,patience=20"],
 }  # fmt: skip

@@ -144,6 +144,7 @@ def trained(path: Path, method: str = "cpc", **rest: Any) -> Any:
     return coview.train(
         method,
         out=path,
+        preset="small",
         backbone="resnet10-quarter",
         image_size=16,
         batch_size=32,
@@ -178,7 +179,8 @@ def test_weights_start_another_run(tmp_path: Path) -> None:
     first = trained(tmp_path / "a", max_steps=2, evaluate=False)
     from coview.training.start import Request, start
 
-    changes = Changes(backbone="resnet10-quarter", image_size=16, batch_size=32, set=TINY, epochs=1)
+    small = {"preset": "small", "backbone": "resnet10-quarter"}
+    changes = Changes(image_size=16, batch_size=32, set=TINY, epochs=1, **small)
     second = start(
         Request(
             method="cpc",

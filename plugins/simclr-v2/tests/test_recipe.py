@@ -108,6 +108,7 @@ def test_digits_are_learnt_better_than_by_chance_initialisation(tmp_path: Any) -
     run = coview.train(
         "simclr-v2",
         out=tmp_path / "run",
+        preset="small",
         backbone="resnet10-quarter",
         epochs=20,
         batch_size=64,
