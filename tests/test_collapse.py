@@ -26,8 +26,8 @@ METHODS = {
 }  # fmt: skip
 SIZE: dict[str, Any] = {
     "data": "digits", "preset": "small", "image_size": 16, "batch_size": 32,
-    "backbone": "resnet10-quarter", "epochs": 6, "max_steps": 120, "evaluate": False, "progress": False, "log_every": 10,
-    "observe": ["collapse:every=5,patience=20"],
+    "backbone": "resnet10-quarter", "epochs": 6, "max_steps": 120, "evaluate": False,
+    "progress": False, "log_every": 10, "observe": ["collapse:every=5,patience=20"],
 }  # fmt: skip
 QUICK: dict[str, Any] = {"schedule.warmup_epochs": 1}
 SENTENCES = {
