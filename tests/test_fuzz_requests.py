@@ -90,7 +90,7 @@ def answer(arguments: list[str], case: object) -> int:
     assert result.exit_code in (0, 1, 2), shown
     assert "Traceback" not in result.output, shown
     # The words that follow an error which nobody thought of.
-    assert "(coview --traceback COMMAND" not in result.output, shown
+    assert "coview --traceback COMMAND" not in result.output, shown
     assert result.exit_code == 0 or result.output.strip(), shown
     return result.exit_code
 
@@ -223,7 +223,7 @@ def resolved_only(monkeypatch: pytest.MonkeyPatch) -> None:
     from coview.cli import train
     from coview.training.request import prepare
 
-    monkeypatch.setattr(train, "_dry_run", lambda request, as_json, verbose: prepare(request))
+    monkeypatch.setattr(train, "_dry_run", lambda request, *_: prepare(request))
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_a_wrong_variant_is_found_before_the_first_run(
     text = MINE.replace('"optimizer.lr": 1e-6', '"optimizer.rl": 1e-6')
     (tmp_path / "mine.py").write_text(text)
     (problem,) = refused("study", "run", mine)
-    assert problem.startswith("Variant 'tiny': optimizer 'lars'") and "'rl'" in problem
+    assert problem.startswith("Variant 'tiny': optimizer 'adamw'") and "'rl'" in problem
     assert not (tmp_path / "studies").exists()
 
 
