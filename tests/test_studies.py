@@ -103,6 +103,13 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("seeds", [0, 1_001, 2**64 + 1])
+def test_a_run_for_each_seed_has_its_limits(run: Any, seeds: int) -> None:
+    for words in (("study", "run", "moco/queue"), ("compare", "simclr", "byol")):
+        said = run(*words, "--seeds", seeds, status=2).errors[-1]
+        assert f"{seeds} is not in the range 1<=x<=1000" in said
+
+
 def test_a_wrong_variant_is_found_before_the_first_run(
     refused: Any, tmp_path: Path, mine: str
 ) -> None:

@@ -41,7 +41,7 @@ def listing(as_json: bool) -> None:
     "--seeds",
     default=3,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000),
     help="Seeds of each variant: 0, 1, ... The verdict needs at least two.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Train every variant for this long.")

@@ -47,7 +47,7 @@ Examples:
     "--seeds",
     default=3,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000),
     help="Runs of each method: seeds 0, 1, ...",
 )
 @click.option("--backbone", help="The network of all methods.  [default: the recipes', if equal]")
