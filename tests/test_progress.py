@@ -59,7 +59,7 @@ def test_the_figures_are_those_of_the_run(tmp_path: Any) -> None:
 
 
 def test_a_network_that_only_coview_has_is_said_before_training(tmp_path: Any) -> None:
-    said = "resnet10-quarter loads in coview, not in timm: for weights that load there, train with"
+    said = "timm and torchvision have no resnet10-quarter: for weights that load there, train with"
     lines, _ = lines_of(tmp_path / "a", preset="tiny")
     assert [line for line in lines if line.startswith(said)] and "resnet18" in " ".join(lines)
     other = {"preset": "tiny", "backbone": "resnet18", "image_size": 16, "batch_size": 8}

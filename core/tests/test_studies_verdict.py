@@ -59,6 +59,12 @@ def test_a_margin_has_to_be_passed() -> None:
     assert Above("a", "b", by=0.04).judge(near).verdict == NOT_SUPPORTED
 
 
+def test_a_rule_in_words_has_no_negative_margin() -> None:
+    assert Above("a", "b").rule == "a is above b"
+    assert Above("a", "b", 0.1).rule == "a is above b by more than 0.1"
+    assert Above("a", "b", -0.05).rule == "a is less than 0.05 below b"
+
+
 def test_alike() -> None:
     near = given_values(a=[0.705, 0.71, 0.715], b=[0.70, 0.71, 0.71])
     assert Alike("a", "b", within=0.03).judge(near).verdict == SUPPORTED

@@ -77,6 +77,8 @@ class Above:
     @property
     def rule(self) -> str:
         """The rule in words."""
+        if self.by < 0:
+            return f"{_said(self.higher)} is less than {-self.by:g} below {_said(self.lower)}"
         by = f" by more than {self.by:g}" if self.by else ""
         return f"{_said(self.higher)} is above {_said(self.lower)}{by}"
 

@@ -60,7 +60,7 @@ def introduction(run: Any) -> list[str]:
         f"{run.resolved.part('schedule').name} schedule",
     ]
     if own_to_coview(run):
-        lines.append(f"{shown(run.card.backbone)} loads in coview, not in timm: {FOR_OTHERS}")
+        lines.append(f"timm and torchvision have no {shown(run.card.backbone)}: {FOR_OTHERS}")
     if run.estimate is not None:
         lines.append(
             f"estimate: {run.estimate}, to which heads, views and reading add{_faster(run)}"
