@@ -37,17 +37,16 @@ def planned(run: Run, memory: int, precision: str | None) -> dict[str, Any]:
     """
     from attrs import asdict
 
-    from coview.components import NegativesComponent, declared
     from coview.testing.rehearsal.room import rooms
+    from coview.training.fitting import negatives_from_batch
 
     wanted = "bf16" if precision in (None, "auto") else precision
     found = rooms(run.resolved, run.plan, wanted, memory, run.batches.resident_bytes)
-    sources = run.resolved.parts["negatives"]
     return {
         "memory": memory,
         "precision": wanted,
         "rooms": [asdict(room) for room in found],
-        "from_batch": any(declared(p.factory, NegativesComponent, "from_batch") for p in sources),
+        "from_batch": negatives_from_batch(run.resolved),
     }
 
 

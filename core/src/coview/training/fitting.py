@@ -89,10 +89,15 @@ def _part_of(most: int, groups: int) -> int | None:
 
 def _meaning(resolved: Resolved, batch: int) -> str:
     """Return what a smaller batch means for the method."""
-    sources = resolved.parts["negatives"]
-    if any(declared(part.factory, NegativesComponent, "from_batch") for part in sources):
+    if negatives_from_batch(resolved):
         return f". Negatives are the batch's other images, so there are {batch - 1} for each"
     return ""
+
+
+def negatives_from_batch(resolved: Resolved) -> bool:
+    """Return whether an image's negatives are others of its batch, so a smaller one has fewer."""
+    sources = resolved.parts["negatives"]
+    return any(declared(part.factory, NegativesComponent, "from_batch") for part in sources)
 
 
 def _gigabytes(number: int) -> str:
