@@ -15,7 +15,7 @@ from coview.views import Augmentation, CropViews
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SETTINGS = {size: design for size, design in runner.DESIGN["views"].items() if size.isdigit()}
 RESAMPLING = runner.DESIGN["views"]["resampling"]
-DEFAULT = ("fused", "fused, compiled")
+DEFAULT = ("fused", "fused, compiled", "triton")
 OPTIONS = {"rounds": 15, "rows": SETTINGS, "no_compile": False, "steady": True}
 
 
@@ -83,7 +83,10 @@ def entrants(size: str, device: str, compiled: bool, images: int | None = None) 
 
     alone, one = kornia_and_torchvision(side, jitter, chosen["blur"])
     settings = runner.DESIGN["views"]["ours"]
-    able = {name: more for name, more in settings.items() if compiled or more != {"compile": "on"}}
+    without = set() if compiled else {"fused, compiled"}
+    if device != "cuda" or not importlib.util.find_spec("coview_triton"):
+        without.add("triton")
+    able = {name: more for name, more in settings.items() if name not in without}
     found = {name: ours(more) for name, more in able.items()}
     found["kornia alone"] = torch.no_grad()(lambda: alone(batch.images.float() / 255))
     found["torchvision v2, image by image"] = lambda: torch.stack([one(image) for image in pixels])

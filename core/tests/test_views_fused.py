@@ -508,7 +508,7 @@ def test_what_a_run_decides_of_its_views(
 ) -> None:
     """``--no-compile`` compiles no views; what the recipe says of its own goes before."""
     seen: list[bool] = []
-    monkeypatch.setattr(Fused, "_paint", lambda *_: seen.append(compiling.compiling()))
+    monkeypatch.setattr(Fused, "paint", lambda *_: seen.append(compiling.compiling()))
     monkeypatch.setattr(fused_module, "prepared_from", lambda *_: None)
     chain = fusing.fuse([Flip(0.5)], own)[0]
     assert isinstance(chain, Fused)

@@ -134,9 +134,9 @@ class Augmentation:
         The side is the square root of the area. None: crops are not cut from images of any
         size, as another operation comes first or the backend cannot.
         """
-        fused = self.backend.rpartition(":")[2] == "fused"
         before = self.order[: self.order.index("crop")] if "crop" in self.order else None
-        if not fused or before not in ((), ("flip",)) or not self.crop_scale[0]:
+        able = self._backend().cuts_whole and before in ((), ("flip",))
+        if not able or not self.crop_scale[0]:
             return None
         return self.view_size(image_size) / math.sqrt(self.crop_scale[0])
 
@@ -157,10 +157,10 @@ class Augmentation:
         Raises:
             RequestError: the backend does not support one of the settings.
         """
-        backend: type[ViewBackend] = find("view_backends", self.backend).load()
         descriptions = self.descriptions(size, channels)
         compile = whether_compiled(self.compile)
-        made: Chain = backend.chain(descriptions, normalize, compile, getattr(torch, self.dtype))
+        dtype = getattr(torch, self.dtype)
+        made: Chain = self._backend().chain(descriptions, normalize, compile, dtype)
         return made
 
     def descriptions(self, size: int, channels: int) -> list[Description]:
@@ -174,6 +174,10 @@ class Augmentation:
             "solarize": Solarize(self.solarize_p),
         }
         return [one for name in self.order if (one := made[name]) is not None]
+
+    def _backend(self) -> type[ViewBackend]:
+        found: type[ViewBackend] = find("view_backends", self.backend).load()
+        return found
 
     def _crop(self, size: int) -> Crop:
         antialias = bool(self.antialias)

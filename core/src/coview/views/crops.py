@@ -55,7 +55,8 @@ class Rendering:
 
     def _joined(self, views: Sequence[int]) -> Fused:
         parts = [self.chains[view].whole for view in views]
-        return Fused.joined([part for part in parts if part is not None])
+        known = [part for part in parts if part is not None]
+        return type(known[0]).joined(known)
 
     def __call__(
         self, images: Tensor, step: Step, extents: Tensor | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -22,6 +22,9 @@ Operation = Callable[[Tensor], Tensor]
 
 class ViewBackend:
     """What runs the standard augmentations (group ``coview.view_backends``)."""
+
+    cuts_whole: ClassVar[bool] = False
+    """Whether a chain that begins with a crop cuts it from images at their own sizes."""
 
     @staticmethod
     def chain(

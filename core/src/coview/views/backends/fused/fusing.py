@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,14 +26,17 @@ from coview.views.operations import (
 
 
 class FusedBackend(ViewBackend):
-    """All views in one go: the default."""
+    """All views in one go: the default. A derived class may paint them in its own way."""
 
-    @staticmethod
+    cuts_whole = True
+    kind: ClassVar[type[Fused]] = Fused
+
+    @classmethod
     def chain(
-        descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
+        cls, descriptions: Sequence[Any], last: Any, compile: bool | None, dtype: torch.dtype
     ) -> Chain:
         """Return the chain, with every run of standard operations as one."""
-        return Chain(fuse([*descriptions, last], compile, dtype))
+        return Chain(fuse([*descriptions, last], compile, dtype, cls.kind))
 
 
 def whether_compiled(choice: str) -> bool | None:
@@ -51,6 +54,7 @@ def fuse(
     operations: Iterable[Any],
     compile: bool | None = None,
     dtype: torch.dtype = torch.float32,
+    kind: type[Fused] = Fused,
 ) -> list[Operation | Fused]:
     """Return the operations, with each sequence of standard ones as one :class:`Fused`.
 
@@ -59,13 +63,14 @@ def fuse(
             augmentations, or any callables.
         compile: whether to compile the fused ones; None: if the run compiles.
         dtype: number type of the output, if the last operation is a fused one.
+        kind: what runs them.
     """
     made: list[Operation | Fused] = []
     run: list[Description] = []
 
     def close(dtype: torch.dtype) -> None:
         if any(not is_idle(one) for one in run):
-            made.append(Fused([tuple(run)], compile, dtype))
+            made.append(kind([tuple(run)], compile, dtype))
         run.clear()
 
     for operation in flat(operations):

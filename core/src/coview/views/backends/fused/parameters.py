@@ -19,7 +19,6 @@ from torch import Tensor
 from coview.nn.constants import constant
 from coview.views.backends.fused.blur import box_taps_of, taps_of
 from coview.views.backends.fused.colour import hue_offsets
-from coview.views.backends.fused.resample import aims
 from coview.views.operations import (
     NEUTRAL,
     Blur,
@@ -213,8 +212,12 @@ def _jitter(drawn: Drawn, on: Tensor) -> Prepared:
     return made
 
 
+Aim = Callable[[Crop, Drawn, Tensor | None, Any], Prepared]
+"""From a crop, its box, which rows are flipped and the images' size to what resampling needs."""
+
+
 def prepare_crop(
-    columns: Sequence[Sequence[Any]], at: int, drawn: Sequence[Drawn], size: Size
+    columns: Sequence[Sequence[Any]], at: int, drawn: Sequence[Drawn], size: Size, aim: Aim
 ) -> Prepared:
     """Return a crop's parameters, which include the flip wherever it stands in the order.
 
@@ -223,6 +226,7 @@ def prepare_crop(
         at: index of the crop.
         drawn: what was drawn for each operation; empty for those not used.
         size: height and width of the images.
+        aim: what makes of a box in images of one size what resampling needs.
     """
     box = dict(drawn[at])
     flip = next((k for k, c in enumerate(columns) if isinstance(c[0], Flip)), None)
@@ -230,7 +234,10 @@ def prepare_crop(
     if flip is not None and flipped is not None and flip < at:
         # A crop of the mirrored image is the mirrored crop of this image's other side.
         box["left"] = torch.where(flipped, size[1] - box["left"] - box["width"], box["left"])
-    height, width = size
-    if isinstance(height, Tensor) or isinstance(width, Tensor):  # cut from each image by itself
-        return box if flipped is None else {**box, "flipped": flipped}
-    return aims(columns[at][0], box, flipped, (height, width))
+    each_its_own = isinstance(size[0], Tensor)
+    return (boxed if each_its_own else aim)(columns[at][0], box, flipped, size)
+
+
+def boxed(crop: Crop, box: Drawn, flipped: Tensor | None, size: Any) -> Prepared:
+    """Return the box, and perhaps which rows are flipped: all that cutting single images needs."""
+    return box if flipped is None else {**box, "flipped": flipped}

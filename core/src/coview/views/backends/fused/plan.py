@@ -12,6 +12,7 @@ from coview.nn.compile import compilable, compiled, compiling_views
 from coview.views.allocator import keep_freed_memory
 from coview.views.backends.fused import parameters as draws
 from coview.views.backends.fused.parameters import (
+    Aim,
     Drawn,
     Prepared,
     Rows,
@@ -20,6 +21,7 @@ from coview.views.backends.fused.parameters import (
     prepare_crop,
 )
 from coview.views.backends.fused.render import Order, changed, finish, geometry
+from coview.views.backends.fused.resample import aims
 from coview.views.backends.fused.whole import Whole
 from coview.views.operations import Crop, Description, Jitter, is_idle, structure
 
@@ -57,7 +59,15 @@ class Fused:
         compile: whether to compile the drawing and the loops over pixels; None: if
             the run compiles.
         dtype: number type of the views.
+
+    A class derived from it draws the same numbers and paints the pixels in its own way, for
+    a :class:`FusedBackend` whose ``kind`` it is.
     """
+
+    @staticmethod
+    def aim(crop: Crop, box: Drawn, flipped: Tensor | None, size: tuple[int, int]) -> Prepared:
+        """Return what :meth:`paint` needs to know of crops (V, B) of images of one size."""
+        return aims(crop, box, flipped, size)
 
     def __init__(
         self,
@@ -80,7 +90,7 @@ class Fused:
     @property
     def structure(self) -> tuple[object, ...]:
         """Equal for two that :meth:`joined` can combine."""
-        return (*map(structure, self.views[0]), self.compile, self.dtype)
+        return (type(self), *map(structure, self.views[0]), self.compile, self.dtype)
 
     @classmethod
     def joined(cls, parts: Sequence[Fused]) -> Fused:
@@ -115,11 +125,11 @@ class Fused:
             if isinstance(images, Whole):
                 sizes = images.sizes(uniform.device)
                 drawn = drawn_from(self.columns, self.numbers, uniform, sizes)
-                prepared = prepared_for(self.columns, drawn, sizes)
+                prepared = prepared_for(self.columns, drawn, sizes, self.aim)
             else:
                 size = (images.shape[-2], images.shape[-1])
-                prepared = prepared_from(self.columns, self.numbers, uniform, size)
-            return self._paint(images, prepared, self._orders(seed))
+                prepared = prepared_from(self.columns, self.numbers, uniform, size, self.aim)
+            return self.paint(images, prepared, self._orders(seed))
 
     def draw(
         self, rows: Rows, generator: torch.Generator, seed: int, size: tuple[int, ...]
@@ -141,8 +151,8 @@ class Fused:
         """Make every view of images (B, C, H, W) with the given parameters."""
         size = (images.shape[-2], images.shape[-1])
         with compiled(compiling_views() if self.compile is None else self.compile):
-            prepared = prepared_for(self.columns, parameters.drawn, size)
-            return self._paint(images, prepared, parameters.orders)
+            prepared = prepared_for(self.columns, parameters.drawn, size, self.aim)
+            return self.paint(images, prepared, parameters.orders)
 
     def _orders(self, seed: int) -> dict[int, list[Order]]:
         """Return the orders of a batch, drawn on the host."""
@@ -152,9 +162,17 @@ class Fused:
             if self.numbers[k] and isinstance(column[0], Jitter) and not column[0].by_sample
         }
 
-    def _paint(
+    def paint(
         self, images: Tensor | Whole, prepared: Sequence[Prepared], orders: dict[int, list[Order]]
     ) -> tuple[Tensor, ...]:
+        """Make every view of images from the parameters of every row.
+
+        Args:
+            images: see :meth:`__call__`.
+            prepared: for each operation its parameters (V, B, ...); see
+                :func:`.parameters.prepare` and :func:`.parameters.prepare_crop`.
+            orders: by operation, each view's order of a jitter's steps.
+        """
         count, pixels = len(images), images.pixels if isinstance(images, Whole) else images
         height, width = pixels.shape[-2:]
         size = (height, width) if self.crop is None else (self.crop.size, self.crop.size)
@@ -214,10 +232,10 @@ def drawn_from(
     )
 
 
-def prepared_for(columns: Columns, drawn: Sequence[Drawn], size: Size) -> list[Prepared]:
+def prepared_for(columns: Columns, drawn: Sequence[Drawn], size: Size, aim: Aim) -> list[Prepared]:
     """Return the parameters for the loops over pixels, from what was drawn."""
     return [
-        prepare_crop(columns, k, drawn, size)
+        prepare_crop(columns, k, drawn, size, aim)
         if isinstance(column[0], Crop)
         else prepare(column, own)
         for k, (column, own) in enumerate(zip(columns, drawn, strict=True))
@@ -226,7 +244,7 @@ def prepared_for(columns: Columns, drawn: Sequence[Drawn], size: Size) -> list[P
 
 @compilable()
 def prepared_from(
-    columns: Columns, numbers: Sequence[int], uniform: Tensor, size: tuple[int, int]
+    columns: Columns, numbers: Sequence[int], uniform: Tensor, size: tuple[int, int], aim: Aim
 ) -> list[Prepared]:
     """Return the parameters for the loops over pixels, from uniform numbers, as one graph."""
-    return prepared_for(columns, drawn_from(columns, numbers, uniform, size), size)
+    return prepared_for(columns, drawn_from(columns, numbers, uniform, size), size, aim)
