@@ -75,6 +75,11 @@ def test_crops(interpolation: str, side: tuple[int, int], corners: bool) -> None
         agree([[Flip(0.5), crop, LAST]], source)
 
 
+def test_values_out_of_range_are_clamped_at_the_end() -> None:
+    agree([[CROP, LAST]], smooth(4, 20, 24) * 2 - 0.5)
+    agree([[CROP, attrs.evolve(LAST, clamp=False)]], smooth(4, 20, 24) * 2 - 0.5)
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_antialiased_crops(interpolation: str) -> None:
     crop = attrs.evolve(CROP, size=4, antialias=True, interpolation=interpolation)
