@@ -22,7 +22,8 @@ EXAMPLE = FOLDER.parent / "example_study.py"
 SETS = {"methods/moved-digits": "moved digits", "methods/fashion-mnist": "Fashion-MNIST"}
 ABOUT = {
     "methods/moved-digits": "`moved-digits` are 4,314 handwritten digits, each drawn at a random "
-    "place and in a random size, which raw pixels and an untrained network recognise badly.",
+    "place and in a random size, which raw pixels and an untrained network recognise badly. Views "
+    "are not mirrored (`--set views.flip_p=0.0`): a mirrored digit is another sign.",
     "methods/fashion-mnist": "Fashion-MNIST has 60,000 centred clothes, for which raw pixels alone "
     "do well.",
 }

@@ -267,7 +267,10 @@ def test_swavs_loss_beside_infonce(run: Run, refused: Run, tiny: tuple[str, ...]
     for count in (128, 300):  # as wide as an embedding, and wider
         many = ("--set", f"encoder.prototypes={count}", "--out", count)
         done = run("train", "swav", *options, *many, "--use", "loss=swapped-prediction,info-nce")
-        assert "loss 'info-nce' compares projections with keys" in done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        assert "loss 'info-nce' compares projections with keys" in said
+        assert "loss 'swapped-prediction' also gets the negatives that 'info-nce' needs" in said
+        assert "loss 'info-nce' also gets" not in said
         line = Path(str(count), "metrics.jsonl").read_text().splitlines()[0]
         first.append(json.loads(line))
     # The prototypes are built last, so backbone and head have the same weights at first.
@@ -475,7 +478,10 @@ def test_a_missing_field_is_refused_with_who_has_it() -> None:
         "loss 'by-label' of package coview-cpc needs the field 'labels' of every image, which mine "
         "does not have (it has: captions). Data sets that may have it: "
     )
-    assert "digits" in problem
+    assert "digits" in problem and problem.endswith("list:FILE, from a column 'labels'.")
+    label = attrs.evolve(unlabelled.train, fields={"label": [""] * 20})
+    with pytest.raises(RequestError, match="If its label are meant, call them 'labels'"):
+        fields_for(asking, attrs.evolve(unlabelled, train=label))
 
 
 def test_a_split_of_a_split_keeps_its_fields() -> None:

@@ -103,6 +103,18 @@ def plain(*records: Any, cosine: bool, temperature: Any, reduction: str) -> Tens
     return reduced((cross_entropy(p, others, temperature) for p, others in pairs), reduction)
 
 
+def test_a_learned_temperature_is_not_spoilt_by_what_is_no_negative() -> None:
+    """The gradient is that of the candidates that count, as if the others were not there."""
+    make = torch.Generator().manual_seed(2)
+    positive, others = (torch.rand(shape, generator=make, dtype=DOUBLE) for shape in ((4,), (4, 6)))
+    found = []
+    for rest in (others, torch.cat([others, torch.full((4, 2), -torch.inf)], dim=1)):
+        temperature = torch.tensor(0.3, dtype=DOUBLE, requires_grad=True)
+        cross_entropy(positive, [rest], temperature).backward()
+        found.append(temperature.grad)
+    torch.testing.assert_close(*found)
+
+
 def step(seed: int, rows: int = 5, width: int = 3) -> tuple[dict[int, Tensor], Any]:
     """Three views, two of them keys; what is in batch, a queue, and rows of each query's own."""
     make = torch.Generator().manual_seed(seed)

@@ -119,6 +119,15 @@ def test_gradient_reaches_queries_and_prototypes_and_not_the_codes() -> None:
     assert scorer.predictor.weight.grad.abs().sum() > 0
 
 
+def test_negatives_that_queries_do_not_share_are_refused_in_words() -> None:
+    scorer, rows = Scorer(C), torch.randn(2, 5, 2, dtype=DOUBLE)
+    for_pairs = Negatives({}, {}, by_pair={(0, 1): (rows, None), (1, 0): (rows, None)})
+    for_rows = Negatives({0: rows, 1: rows}, {0: None, 1: None})
+    for part in (for_pairs, for_rows):
+        with pytest.raises(coview.RequestError, match="takes negatives that all queries share"):
+            loss(scorer, *records(scorer, Z1, Z2), part)
+
+
 def test_the_support_queue_is_used_once_full_and_kept_for_each_view() -> None:
     """Length 6, batch 2, constant pushes 1 to 5 from an epoch on (the sheet's toy 6)."""
     layout = Layout(((8, 8),) * 2, (3, 3), (0, 1), (0, 1), ((0, 1), (1, 0)))

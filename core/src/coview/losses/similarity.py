@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from coview.errors import RequestError
 from coview.records import Encoded, Negatives, Pairs, Targets
 
 
@@ -64,7 +65,10 @@ def negative_similarities(
 def candidates(
     encoded: Encoded, targets: Targets, negatives: Sequence[Negatives], cosine: bool
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Yield for every positive pair its similarity (N,) and those with each source (N, K)."""
+    """Yield for every positive pair its similarity (N,) and those with each source (N, K).
+
+    A similarity of -inf is of a candidate that is no negative of that query.
+    """
     for query, key in encoded.pairs:
         anchors, keys = encoded.queries[query], targets.keys[key]
         if cosine:
@@ -88,9 +92,16 @@ def cross_entropy(
     Args:
         positive: (N,) similarities with the key.
         others: (N, K) similarities with the negatives of each source.
-        temperature: divisor of the similarities.
+        temperature: divisor of the similarities; a tensor may be learned.
     """
-    logits = torch.cat([positive.unsqueeze(-1), *others], dim=-1) / temperature
+    values = torch.cat([positive.unsqueeze(-1), *others], dim=-1)
+    if isinstance(temperature, Tensor):
+        # -inf divided by a learned temperature would give that a gradient of 0 times infinity.
+        excluded = values == -torch.inf
+        values = values.masked_fill(excluded, 0)
+        logits = (values / temperature).masked_fill(excluded, -torch.inf)
+    else:
+        logits = values / temperature
     return (logits.logsumexp(dim=-1) - logits[:, 0]).mean()
 
 
@@ -118,6 +129,21 @@ def soft_cross_entropies(
         logits[slot] = rows / temperature
         mass[slot] = logits[slot].logsumexp(dim=-1)
     return [(mass[q] - (probabilities[k] * logits[q]).sum(dim=-1)).mean() for q, k in pairs]
+
+
+def shared_vectors(negatives: Negatives, key: int) -> Tensor:
+    """Return one source's vectors (K, d) for a key slot, of a loss that takes no others.
+
+    Raises:
+        RequestError: they are made for each query or for each pair of views.
+    """
+    vectors = negatives.vectors.get(key)
+    if vectors is None or vectors.ndim != 2:
+        raise RequestError(
+            "It takes negatives that all queries share (those of a queue, say), and these are made "
+            "for each query: leave out what makes them (negatives or wrap)."
+        )
+    return vectors
 
 
 def reduced(terms: Iterable[Tensor], reduction: str) -> Tensor:

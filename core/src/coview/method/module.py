@@ -17,7 +17,7 @@ from coview.hookspecs import PROJECT, LifeHooks, StepHooks
 from coview.method.border import Border
 from coview.method.joining import detached, joined
 from coview.method.relay import BuiltComponent, check_roles, first_line, refuse_misspelt, register
-from coview.method.several import shared_roles, together
+from coview.method.several import shared_roles, tell_of_shared_negatives, together
 from coview.method.spaces import matched
 from coview.nn.drop_path import drawing
 from coview.nn.encoder import Encoder
@@ -214,6 +214,7 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
             built[key] = BuiltComponent(key, module, (role,), part.name, part.package, part.weight)
             _refuse_other_slots(built, key)
             plan = _learned(plan, built[key])
+    tell_of_shared_negatives([c for c in built.values() if "loss" in c.roles], plan.notice)
     method = Method(matched(built, plan.notice), resolved.training.evaluates)
     method.backbone()  # fail now, not after training, if there is nothing to evaluate
     return method

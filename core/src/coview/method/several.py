@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from coview.components import LossComponent, declared
 from coview.hookspecs import ROLE_HOOKS, WEIGHED, hookimpl
 from coview.method.relay import BuiltComponent, answer, relay_of
+from coview.plan import Notice
 from coview.records import Batch, Encoded, Negatives, Step, Targets, Views
 from coview.schedules import Schedule
 
@@ -30,6 +33,25 @@ def together(role: str, parts: Sequence[BuiltComponent]) -> object:
     """Return one plugin that answers a role's hook for several components."""
     answers = [(part, answer(part, ROLE_HOOKS[role])) for part in parts]
     return _summed(answers) if role == "loss" else _mixed(answers)
+
+
+def tell_of_shared_negatives(losses: Sequence[BuiltComponent], notice: Notice) -> None:
+    """Say which losses would do without the negatives that another one needs, but use them."""
+    needing = [p for p in losses if "negatives" in declared(p.module, LossComponent, "needs")]
+    names = ", ".join(repr(part.name) for part in needing)
+    for part in losses:
+        takes = inspect.signature(answered_by(part)).parameters
+        if needing and part not in needing and "negatives" in takes:
+            notice(
+                f"loss {part.name!r} also gets the negatives that {names} needs, and uses them as "
+                "it does alone: all losses share them"
+            )
+
+
+def answered_by(loss: BuiltComponent) -> Callable[..., Any]:
+    """Return a loss's own implementation of its hook."""
+    hook: Callable[..., Any] = getattr(loss.module, ROLE_HOOKS["loss"])
+    return hook
 
 
 def _summed(answers: Sequence[tuple[BuiltComponent, Answer]]) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from coview.components import Component, DataSource, declared
 from coview.data.base import ImageData
 from coview.errors import CoviewError, RequestError
@@ -29,7 +31,7 @@ def fields_for(resolved: Resolved, data: ImageData) -> tuple[str, ...]:
     asked = wanted(resolved)
     problems = [
         f"{who} needs the field {name!r} of every image, which {data.name} does not have"
-        f"{_its_own(data)}.{_elsewhere(name)}"
+        f"{_its_own(data)}.{_near(name, data)}{_elsewhere(name)}"
         for name, who in asked.items()
         if data.train.field(name) is None
     ]
@@ -38,9 +40,18 @@ def fields_for(resolved: Resolved, data: ImageData) -> tuple[str, ...]:
     return tuple(asked)
 
 
+def _own(data: ImageData) -> list[str]:
+    return [*data.train.fields, *(["labels"] if data.train.labels is not None else [])]
+
+
 def _its_own(data: ImageData) -> str:
-    own = [*data.train.fields, *(["labels"] if data.train.labels is not None else [])]
+    own = _own(data)
     return f" (it has: {', '.join(own)})" if own else ""
+
+
+def _near(name: str, data: ImageData) -> str:
+    close = difflib.get_close_matches(name, _own(data), n=1, cutoff=0.8)
+    return f" If its {close[0]} are meant, call them {name!r}." if close else ""
 
 
 def _elsewhere(name: str) -> str:
@@ -52,4 +63,5 @@ def _elsewhere(name: str) -> str:
             continue  # a package that is broken has nothing to offer
         if name in declared(source, DataSource, "fields"):
             having.append(entry.name)
-    return f" Data sets that may have it: {', '.join(having)}." if having else ""
+    having.append(f"list:FILE, from a column {name!r}")
+    return f" Data sets that may have it: {', '.join(having)}."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from coview.components import Guard
 from coview.hookspecs import hookimpl
 from coview.losses.assignments import log_assignments
-from coview.losses.similarity import reduced, soft_cross_entropies
+from coview.losses.similarity import reduced, shared_vectors, soft_cross_entropies
 from coview.nn.encoder import Encoder
 from coview.plan import Plan
 from coview.records import Encoded, Negatives, Step, Targets
@@ -77,7 +77,8 @@ class SwappedPrediction(nn.Module):
         epsilon, iterations = self.settings.epsilon, self.settings.iterations
         codes = {}
         for slot, scores in encoder.predict(targets.keys).items():
-            others = [encoder.predict({slot: part.vectors[slot]})[slot] for part in negatives]
+            given = [shared_vectors(part, slot) for part in negatives]
+            others = [encoder.predict({slot: vectors})[slot] for vectors in given]
             support = torch.cat(others) if others else None
             codes[slot] = sinkhorn(scores, support, epsilon, iterations)
         return codes
