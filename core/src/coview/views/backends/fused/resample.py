@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from coview.nn.compile import compilable
+from coview.nn.compile import compilable, compiling
 from coview.views.operations import Crop
 
 Aims = dict[str, Tensor]
@@ -117,11 +117,29 @@ def weights(
         kernel = _triangle if crop.interpolation == "bilinear" else _keys
         raw = torch.where(inside, kernel((pixels - position) / spread), 0)
         return raw / raw.sum(dim=2, keepdim=True)
+    if start.device.type == "cpu" and not compiling():
+        return _of_four(crop, start, extent, length, flipped)
     position = places(crop, start, extent, flipped).unsqueeze(2)
     own = torch.where(inside, _cubic(pixels - position, -0.75), 0)
     before = _cubic(first - 1 - position, -0.75) + _cubic(first - 2 - position, -0.75)
     after = _cubic(last + 1 - position, -0.75) + _cubic(last + 2 - position, -0.75)
     return own + before * (pixels == first) + after * (pixels == last)
+
+
+def _of_four(
+    crop: Crop, start: Tensor, extent: Tensor, length: int, flipped: Tensor | None
+) -> Tensor:
+    """Return what :func:`weights` does, from the four pixels that bicubic reads alone.
+
+    An eighth of the numbers at a side of 32. On a GPU, or compiled, the order in which two
+    weights of one pixel are added would not be fixed.
+    """
+    position = places(crop, start, extent, flipped).unsqueeze(2)
+    read = position.floor() + torch.arange(-1, 3, dtype=position.dtype)
+    first, last = start[:, None, None], (start + extent - 1)[:, None, None]
+    found = torch.minimum(torch.maximum(read, first), last).long()
+    blank = torch.zeros((*position.shape[:2], length), dtype=position.dtype)
+    return blank.scatter_add_(2, found, _cubic(read - position, -0.75))
 
 
 def _triangle(distance: Tensor) -> Tensor:
