@@ -214,8 +214,8 @@ def build_method(resolved: Resolved, plan: Plan, objects: dict[str, Any] | None 
             built[key] = BuiltComponent(key, module, (role,), part.name, part.package, part.weight)
             _refuse_other_slots(built, key)
             plan = _learned(plan, built[key])
-    tell_of_shared_negatives([c for c in built.values() if "loss" in c.roles], plan.notice)
     method = Method(matched(built, plan.notice), resolved.training.evaluates)
+    tell_of_shared_negatives([c for c in built.values() if "loss" in c.roles], plan.notice)
     method.backbone()  # fail now, not after training, if there is nothing to evaluate
     return method
 
