@@ -40,7 +40,10 @@ SOLO_LEARN = "solo-learn==1.0.2"
 PUBLISHING = ("build>=1.2", "twine>=6.1")
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # What questions share, and those that have a session of their own.
-NOT_ALONE = ("__init__", "__main__", "engine", "peers", "runner", "digits", "soak")
+NOT_ALONE = (
+    *("__init__", "__main__", "engine", "gpu_runs", "peers", "revisions", "runner"),
+    *("digits", "soak"),
+)
 BENCHMARKS = sorted(
     path.stem for path in ROOT.glob("benchmarks/*.py") if path.stem not in NOT_ALONE
 )

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import runner
 
 FOLDER = Path(__file__).resolve().parent
-SHARED = ("__init__", "__main__", "engine", "gpu_runs", "peers", "runner")
+SHARED = ("__init__", "__main__", "engine", "gpu_runs", "peers", "revisions", "runner")
 QUESTIONS = tuple(sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in SHARED))
 
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,30 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from benchmarks import engine, runner
+from benchmarks.revisions import Entrant, commit, sources
 
 BATCH = {"resident": 256, "packed": 64, "jpeg": 64}
-OPTIONS = {"rounds": 15, "rows": BATCH, "steady": True}
+OPTIONS = {"rounds": 15, "rows": BATCH, "other": "", "steady": True}
+EPOCHS = {"resident": 20, "packed": 10, "jpeg": 2}  # a round of two revisions, some 0.2 seconds
 Row = tuple[Dataset[Any], Any, int]
+# By the sources and the benchmarks of its own revision.
+CODE = """
+import itertools, sys
+from pathlib import Path
+from benchmarks import data, engine
+name, folder = sys.argv[1], Path(sys.argv[2])
+images = data.ROWS[name](folder)[1]
+batches = engine.Batches(engine.Split(images), data.BATCH[name], 0, "cpu", 0)
+epochs = itertools.count(1)
+once = lambda: data.drained(batches.epoch(next(epochs)))
+"""
 
 
 def main(asked: runner.Asked) -> None:
+    """Measure beside torch, or with ``--other`` beside another revision's reading."""
+    if asked.other:
+        return beside(asked, commit(asked.other))
+
     def measure(name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             theirs, images, count = ROWS[name](Path(folder))
@@ -33,6 +51,23 @@ def main(asked: runner.Asked) -> None:
         return {name: {"images_per_second": rates, **found}}
 
     runner.rows(asked, {"batch": BATCH["resident"]}, measure)
+
+
+def beside(asked: runner.Asked, revision: str) -> None:
+    """Read the same images by this revision and by another, in processes that take turns."""
+
+    def measure(name: str) -> dict[str, Any]:
+        with ExitStack() as stack:
+            entrants = {}
+            for who, root in {"now": runner.ROOT, revision: before}.items():
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                entrant = Entrant(root, CODE, (name, folder), EPOCHS[name])
+                entrants[who] = stack.enter_context(entrant)
+            return {name: runner.turns(entrants, asked.rounds)}
+
+    with sources(revision) as before:
+        about = {"epochs a round": EPOCHS, "revisions": [commit("HEAD"), revision]}
+        runner.rows(asked, about, measure, name="data-before")
 
 
 def drained(batches: Iterable[Any]) -> None:

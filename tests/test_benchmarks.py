@@ -350,6 +350,18 @@ def test_slow_a_step_is_timed_beside_a_checked_one_and_another_revisions(tmp_pat
     assert all(len(seconds) == 2 for seconds in document["rows"]["simclr"]["seconds"].values())
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="for a clone: revisions come from git")
+def test_slow_reading_is_timed_beside_another_revisions(tmp_path: Path) -> None:
+    words = ("--quick", "--only", "packed", "--other", "HEAD", "--out", str(tmp_path))
+    answer = script("data", *words)
+    assert answer.returncode == 0, answer.stderr
+    document = json.loads((tmp_path / "data-before.json").read_text())
+    this = document["revisions"][0]
+    (ratio,) = document["packed"]["ratios"]
+    assert (ratio["of"], ratio["to"], ratio["pairs"]) == ("now", this, 2)
+
+
 def test_crops_of_whole_images_are_compared_with_equal_ones(load: Any, tmp_path: Path) -> None:
     whole = load("whole")
     paths = whole.photographs(tmp_path, 4)
