@@ -119,6 +119,21 @@ def test_only_methods_with_negatives_of_the_batch_are_told_of_fewer() -> None:
     )
 
 
+@pytest.mark.parametrize(("method", "told"), [("simclr", True), ("moco-v2", False)])
+def test_negatives_of_a_part_of_the_batch_are_told(method: str, told: bool, photos: Path) -> None:
+    def notices(parts: int) -> list[str]:
+        changes = Changes(preset="tiny", batch_size=8, accumulate=parts)
+        run = rehearse(Request(method=method, data=str(photos), changes=changes))
+        return [notice for notice in run.resolved.notices if "parts of the batch" in notice]
+
+    said = (
+        "negatives are the other images of one of 4 parts of the batch: 1 for each image, "
+        "where the whole batch would give 7"
+    )
+    assert notices(4) == ([said] if told else [])
+    assert notices(1) == []
+
+
 def test_the_batch_is_cut_to_the_memory(
     monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def run_with(
         last_step=len(rates),
         peak=1.0,
         earlier=None,
+        observers={},
         schedule=SimpleNamespace(rate=lambda peak, step: peak * rates[step]),
         data=SimpleNamespace(reference=SimpleNamespace(labels=labels)),
     )
@@ -226,14 +227,28 @@ def test_what_was_not_measured_is_not_said_to_be_beyond_measure(
     assert said.endswith(worth)
 
 
-def test_a_run_too_short_to_see_a_collapse_says_so(tmp_path: Path) -> None:
+def test_the_last_step_of_a_short_run_shows_whether_it_collapsed(tmp_path: Path) -> None:
     images = torch.randint(0, 255, (64, 3, 32, 32), dtype=torch.uint8)
     given = {"backbone": "resnet10-quarter", "batch_size": 16, "epochs": 1, "progress": False}
     run = coview.train("simclr", images, out=tmp_path / "run", device="cpu", **given)
-    seen = "Whether the embeddings collapsed is measured every 25 steps; this run did 4."
-    assert verdict(run)[0] == seen
+    assert "have not collapsed (they spread over " in verdict(run)[0]
+    assert not any("collapse/std" in entry for entry in run.metrics), "it is not logged"
     off = coview.train("simclr", images, out=tmp_path / "off", on_collapse="ignore", **given)
     assert not any("collapsed" in line for line in verdict(off))
+
+
+def test_a_run_that_ends_collapsed_says_so_however_short(tmp_path: Path) -> None:
+    black = torch.zeros(64, 3, 32, 32, dtype=torch.uint8)
+    given = {"preset": "tiny", "batch_size": 16, "epochs": 1, "progress": False}
+    run = coview.train("simclr", black, out=tmp_path / "bare", device="cpu", **given)
+    said = verdict(run)[0]
+    assert said.startswith("The run ends collapsed: embeddings of different images are nearly the")
+    assert said.endswith(" With 4 steps that may only be how training begins.")
+    assert not any("have not collapsed" in line for line in verdict(run))
+    labels = torch.arange(64) % 2
+    run = coview.train("simclr", (black, labels), out=tmp_path / "labelled", **given)
+    assert run.value("knn") is not None and verdict(run)[0].startswith("The run ends collapsed: ")
+    assert "all the same" in " ".join(run.resolved.notices)
 
 
 def test_without_labels_it_says_why_there_is_no_accuracy(tmp_path: Path) -> None:

@@ -101,3 +101,31 @@ def test_long_epochs_are_not_silent(
     assert lines[0] == "step 2/1000: 2 s a step, about 33 minutes to go"
     # The second one after half a minute, and so on: 200 seconds have seven.
     assert [int(line.split()[1].partition("/")[0]) for line in lines] == [2, 17, 32, 47, 62, 77, 92]
+
+
+@pytest.mark.parametrize(
+    ("compile", "what"), [("on", "networks, views and losses"), ("views", "the views")]
+)
+def test_a_compilation_says_that_it_is_one_and_how_long(
+    compile: str, what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    assert lines_of_steps(compile, now, capsys) == [
+        f"compiling {what} in the first step: it may take a minute or two",
+        "compiled: 80 s with the first step",
+    ]
+    assert not [line for line in lines_of_steps("off", now, capsys) if "compil" in line]
+
+
+def lines_of_steps(compile: str, now: list[float], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    shown, settings = progress.ProgressObserver(), SimpleNamespace(compile=compile)
+    run = SimpleNamespace(step=7, last_step=10, settings=settings)
+    shown.introduced = True
+    shown.run_started(run)
+    for seconds in (80.0, 0.1, 0.1):
+        now[0] += seconds
+        run.step += 1
+        shown.due = float("inf")
+        shown.step_finished(run)
+    return capsys.readouterr().err.splitlines()

@@ -52,7 +52,7 @@ class FakeRun:
 
     def __init__(self, observer: CollapseObserver, total: int = 99) -> None:
         self.observer, self.step = observer, 0
-        self.plan = SimpleNamespace(total_steps=total)
+        self.plan, self.last_step = SimpleNamespace(total_steps=total), total
         self.metrics: list[dict[str, Any]] = []
         self.method = built("byol", encoder__predictor=False)
         observer.run_started(self)
@@ -122,6 +122,29 @@ def test_nothing_is_judged_before_this_sitting_logged() -> None:
     assert run.said == []
     run.reads(10, 0.01)
     assert run.said == [(10, "std")]
+
+
+def test_the_last_step_is_read_and_not_logged() -> None:
+    run = FakeRun(made(every=25, patience=50), total=10)
+    run.reads(10, 0.05)
+    assert [row for row in run.metrics if "collapse/std" in row] == [] and run.said == []
+    assert run.observer.ended(run) == (
+        "The run ends collapsed: embeddings of different images are nearly the same. In its "
+        "last step collapse/std (1 is the spread of random directions) is 0.05. "
+        "With 10 steps that may only be how training begins."
+    )
+    healthy = FakeRun(made(), total=10)
+    healthy.reads(10, 0.3)
+    assert healthy.observer.ended(healthy) is None
+    long = FakeRun(made(), total=100)
+    long.reads(100, 0.9, rank=1.2)
+    assert [row["collapse/effective_rank"] for row in long.metrics if "collapse/std" in row] == [
+        1.2
+    ]
+    assert long.observer.ended(long) == (
+        "The run ends collapsed: embeddings lie along a single direction. In its last step "
+        "collapse/effective_rank is 1.2."
+    )
 
 
 def test_what_was_said_goes_through_a_checkpoint() -> None:
@@ -219,7 +242,8 @@ def test_steps_between_readings_wait_for_nothing_and_compute_nothing() -> None:
         assert seen.found == []  # values are read when the step is finished
         assert bool(observer._measured) is (number in (2, 5))
         if observer._measured:
-            observer.step_finished(SimpleNamespace(log=lambda **_: None, metrics=[]))
+            run = SimpleNamespace(log=lambda **_: None, metrics=[], step=number + 1)
+            observer.step_finished(run)
         observer.update_target(encoded, targets, Step(number=3))
         assert not observer._measured
 

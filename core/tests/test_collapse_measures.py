@@ -109,6 +109,8 @@ def test_alignment_and_uniformity_at_their_ends() -> None:
     assert alignment(x, 3 * x).item() == pytest.approx(0, abs=1e-12)
     assert alignment(x, -x).item() == pytest.approx(4)
     assert uniformity(torch.ones(5, 4)).item() == pytest.approx(0, abs=1e-6)
+    # Rows without a direction are not spread out: with unit vectors they would give -4.
+    assert uniformity(torch.zeros(5, 4)).item() == pytest.approx(0, abs=1e-12)
     opposite = torch.tensor([[1.0, 0], [-1.0, 0]])
     assert uniformity(opposite).item() == pytest.approx(-8, abs=1e-5)
 

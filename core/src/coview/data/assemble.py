@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, Subset
 from coview.data.bad_images import BadImages
 from coview.data.base import SMALL_IMAGE, DataSettings, ImageData, Split
 from coview.data.decode import Fitted, decode_all, fit_all
+from coview.data.doubts import alike, too_small
 from coview.data.splits import hold_out, part, statistics, strata
 from coview.data.values import Reading
 from coview.data.whole import Buffer, at_own_size, mean_pixels
@@ -122,7 +123,8 @@ def assemble(
         reference = train
     else:
         reference = _beginning(train, labelled)
-    notes = (*notes, *bad_notes((("training", train), ("test", test))))
+    doubts = (*alike(train, std), *too_small(reference, test, classes))
+    notes = (*notes, *doubts, *bad_notes((("training", train), ("test", test))))
     return ImageData(
         name=name,
         train=train,
@@ -137,7 +139,7 @@ def assemble(
         notes=notes,
         reading=(reading or Reading.of(settings)).plain(),
         summary=summary or {},
-        remarks=remarks,
+        remarks=(*remarks, *doubts),
         fit=fit,
         mean_pixels=0.0 if train.whole is None else mean_pixels(train.whole),
     )

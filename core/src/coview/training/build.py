@@ -31,7 +31,12 @@ from coview.training.device import allow_tf32, autocasting
 from coview.training.directory import default_directory
 from coview.training.estimate import estimate, free_memory, is_small
 from coview.training.fields import fields_for
-from coview.training.fitting import cut, limit_of_data, limit_of_memory
+from coview.training.fitting import (
+    cut,
+    limit_of_data,
+    limit_of_memory,
+    negatives_from_batch,
+)
 from coview.training.request import Prepared, Request
 from coview.training.run import Run
 from coview.training.run_settings import RunSettings
@@ -97,6 +102,7 @@ def _built(request: Request, prepared: Prepared, data: ImageData, path: Path) ->
             f"compiling takes a minute or two, which {_length(settings, plan)} steps hardly win "
             "back: --no-compile"
         )
+    notices += _fewer_negatives(resolved)
     torch.manual_seed(settings.seed)
     request = _with_views_of_data(request, prepared, notices.append)
     resolved, objects = _objects(request, resolved, plan)
@@ -147,6 +153,17 @@ def _loaded(prepared: Prepared) -> ImageData:
         wait()
     wait()  # loading may take longer than the run's timeout
     return data
+
+
+def _fewer_negatives(resolved: Resolved) -> list[str]:
+    """Return a note if a batch is cut into parts and negatives come from a part alone."""
+    batch, parts = resolved.training.batch_size, resolved.training.accumulate
+    if parts == 1 or not negatives_from_batch(resolved):
+        return []
+    return [
+        f"negatives are the other images of one of {parts} parts of the batch: "
+        f"{batch // parts - 1} for each image, where the whole batch would give {batch - 1}"
+    ]
 
 
 def _compile(method: nn.Module) -> None:

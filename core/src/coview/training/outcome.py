@@ -50,9 +50,9 @@ def figures(run: Any) -> str:
 
 def verdict(run: Any) -> list[str]:
     """Return sentences that say whether training worked, and what makes the figures doubtful."""
-    measured = run.value("knn")
+    measured, collapsed = run.value("knn"), _collapsed(run)
     if measured is None:
-        return [*_spread(run), *_doubts_of_training(run)]
+        return [*(collapsed or _spread(run)), *_doubts_of_training(run)]
     trained, images = run.value("knn_top1"), measured["test_images"]
     sentences = [
         compared(trained, other, label, images)
@@ -60,7 +60,14 @@ def verdict(run: Any) -> list[str]:
         if label != LABELS["knn_top1"]
     ]
     votes = doubt_of_votes(run.data.reference.labels, measured["k"], run.path)
-    return [*sentences, *_doubts_of_training(run), *votes]
+    return [*collapsed, *sentences, *_doubts_of_training(run), *votes]
+
+
+def _collapsed(run: Any) -> list[str]:
+    """Return a sentence if the last step's embeddings no longer told images apart."""
+    watcher = run.observers.get("collapse")
+    sentence = watcher and watcher.observer.ended(run)
+    return [sentence] if sentence else []
 
 
 def _spread(run: Any) -> list[str]:
@@ -68,9 +75,11 @@ def _spread(run: Any) -> list[str]:
     collapsed = next((m["warning"] for m in reversed(run.metrics) if "collapse" in m), None)
     if collapsed is not None:
         return [str(collapsed)]
-    rank = run.value("collapse/effective_rank")
+    watcher = run.observers.get("collapse")
+    at_end = watcher.observer.end if watcher else {}
+    rank = at_end.get("effective_rank", run.value("collapse/effective_rank"))
     if rank is None:
-        return _unseen(run)
+        return []
     measurable = run.data.labelled or run.data.multi_label
     worth = (
         f"What they are worth was not measured: coview evaluate knn {_quoted(run)} does that."
@@ -79,15 +88,6 @@ def _spread(run: Any) -> list[str]:
     )
     spread = f"The embeddings have not collapsed (they spread over {rank:.0f} directions)."
     return [f"{spread} {worth}"]
-
-
-def _unseen(run: Any) -> list[str]:
-    """Return why nothing is known of a collapse, if it was to be watched."""
-    watcher = run.observers.get("collapse")
-    if watcher is None:
-        return []
-    measured = f"is measured every {watcher.observer.settings.every} steps"
-    return [f"Whether the embeddings collapsed {measured}; this run did {run.step}."]
 
 
 def _doubts_of_training(run: Any) -> list[str]:

@@ -28,7 +28,7 @@ from coview.training.observers.collapse_measures import (
     effective_rank,
     uniformity,
 )
-from coview.training.observers.collapse_signs import SIGNS, Reading, sentence
+from coview.training.observers.collapse_signs import SIGNS, Reading, at_the_end, sentence
 
 NAME = "collapse"
 ACTIONS = ("warn", "stop", "ignore")
@@ -40,7 +40,8 @@ class CollapseObserver:
 
     A sign must show at every reading for ``patience`` steps, or for one per cent of
     the run's steps if that is more: untrained heads spread little, and healthy runs
-    dip early on (docs/collapse.md lists the measurements).
+    dip early on (docs/collapse.md lists the measurements). What the last step showed is
+    kept in ``end``, however short the run, and told with its result (:meth:`ended`).
     """
 
     @attrs.frozen
@@ -64,7 +65,8 @@ class CollapseObserver:
         self._measured: dict[str, Tensor] = {}
         self._since: dict[str, int] = {}
         self._said: list[str] = []
-        self._started = 0
+        self._started = self._last = 0
+        self.end: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step since which each sign has shown, and the signs already reported."""
@@ -76,13 +78,14 @@ class CollapseObserver:
 
     @hookimpl
     def run_started(self, run: Any) -> None:
-        """Remember the step at which the run was started or resumed."""
-        self._started = run.step
+        """Remember the step at which the run was started or resumed, and its last one."""
+        self._started, self._last = run.step, run.last_step
 
     @hookimpl(tryfirst=True)
     def update_target(self, encoded: Encoded, targets: Targets, step: Step) -> None:
-        """Measure, in every ``every``-th step, without waiting for the device."""
-        if (step.number + 1) % self.settings.every == 0:
+        """Measure, in every ``every``-th step and the last, without waiting for the device."""
+        done = step.number + 1
+        if done % self.settings.every == 0 or done == self._last:
             self._measured = measured(encoded, targets, self.settings.rows)
 
     @hookimpl
@@ -94,24 +97,46 @@ class CollapseObserver:
         self._measured = {}
         means = mean_over_processes(torch.stack(values).float()).tolist()
         read = dict(zip(names, means, strict=True))
+        if run.step == self._last:
+            self.end = read
+            if run.step % self.settings.every:
+                return  # not logged: a run that is stopped and resumed logs what a whole one does
         run.log(**{f"{PREFIX}{name}": round(value, 6) for name, value in read.items()})
         self._judge(run, read)
 
     def _judge(self, run: Any, read: dict[str, float]) -> None:
         """Count how long each sign has shown, and report it once that is long enough."""
-        logged = self._logged(run)
-        if logged is None:
+        reading = self._reading(run, read)
+        if reading is None:
             return
-        bounds = attrs.asdict(self.settings)
-        reading = Reading(read, logged.get(INFORMATION), logged.get("assignment_mean_entropy"))
+        shown = self._shown(reading)
         patience = max(self.settings.patience, run.plan.total_steps // 100)
-        for name, sign in SIGNS.items():
-            if not sign.shows(reading, bounds[name]):
+        for name in SIGNS:
+            if name not in shown:
                 self._since.pop(name, None)
                 continue
             since = self._since.setdefault(name, run.step)
             if run.step - since >= patience and name not in self._said:
                 self._say(run, name, sentence(run, name, reading, since))
+
+    def ended(self, run: Any) -> str | None:
+        """Return a sentence if a run's last step showed a sign, however few there were."""
+        reading = self._reading(run, self.end) if self.end else None
+        shown = [] if reading is None else self._shown(reading)
+        if reading is None or not shown:
+            return None
+        return at_the_end(run, shown[0], reading, run.step - self._started < self.settings.patience)
+
+    def _shown(self, reading: Reading) -> list[str]:
+        bounds = attrs.asdict(self.settings)
+        return [name for name, sign in SIGNS.items() if sign.shows(reading, bounds[name])]
+
+    def _reading(self, run: Any, read: Mapping[str, float]) -> Reading | None:
+        """Return the measures with what the loss logged, once this sitting has logged."""
+        logged = self._logged(run)
+        if logged is None:
+            return None
+        return Reading(read, logged.get(INFORMATION), logged.get("assignment_mean_entropy"))
 
     def _logged(self, run: Any) -> dict[str, Any] | None:
         """Return the metrics logged last since the start or resume, equal on all processes."""

@@ -57,10 +57,12 @@ def uniformity(rows: Tensor) -> Tensor:
     """Return the logarithm of the mean Gaussian potential of pairs of unit vectors, at most 0.
 
     Wang & Isola 2020, section 4.1, with t = 2, over the pairs of different rows:
-    0 if all are equal, about -4 if they are spread evenly in many dimensions.
+    0 if all are equal, about -4 if they are spread evenly in many dimensions. Rows of zeros
+    have no direction, and count as equal to one another.
     """
     directions = unit(rows)
-    squared = (2 - 2 * (directions @ directions.T)).clamp_min(0)
+    norms = directions.square().sum(dim=1)  # 1, or 0
+    squared = (norms[:, None] + norms - 2 * (directions @ directions.T)).clamp_min(0)
     # Set to 0, not subtracted from the sum: the rest may be smaller than its rounding error.
     potentials = (-2 * squared).exp().fill_diagonal_(0)
     count = len(rows)

@@ -87,6 +87,14 @@ def sentence(run: Any, name: str, reading: Reading, since: int) -> str:
     )
 
 
+def at_the_end(run: Any, name: str, reading: Reading, few: bool) -> str:
+    """Return what the last step showed; ``few``: there were too few steps to be sure of it."""
+    sign = SIGNS[name]
+    seen = f"In its last step {sign.metric} is {sign.value(reading):.3g}."
+    doubt = f" With {run.step} steps that may only be how training begins." if few else ""
+    return f"The run ends collapsed: {sign.meaning(reading)}. {seen}{doubt}"
+
+
 def cause(method: Any) -> str:
     """Return which safeguards (:class:`coview.components.Guard`) are missing, and what to try."""
     found = guards_of(method)

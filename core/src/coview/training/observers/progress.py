@@ -27,6 +27,9 @@ MOST_LINES = 40
 FIRST_ESTIMATE, QUIET = 3.0, 30.0
 """Seconds of training before it is said how long the rest takes; seconds between lines."""
 
+COMPILED = {"on": "networks, views and losses", "views": "the views"}
+"""What a run compiles, by its setting; else nothing."""
+
 BAR = 20
 """Columns that are left to the bar, where a terminal is narrow."""
 
@@ -39,7 +42,7 @@ class ProgressObserver:
         self.task: Any = None
         self.last_line = 0.0
         self.introduced = self.estimated = False
-        self.began = 0.0
+        self.began, self.compiled = 0.0, ""
         self.first_step = 0
         self.due = float("inf")
         self.used: threads.Use | None = None
@@ -59,6 +62,9 @@ class ProgressObserver:
         self.began, self.first_step = time.monotonic(), run.step
         self.last_line, self.due = self.began, self.began + FIRST_ESTIMATE
         self.used = threads.use()
+        self.compiled = COMPILED.get(run.settings.compile, "")
+        if self.compiled:
+            self.say(f"compiling {self.compiled} in the first step: it may take a minute or two")
         console = Console(file=controls(sys.stderr), highlight=False)
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -71,6 +77,9 @@ class ProgressObserver:
         """Move the bar, or print a line if none was printed for long."""
         if time.monotonic() >= self.due:
             self._look_at_threads(run)
+        if self.compiled and run.step == self.first_step + 1:
+            self.say(f"compiled: {duration(time.monotonic() - self.began)} with the first step")
+            self.last_line = time.monotonic()
         if self.bar is not None:
             self.bar.update(self.task, completed=run.step)
             return
