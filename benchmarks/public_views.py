@@ -52,9 +52,11 @@ def main(asked: runner.Asked) -> None:
         name: {"images/s": round(made / median), "ms a batch": round(1e3 * median, 2)}
         for name, median in runner.medians(seconds).items()
     }
+    facts = runner.facts(asked.rounds)
     hour = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    found = {"measured": hour, "load": os.getloadavg()[0], "summary": summary, "ratios": ratios}
+    found = {"measured": hour, "device": facts["device"], "load": os.getloadavg()[0]}
+    found |= {"summary": summary, "ratios": ratios}
     runner.show(found)
     before = runner.document("public-views", asked.out).get("hours", [])
-    document = {**runner.facts(asked.rounds), "hours": [*before, found]}
+    document = {**facts, "hours": [*before, found]}
     runner.write("public-views", document, asked.out)
