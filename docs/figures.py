@@ -39,9 +39,9 @@ INTRODUCTIONS = {
     ),
     "data-before": (
         "The same images read by this revision and by the one from before data were read as they "
-        "lie on disks, each in a process of its own. Two processes of one revision differ as much: "
-        "packed images beside themselves gave 0.975 to 0.995 in three runs of 21 rounds, and beside "
-        "that revision 0.979 to 0.998."
+        "lie on disks, each in a process of its own. Two processes of one revision differ as "
+        "much: packed images beside themselves gave 0.975 to 0.995 in three runs of 21 rounds, "
+        "and beside that revision 0.979 to 0.998."
     ),
     "public-views": (
         "The standard views at 32 pixels through the public API beside lightly's own transform "
