@@ -43,6 +43,10 @@ INTRODUCTIONS = {
         "much: packed images beside themselves gave 0.975 to 0.995 in three runs of 21 rounds, "
         "and beside that revision 0.979 to 0.998."
     ),
+    "overhead-triton": (
+        "The same steps beside those of the revision before Triton's kernels were added, which "
+        "changed how the standard views are put together: no slower on a processor."
+    ),
     "public-views": (
         "The standard views at 32 pixels through the public API beside lightly's own transform "
         "without workers, at three hours and on two kinds of machine (the raw file says which)."
