@@ -12,7 +12,7 @@ import pytest
 
 import coview
 from coview.recipes.recipe import method_names
-from coview.testing import NotTried, Subject, Trial, promises
+from coview.testing import NotFiniteError, NotTried, Subject, Trial, promises
 from coview.testing.checks import chosen
 from coview.testing.kit import PROMISES
 
@@ -302,6 +302,11 @@ BROKEN = {
 
 class Views(CropViews):""",
     ),
+    "a loss that begins in a late epoch, and draws": (
+        "holds-in-the-last-epoch",
+        LOSS,
+        "return loss if step.epoch < 100 else loss * (1 + torch.rand(()))",
+    ),
     "a loss that is a sum over rows": (
         "two-processes-equal-one",
         "(near + far).mean()",
@@ -344,6 +349,116 @@ def test_a_broken_promise_is_found(plugin: Run, run: Run, case: str) -> None:
     (result,) = found["results"]
     assert result["status"] == "failed" and result["promise"] == promise
     assert "coview-good" in result["sentence"] and "\n" not in result["sentence"]
+
+
+PROJECT = """return self.trunk
+
+    def project(self, *given, **more):
+        features, made = super().project(*given, **more)
+        return features, {slot: z / 0 * 0 for slot, z in made.items()}
+"""
+NOT_FINITE = {
+    "a loss": (
+        ("return loss\n", "return loss / 0\n"),
+        "gives-a-loss-with-gradient: the loss of step 0 is not finite: loss 'good' of package "
+        "coview-good gives inf, though all that it is given is finite",
+        "it is given queries[1] between -",
+    ),
+    "what an encoder gives": (
+        ("return self.trunk\n", PROJECT),
+        "gives-a-loss-with-gradient: the loss of step 0 is not finite, because encoder 'good' of "
+        "package coview-good gives projections[0] that is not finite",
+        "projections[0], row 0, columns from 0: [nan, ",
+    ),
+    "a gradient": (
+        ("return loss\n", "return loss + (0 * encoded.queries[0]).square().sum().sqrt()\n"),
+        "gives-a-loss-with-gradient: the loss of step 0 is 3.",
+        "gradient of encoder.trunk.conv1.weight, row 0, columns from 0: [nan, ",
+    ),
+    "what a target becomes": (
+        ("self.map.weight.mul_(1 - 0.01 * self.seen)", "self.map.weight.div_(self.seen - 1)"),
+        "draws-from-the-step-alone: after step 0, target.map.weight of target 'good' of package "
+        "coview-good is not finite, though its loss is",
+        "target.map.weight, row 0, columns from 0: [",
+    ),
+    "a loss in a late epoch": (
+        ("return loss\n", "return loss if step.epoch < 199 else loss / 0\n"),
+        "holds-in-the-last-epoch: the loss of step 796 is not finite: loss 'good' of package "
+        "coview-good gives inf, though all that it is given is finite; in epoch 200 of 200, which "
+        "breaks gives-a-loss-with-gradient",
+        "it is given queries[1] between -",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_FINITE)
+def test_what_is_not_finite_is_told_once(plugin: Run, run: Run, case: str) -> None:
+    change, sentence, evidence = NOT_FINITE[case]
+    plugin(change)
+    lines = run("check", "good", "--fast", status=1).stdout.splitlines()
+    (place,) = (n for n, line in enumerate(lines) if line.startswith("failed"))
+    assert lines[place].startswith(f"failed  good  {sentence}")
+    assert lines[place + 1].strip().startswith(evidence)
+    promise = sentence.partition(":")[0]
+    skipped = [line for line in lines if line.startswith("skipped")]
+    assert all(line.endswith(f" is not finite, as {promise} says") for line in skipped)
+    assert bool(skipped) != (case == "a loss in a late epoch")
+
+
+def test_of_several_losses_the_one_at_fault_is_named(plugin: Run, run: Run) -> None:
+    plugin(("return loss\n", "return loss / 0\n"))
+    use = ("--use", "loss=info-nce,coview-good:good", "--only", "gives-a-loss-with-gradient")
+    (result,) = run("check", "simclr", *use, "--json", status=1).json["results"]
+    assert "loss 'coview-good:good' of package coview-good gives inf" in result["sentence"]
+    assert "simclr" not in result["sentence"]
+    assert "loss 'info-nce' is " in result["evidence"] and "is inf" not in result["evidence"]
+
+
+def test_a_source_of_negatives_that_are_not_finite_is_named(plugin: Run, run: Run) -> None:
+    plugin(("torch.zeros(plan.batch_size, plan.dim)", "torch.full((4, plan.dim), torch.inf)"))
+    use = ("--use", "negatives=in-batch,coview-good:good", "--only", "gives-a-loss-with-gradient")
+    (result,) = run("check", "simclr", *use, "--json", status=1).json["results"]
+    assert (
+        "because negatives 'coview-good:good' of package coview-good gives " in result["sentence"]
+    )
+    assert "rows 0" not in result["evidence"] and "[inf, inf" in result["evidence"]
+
+
+def test_a_promise_that_the_first_epoch_breaks_is_told_once(plugin: Run, run: Run) -> None:
+    plugin(("return loss\n", "return 2 * loss.detach() - loss\n"))
+    found = run("check", "good", "--fast", "--json", status=1).json["results"]
+    assert [r["promise"] for r in found if r["status"] == "failed"] == ["descends"]
+    only = ("--only", "holds-in-the-last-epoch")
+    (late,) = run("check", "good", *only, "--json", status=1).json["results"]
+    assert "in epoch 200 of 200, which breaks descends" in late["sentence"]
+
+
+def test_tests_of_a_package_tell_it_once_too(plugin: Run) -> None:
+    plugin(("return loss\n", "return loss / 0\n"))
+    first, second = promises("good", only=["gives-a-loss-with-gradient", "descends"])
+    for _ in range(2):
+        with pytest.raises(NotFiniteError, match="the loss of step 0 is not finite"):
+            first()
+    with pytest.raises(NotTried, match="as gives-a-loss-with-gradient says"):
+        second()
+
+
+@pytest.mark.slow
+def test_processes_are_compared_in_the_last_epoch_too(plugin: Run, run: Run) -> None:
+    late = "step.epoch >= 100"
+    plugin(("(near + far).mean()", f"(near + far).sum() if {late} else (near + far).mean()"))
+    only = ("--only", "two-processes-equal-one")
+    (result,) = run("check", "good", *only, "--json", status=1).json["results"]
+    assert "differs from a single process's by " in result["sentence"]
+    assert result["sentence"].endswith("; in epoch 200 of 200")
+
+
+def test_a_recipe_of_one_epoch_has_no_other_last_one(run: Run) -> None:
+    only = ("--only", "holds-in-the-last-epoch", "--json")
+    (tried,) = run("check", "simclr", "--set", "epochs=2", *only).json["results"]
+    assert tried["status"] == "ok" and tried["sentence"] == "epoch 2"
+    (result,) = run("check", "simclr", "--set", "epochs=1", *only).json["results"]
+    assert result["status"] == "skipped" and "has one epoch" in result["sentence"]
 
 
 def test_a_field_that_was_not_asked_for_is_told(plugin: Run, run: Run) -> None:

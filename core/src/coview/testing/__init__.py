@@ -8,7 +8,7 @@ from coview.testing.assertions import (
 )
 from coview.testing.checks import Result, Trial, promises, try_all
 from coview.testing.driver import Done, a_method_of, one_step
-from coview.testing.errors import ConformanceError, NotTried
+from coview.testing.errors import ConformanceError, NotFiniteError, NotTried
 from coview.testing.fakes import (
     a_batch,
     a_plan,
@@ -27,6 +27,7 @@ from coview.testing.synchronisation import Synchronisations
 __all__ = [
     "ConformanceError",
     "Done",
+    "NotFiniteError",
     "NotTried",
     "Rehearsed",
     "Result",

@@ -10,7 +10,7 @@ import attrs
 from coview.errors import CoviewError, RequestError, unknown
 from coview.recipes.configure import Changes
 from coview.recipes.recipe import Recipe
-from coview.testing.errors import ConformanceError, NotTried
+from coview.testing.errors import ConformanceError, NotFiniteError, NotTried
 from coview.testing.kit import PROMISES, Promise
 from coview.testing.subject import Subject
 
@@ -56,7 +56,7 @@ class Trial:
             ConformanceError: the promise is not kept.
             NotTried: the promise does not apply; pytest counts a skipped test.
         """
-        self.promise.check(self.subject)
+        checked(self.subject, self.promise)
 
     def __str__(self) -> str:
         return self.promise.name
@@ -108,16 +108,37 @@ def try_all(subject: Subject, tried: Sequence[Promise]) -> Iterator[Result]:
             missing = promise.name
 
 
+def checked(subject: Subject, promise: Promise) -> str | None:
+    """Check one promise and return its remark.
+
+    Raises:
+        NotTried: also if values are not finite, as another promise has told.
+    """
+    try:
+        return promise.check(subject)
+    except NotTried:
+        raise
+    except NotFiniteError as error:
+        told = subject.failed.setdefault(error.whose, promise.name)
+        if told != promise.name:
+            raise NotTried(f"{error.whose} is not finite, as {told} says") from error
+        raise
+    except Exception:
+        subject.failed[promise.name] = promise.name
+        raise
+
+
 def attempt(subject: Subject, promise: Promise) -> Result:
     """Check one promise; any error inside it becomes a sentence of the result."""
     precision = "float64" if promise.double else "float32"
     try:
-        remark = promise.check(subject) or ""
+        remark = checked(subject, promise) or ""
     except NotTried as error:
         return Result(subject.name, promise.name, SKIPPED, str(error))
     except Exception as error:
         sentence, package = said(error), subject.package
-        if package and package not in sentence:
+        own = not isinstance(error, NotFiniteError)  # which names the package that is at fault
+        if own and package and package not in sentence:
             sentence = f"package {package}: {sentence}"
         evidence = getattr(error, "evidence", "")
         return Result(

@@ -19,6 +19,18 @@ class ConformanceError(AssertionError):
         self.sentence, self.evidence = sentence, evidence
 
 
+class NotFiniteError(ConformanceError):
+    """A step's values are not finite; other promises would fail of it, so it is told once.
+
+    Attributes:
+        whose: what they are of: a component with its package, or a gradient.
+    """
+
+    def __init__(self, whose: str, sentence: str, evidence: str = "") -> None:
+        super().__init__(sentence, evidence)
+        self.whose = whose
+
+
 class NotTried(unittest.SkipTest):
     """A promise does not apply here; the message says why. pytest counts it as skipped."""
 

@@ -99,3 +99,17 @@ def _said(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{value.item()!r}" if not value.ndim else f"a tensor {tuple(value.shape)}"
     return "nothing" if value is None else repr(value) if not isinstance(value, str) else value
+
+
+def first_not_finite(values: Tensor) -> str:
+    """Return the first row of a tensor that is not finite, in one line."""
+    if not values.ndim:
+        return _said(values.detach())
+    rows = _rows(values)
+    wrong = ~rows.isfinite()
+    row = int(wrong.any(dim=1).nonzero()[0])
+    column = int(wrong[row].nonzero()[0])
+    start = max(0, min(column, rows.shape[1] - COLUMNS))
+    shown = _numbers(rows[row, start : start + COLUMNS])
+    where = f"row {row}, columns from {start}" if values.ndim > 1 else f"values from {start}"
+    return f"{where}: {shown}; {int(wrong.sum())} of {wrong.numel()} numbers are not finite"

@@ -54,13 +54,11 @@ def train_part(subject: Subject, rank: int = 0, processes: int = 1) -> State:
     for number in range(STEPS):
         batch, step = subject.batch(number), subject.step(number)
         built.optimizer.zero_grad(set_to_none=True)
-        built.method(share(batch, rank, processes), step).backward()
+        built.backward(built.loss(share(batch, rank, processes), step), step)
         gradients = averaged(built.method, processes)
         if number == 0:
             kept = {GRADIENT + name: value.clone() for name, value in gradients.items()}
-        built.method.gradients_ready(step)
-        built.optimizer.step()
-        built.method.update_target(step)
+        built.update(step)
     return kept | built.state()
 
 

@@ -25,10 +25,11 @@ from coview.records import Batch, Step, Views
 from coview.registry import find
 from coview.settings import fields_of
 from coview.testing.errors import ConformanceError
+from coview.testing.finite import Watch, refuse_gradients, refuse_loss, refuse_state
 from coview.training.fields import fields_for
 from coview.weights.card import WeightCard, card_of
 
-SIZE, DATASET, STEPS_PER_EPOCH, TOTAL_STEPS = 32, 64, 4, 40
+SIZE, DATASET, STEPS_PER_EPOCH = 32, 64, 4
 BACKBONE, CLASSES = "resnet10-quarter", 4
 WIDE, NARROW = 64, 32
 """Widths, sizes and counts above WIDE become NARROW, as no promise depends on them."""
@@ -55,6 +56,40 @@ class Built:
     method: Method
     optimizer: Optimizer
     losses: list[float] = attrs.field(factory=list)
+    _watch: Watch = attrs.field(factory=Watch)
+
+    def __attrs_post_init__(self) -> None:
+        self.method.observe(self._watch, "watch")
+
+    def loss(self, batch: Batch, step: Step) -> torch.Tensor:
+        """Return the method's loss of a batch.
+
+        Raises:
+            NotFiniteError: it is not finite; the message says which component's values were first.
+        """
+        loss: torch.Tensor = self.method(batch, self._watch.within(step))
+        refuse_loss(self.method, self._watch, loss, step)
+        return loss
+
+    def backward(self, loss: torch.Tensor, step: Step) -> None:
+        """Add the loss's gradient to those of the parameters.
+
+        Raises:
+            NotFiniteError: a gradient is not finite.
+        """
+        loss.backward()
+        refuse_gradients(self.method, loss, step)
+
+    def update(self, step: Step) -> None:
+        """End a step: gradients are ready, the optimiser's step, targets and memories.
+
+        Raises:
+            NotFiniteError: then a parameter or buffer is not finite.
+        """
+        self.method.gradients_ready(step)
+        self.optimizer.step()
+        self.method.update_target(step)
+        refuse_state(self.method, step)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return a copy of everything a checkpoint keeps of the method."""
@@ -76,6 +111,9 @@ class Subject:
         channels: number of channels of the images; None: those of the data, or 3.
         data: ``SOURCE[:PATH]`` of real images to use; empty: noise.
         device: where it is built and trained; promises on several processes use the CPU.
+        late: its steps are those of the recipe's last epoch, not of the first.
+        failed: what was told of it: the promise that failed, by its own name, and by the name
+            of what was not finite.
     """
 
     method: str | Recipe
@@ -84,6 +122,8 @@ class Subject:
     channels: int | None = None
     data: str = ""
     device: str = "cpu"
+    late: bool = False
+    failed: dict[str, str] = attrs.field(factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -154,6 +194,11 @@ class Subject:
         """Number of channels of the images."""
         return self.channels or (self.loaded.channels if self.loaded else 3)
 
+    @property
+    def epochs(self) -> int:
+        """Number of epochs in the recipe, of which each has few steps here."""
+        return self.resolved.training.epochs
+
     def plan(self, processes: int = 1, accumulate: int = 1) -> Plan:
         """Return the plan that components are built from."""
         real = self.loaded
@@ -167,7 +212,7 @@ class Subject:
             world_size=processes,
             accumulate=accumulate,
             steps_per_epoch=STEPS_PER_EPOCH,
-            total_steps=TOTAL_STEPS,
+            total_steps=STEPS_PER_EPOCH * self.epochs,
         )
 
     def build(
@@ -191,11 +236,12 @@ class Subject:
         return Built(method, optimizer)
 
     def step(self, number: int, seed: int = 3) -> Step:
-        """Return the step with this number."""
+        """Return the step with this number, counted from the first of the epoch that is tried."""
+        before = STEPS_PER_EPOCH * (self.epochs - 1) if self.late else 0
         return Step(
-            number=number,
+            number=before + number,
             steps_per_epoch=STEPS_PER_EPOCH,
-            total_steps=TOTAL_STEPS,
+            total_steps=STEPS_PER_EPOCH * self.epochs,
             seed=seed,
             device=self.device,
         )
@@ -228,11 +274,9 @@ class Subject:
         for number in range(first, first + count):
             step, batch = self.step(number), self.batch(number)
             built.optimizer.zero_grad(set_to_none=True)
-            loss = built.method(batch, step)
-            loss.backward()
-            built.method.gradients_ready(step)
-            built.optimizer.step()
-            built.method.update_target(step)
+            loss = built.loss(batch, step)
+            built.backward(loss, step)
+            built.update(step)
             built.losses.append(float(loss.detach()))
         return built
 

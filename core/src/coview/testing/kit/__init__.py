@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
-from coview.testing.kit import recipe, state, step, together, views
+from coview.testing.kit import late, recipe, state, step, together, views
 from coview.testing.subject import Subject
 
 Check = Callable[[Subject], str | None]
@@ -68,6 +68,7 @@ PROMISES: tuple[Promise, ...] = (
     _promise(state.goes_on_exactly),
     _promise(state.accumulates, double=True),
     _promise(state.exports),
+    _promise(late.holds_in_the_last_epoch),
     _promise(together.two_processes_equal_one, slow=True, double=True),
 )
 """All promises in the order of checking: a failure of an early one explains later failures."""
