@@ -197,7 +197,8 @@ REFUSED = {
     ),
     "a source twice": (
         ("moco", "--use", "negatives=queue,queue"),
-        "negatives names 'queue' twice.",
+        "negatives names 'queue' twice. Settings go by name: for a second one, register it under "
+        "another name.",
     ),
     "the target's network where it has none": (
         ("simclr", "--set", "evaluates=target"),

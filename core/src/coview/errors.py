@@ -38,3 +38,17 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     choices = sorted(valid)
     listed = f" Choose from: {', '.join(choices)}." if choices else " None is installed."
     return f"There is no {kind} called {name!r}.{nearest(name, choices)}{listed}"
+
+
+def named_twice(table: str, names: Sequence[str]) -> list[str]:
+    """Return a sentence for each component that a table of a recipe names twice."""
+    return [
+        f"{table} names {name!r} twice. Settings go by name: for a second one, register it under "
+        "another name."
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+
+
+def within(layer: str, problem: str) -> str:
+    """Return a problem, with the layer that it is of where that is a preset of the recipe."""
+    return f"in {layer}: {problem}" if layer.startswith("preset ") else problem

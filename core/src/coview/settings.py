@@ -17,10 +17,11 @@ from typing import Any, Union, get_args, get_origin
 import attrs
 import cattrs
 
-from coview.errors import nearest
+from coview.errors import nearest, within
 from coview.schedules import Schedule, parse
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], Any]
+Origins = Mapping[str, str]
 
 
 def setting(default: Any, help: str, *validators: Validator) -> Any:
@@ -141,7 +142,7 @@ def fields_of(cls: type) -> tuple[attrs.Attribute[Any], ...]:
 
 
 def structure(
-    cls: type, values: Mapping[str, Any], where: str, owner: str = ""
+    cls: type, values: Mapping[str, Any], where: str, owner: str = "", by: Origins | None = None
 ) -> tuple[Any, list[str]]:
     """Build ``cls`` from plain values.
 
@@ -150,17 +151,18 @@ def structure(
         values: by name; missing ones take their default.
         where: what messages put before a setting's name, e.g. ``"negatives"``; may be empty.
         owner: who messages say has no such setting, if that is not ``where``.
+        by: the layer that set each value; messages name a preset.
 
     Returns:
         The instance (None if anything was wrong) and every problem found.
     """
     fields = {field.name: field for field in fields_of(cls)}
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     chosen: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
             own = f" Its settings: {', '.join(fields)}." if fields else " It has no settings."
-            problems.append(f"{owner or where} has no setting {key!r}.{nearest(key, fields)}{own}")
+            problems[key] = f"{owner or where} has no setting {key!r}.{nearest(key, fields)}{own}"
             continue
         try:
             chosen[key] = _structure_value(value, fields[key].type)
@@ -170,9 +172,9 @@ def structure(
         except (ValueError, TypeError, cattrs.BaseValidationError) as error:
             reason = re.sub(f"^'?{key}'? (?=must)", "", _reason(error))
             place = f"{where}.{key}".lstrip(".") + ("" if reason.startswith("must") else ":")
-            problems.append(f"{place} {reason}{'' if reason[-1:] in '.?' else '.'}")
+            problems[key] = f"{place} {reason}{'' if reason[-1:] in '.?' else '.'}"
     if problems:
-        return None, problems
+        return None, [within((by or {}).get(key, ""), text) for key, text in problems.items()]
     return cls(**chosen), []
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from coview.cli.source import NotKnownError, settings_of
-from coview.errors import RequestError
+from coview.errors import RequestError, within
 from coview.hookspecs import WEIGHED
 from coview.recipes.bare import place
 from coview.recipes.configure import Changes, lay, lay_preset, lay_written
@@ -157,7 +157,8 @@ def wrong_names(method: str, changes: Changes, layer: str) -> list[str]:
 
 def _problems(layers: Layers) -> list[str]:
     place(layers, _look_up)
-    problems = [*layers.problems, *structure(DataSettings, layers.data.settings, "data")[1]]
+    data = structure(DataSettings, layers.data.settings, "data", "", layers.data.origins)[1]
+    problems = [*layers.problems, *data]
     for table in TABLES:
         if table not in AFTERWARDS:
             problems += [text for draft in layers.tables[table] for text in _unknown(table, draft)]
@@ -168,14 +169,14 @@ def _unknown(table: str, draft: Draft) -> list[str]:
     try:
         _, settings, entry = _look_up(table, draft.name)
     except RequestError as error:
-        return list(error.problems)
+        return [within(draft.layer, text) for text in error.problems]
     if table == "backbone":
         known = {field.name for field in fields_of(settings)}
         given = {key: value for key, value in draft.settings.items() if key not in known}
     else:
         given = {k: v for k, v in draft.settings.items() if k != "weight" or table not in WEIGHED}
     owner = f"{table} {draft.name!r}" + (f" ({entry.package})" if entry else "")
-    return structure(settings, given, table, owner)[1]
+    return structure(settings, given, table, owner, draft.origins)[1]
 
 
 def _look_up(table: str, name: str) -> tuple[Any, type, Entry | None]:

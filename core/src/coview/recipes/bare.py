@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from coview.errors import RequestError, nearest
+from coview.errors import RequestError, nearest, within
 from coview.recipes.override import Draft, Layers
 from coview.recipes.recipe import AFTERWARDS, SCALARS, TABLES
 from coview.recipes.tables import DataSettings
@@ -49,15 +49,14 @@ def place(layers: Layers, look_up: LookUp) -> None:
         if len(paths) == 1:
             draft, key = known[paths[0]]
             draft.put({key: value}, layer)
-        elif paths:
-            layers.problems.append(
-                f"{name!r} may mean {' or '.join(paths)}: write the one that you mean."
-            )
-        else:
-            layers.problems.append(
+            continue
+        problem = f"{name!r} may mean {' or '.join(paths)}: write the one that you mean."
+        if not paths:
+            problem = (
                 f"There is no setting called {name!r} in {layers.recipe.name or 'this recipe'}."
                 f"{_guess(name, list(known))} coview show lists all."
             )
+        layers.problems.append(within(layer, problem))
 
 
 def _settings(layers: Layers, look_up: LookUp) -> Iterator[tuple[str, Draft, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from coview.errors import RequestError, unknown
+from coview.errors import RequestError, unknown, within
 from coview.own_code import refuse_unsaid
 from coview.recipes.override import Layers
 from coview.recipes.recipe import SOURCE, TABLES, Recipe, find_recipe, read_layers
@@ -97,8 +97,7 @@ def _refuse_code(layers: Layers, file: Path, changes: Changes) -> None:
     named = []
     for table, kind, option in OWN:
         installed = {f"{entry.package}:{entry.name}" for entry in entries(kind)}
-        names = [draft.name for draft in layers.tables[table]]
-        named += [(option, name) for name in names if name not in installed]
+        named += [(option, d.name) for d in layers.tables[table] if d.name not in installed]
     refuse_unsaid(file, named, said)
 
 
@@ -165,7 +164,9 @@ def _fitting(recipe: Recipe, preset: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def lay_preset(layers: Layers, name: str, preset: Mapping[str, Any]) -> None:
     """Lay a preset over a recipe, the first of all layers."""
-    layers.change({k: v for k, v in preset.items() if k != SOURCE}, f"preset {name}")
+    before, layer = len(layers.problems), f"preset {name}"
+    layers.change({k: v for k, v in preset.items() if k != SOURCE}, layer)
+    layers.problems[before:] = [within(layer, text) for text in layers.problems[before:]]
 
 
 def lay_written(layers: Layers, changes: Changes, written: Mapping[str, Any]) -> None:

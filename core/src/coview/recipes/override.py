@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from coview.errors import RequestError, unknown
+from coview.errors import RequestError, named_twice, unknown
 from coview.hookspecs import SEVERAL
 from coview.recipes.recipe import LISTS, SCALARS, TABLES, Recipe, Use
 from coview.registry import role_of
@@ -81,33 +81,33 @@ class Layers:
                 self.problems.append(f"{table} needs a name: use = NAME.")
                 return
         uses = [_as_use(item, present[p : p + 1]) for p, item in enumerate(several)]
-        self.use(table, [use.name for use in uses], layer)
-        for draft, use in zip(self.tables[table], uses, strict=True):
-            draft.put(use.settings, layer)
+        if self.use(table, [use.name for use in uses], layer):
+            for draft, use in zip(self.tables[table], uses, strict=True):
+                draft.put(use.settings, layer)
 
     def scalar(self, key: str, value: Any, layer: str) -> None:
         """Set one of the recipe's own values."""
         self.scalars[key] = value
         self.origins[key] = layer
 
-    def use(self, table: str, names: Sequence[str], layer: str) -> None:
-        """Let a table use other components; one that is already used keeps its settings."""
+    def use(self, table: str, names: Sequence[str], layer: str) -> bool:
+        """Let a table use other components, if it can; one that is used keeps its settings."""
         if table not in TABLES:
             try:
                 table = role_of(table)
             except RequestError as error:
                 self.problems.extend(error.problems)
-                return
+                return False
         if table == "wrap" and list(names) == ["none"]:
             names = []
+        wrong = named_twice(table, names)
         if len(names) > 1 and table not in (*SEVERAL, *LISTS):
-            self.problems.append(f"{table} takes one component, not {len(names)}.")
-            return
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            self.problems += [f"{table} names {name!r} twice." for name in twice]
-            return
-        before = {draft.name: draft for draft in self.tables[table]}
-        self.tables[table] = [before.get(name) or Draft(name, layer) for name in names]
+            wrong = [f"{table} takes one component, not {len(names)}."]
+        self.problems += wrong
+        if not wrong:
+            before = {draft.name: draft for draft in self.tables[table]}
+            self.tables[table] = [before.get(name) or Draft(name, layer) for name in names]
+        return not wrong
 
     def set(self, path: str, value: Any, layer: str) -> None:
         """Set ``ROLE.KEY`` (``negatives.NAME.KEY`` where there are several), or ``KEY``."""

@@ -6,13 +6,13 @@ remembers the layer that set it, and all problems are reported at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from coview.components import Component, EvaluationProtocol, declared, refuse_undeclared
-from coview.errors import CoviewError, RequestError
+from coview.errors import CoviewError, RequestError, named_twice, within
 from coview.hookspecs import ROLES, WEIGHED
 from coview.own_code import placed
 from coview.recipes.bare import place
@@ -103,10 +103,11 @@ def resolve(layers: Layers, preset: str | None = None, notices: Iterable[str] = 
     _keep_symmetry(layers)
     place(layers, look_up)
     problems = layers.problems
-    training, wrong = structure(TrainingSettings, layers.scalars, "", "the recipe")
+    training, wrong = structure(TrainingSettings, layers.scalars, "", "the recipe", layers.origins)
     problems += wrong
     parts = {table: _parts(table, layers.tables[table], problems) for table in TABLES}
-    data = _data(layers.data, problems)
+    data, wrong = structure(DataSettings, layers.data.settings, "data", "", layers.data.origins)
+    problems += wrong
     if data is not None:
         data = fitted(data, parts, preset, problems)
     _share(parts, layers.tables, problems)
@@ -141,23 +142,26 @@ def _keep_symmetry(layers: Layers) -> None:
             draft.put({"symmetric": recipe.settings.get("symmetric", default)}, "recipe")
 
 
-def _parts(table: str, drafts: Iterable[Draft], problems: list[str]) -> tuple[Part, ...]:
-    made = (_part(table, draft, problems) for draft in drafts)
-    return tuple(part for part in made if part is not None)
+def _parts(table: str, drafts: Sequence[Draft], problems: list[str]) -> tuple[Part, ...]:
+    made = [_part(table, draft, problems, several=len(drafts) > 1) for draft in drafts]
+    parts = tuple(part for part in made if part is not None)
+    problems += named_twice(table, [part.name for part in parts])
+    return parts
 
 
-def _part(table: str, draft: Draft, problems: list[str]) -> Part | None:
+def _part(table: str, draft: Draft, problems: list[str], several: bool) -> Part | None:
     draft.name = placed(draft.name)
     try:
         factory, settings_class, entry = look_up(table, draft.name)
     except RequestError as error:
-        problems.extend(error.problems)
+        problems.extend(within(draft.layer, text) for text in error.problems)
         return None
     owner = f"{table} {draft.name!r}" + (f" ({entry.package})" if entry else "")
-    given = dict(draft.settings)
-    weight, wrong = structure(Weight, _weight(table, settings_class, given), table, owner)
+    where = f"{table}.{draft.name}" if several else table
+    given, by = dict(draft.settings), draft.origins
+    weight, wrong = structure(Weight, _weight(table, settings_class, given), where, owner, by)
     problems += wrong
-    settings, wrong = structure(settings_class, given, table, owner)
+    settings, wrong = structure(settings_class, given, where, owner, by)
     problems += wrong
     package = entry.package if entry else CORE
     version = entry.version if entry else ""
@@ -174,12 +178,6 @@ def _weight(table: str, settings_class: type, given: dict[str, Any]) -> dict[str
     if own or table not in WEIGHED or "weight" not in given:
         return {}
     return {"weight": given.pop("weight")}
-
-
-def _data(draft: Draft, problems: list[str]) -> Any:
-    data, wrong = structure(DataSettings, draft.settings, "data")
-    problems += wrong
-    return data
 
 
 def _origins(settings_class: type, set_by: Mapping[str, str]) -> dict[str, str]:
@@ -250,7 +248,7 @@ def _share(
         updated = []
         for part, draft in zip(parts[role], drafts[role], strict=False):
             earlier = first.setdefault(part.factory, part)
-            if earlier is not part:
+            if earlier.table != role:  # else it is registered under two names, to be used twice
                 differing = [
                     key
                     for key in draft.settings
