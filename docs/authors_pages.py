@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "docs" / "authors"
 
 ABOUT = {
+    "method": "A whole recipe. Every role has a component of this package, in a file of its own: "
+    "those of [views](#views), [encoder](#encoder), [target](#target), [negatives](#negatives) and "
+    "[loss](#loss) below, with their tests. With `--base METHOD` it is another method's "
+    "recipe with one change, and has no components.",
     "loss": "Compares queries with keys and negatives, and returns one number with gradient. It is "
     "a mean over this process's rows, so that several processes can average gradients.",
     "views": "Makes the views of a batch, on the device. `CropViews` has crops, colours and blur; "
@@ -111,7 +115,14 @@ def components() -> str:
         shown = [f"src/{module}/{name}.py", f"tests/test_{name}.py"]
         if name == "loss":
             shown = [f"src/{module}/__init__.py", *shown, "tests/test_promises.py"]
-        blocks = [f"`{place}`:\n\n```python\n{files[place]}```\n" for place in shown]
+        if name == "method":
+            shown = [f"src/{module}/__init__.py", "tests/test_method.py"]
+        blocks = [_block(place, files[place]) for place in shown]
+        if name == "method":
+            based = plugin_files("my-based", "method", "moco-v2")
+            blocks.append("`coview new my-based --kind method --base moco-v2`:\n")
+            places = ("src/coview_my_based/__init__.py", "tests/test_method.py")
+            blocks += [_block(place, based[place]) for place in places]
         usage = "\n".join(line.replace("$name", f"my-{name}") for line in kind.usage)
         group = f"Entry-point group `coview.{kind.group}`."
         method = (
@@ -124,6 +135,10 @@ def components() -> str:
             + "\n".join(blocks)
         )
     return "\n".join(parts)
+
+
+def _block(place: str, text: str) -> str:
+    return f"`{place}`:\n\n```python\n{text}```\n"
 
 
 def packages() -> str:

@@ -11,15 +11,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import coview
+from coview import Use
 from coview.cli import main
+from coview.cli.new.based import mirrors
 from coview.cli.new.kinds import KINDS
+from coview.cli.new.scaffold import plugin_files
+from coview.recipes.recipe import Recipe, by_path, method_names, to_document
 from coview.registry import KINDS as GROUPS
+from coview.registry import find
 
 Run = Callable[..., Any]
+WRITTEN = {f"my-{kind}": (kind, ()) for kind in KINDS}
+WRITTEN["my-based"] = ("method", ("--base", "moco-v2"))
+"""Names, each with its kind and further options."""
 OPTIONS = ("--no-build-isolation", "--no-deps", "--no-index", "--quiet")
 
 
@@ -27,16 +37,16 @@ OPTIONS = ("--no-build-isolation", "--no-deps", "--no-index", "--quiet")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A package of each kind, written by the command; all installed in one place, offline."""
     place = tmp_path_factory.mktemp("new")
-    for kind in KINDS:
-        source = place / f"coview-my-{kind}"
-        command = ["new", f"my-{kind}", "--kind", kind, "--out", str(source), "--json"]
+    for name, (kind, options) in WRITTEN.items():
+        source = place / f"coview-{name}"
+        command = ["new", name, "--kind", kind, *options, "--out", str(source), "--json"]
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, done.stderr
         files = json.loads(done.stdout)["files"]
         there = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
         assert sorted(files) == sorted(there)
         assert {"README.md", "pyproject.toml", f"tests/test_{kind}.py"} <= set(files)
-    target, sources = place / "target", [str(place / f"coview-my-{kind}") for kind in KINDS]
+    target, sources = place / "target", [str(place / f"coview-{name}") for name in WRITTEN]
     pip = [sys.executable, "-m", "pip", "install", *OPTIONS, "--target", str(target), *sources]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -78,6 +88,10 @@ def test_every_kind_is_listed_and_used(
         "command": ["my-command", "r", "--device", "cpu", "--json"],
         "study": ["study", "list", "--json"],
         "check": ["check", "coview-my-wrapper", *only, "--json"],
+        "method": ["check", "coview-my-method", *only, "--json"],
+        "based": ["check", "my-based", *only, "--only", "imports-no-torch", "--json"],
+        "show": ["show", "my-based", "--toml"],
+        "base": ["show", "moco-v2", "--toml"],
     }
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SESSION],
@@ -90,6 +104,7 @@ def test_every_kind_is_listed_and_used(
     assert done.returncode == 0, done.stderr
     answers = dict(zip(commands, json.loads(done.stdout), strict=True))
     assert not [(name, *answer) for name, answer in answers.items() if answer[0] != 0]
+    shown = {name: tomllib.loads(answers.pop(name)[1]) for name in ("show", "base")}
     said = {name: json.loads(answer[1]) for name, answer in answers.items()}
 
     listed = {(row["kind"], row["name"]) for row in said["list"]}
@@ -109,36 +124,54 @@ def test_every_kind_is_listed_and_used(
         "coview-my-wrapper:my-wrapper",
         "wrappers:my-wrapper",
     }
+    # A method of its own parts, which are checked with it, and one based on another's.
+    assert said["method"]["failed"] == said["method"]["skipped"] == 0
+    of_parts = {f"{KINDS[part].group}:my-method" for part in KINDS["method"].parts}
+    assert {r["subject"] for r in said["method"]["results"]} == {
+        "coview-my-method:my-method",
+        *of_parts,
+    }
+    assert said["based"]["ok"] == 3
+    mine, base = shown["show"], shown["base"]
+    assert mine["views"] == {**base["views"], "flip_p": 0.0} and base["views"]["flip_p"] == 0.5
+    differing = {key for key in mine if mine[key] != base[key]}
+    assert differing == {"name", "summary", "views"}
 
 
 def test_every_kind_of_entry_has_a_template() -> None:
-    without = {"methods", "backbones", "schedules", "view_backends", "catalogues", "reports"}
+    without = {"backbones", "schedules", "view_backends", "catalogues", "reports"}
     without |= {"weights"}
     assert {kind.group for kind in KINDS.values()} == set(GROUPS) - without
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_depends_on_what_it_uses(written: tuple[Path, Path], kind: str) -> None:
-    source = written[0] / f"coview-my-{kind}"
+@pytest.mark.parametrize("name", WRITTEN)
+def test_it_depends_on_what_it_uses(written: tuple[Path, Path], name: str) -> None:
+    source, (kind, options) = written[0] / f"coview-{name}", WRITTEN[name]
     project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["name"] == f"coview-my-{kind}"
+    assert project["name"] == f"coview-{name}"
     others = ["coview-simclr", "coview-cpc"] if KINDS[kind].role else []
     others = ["coview-simclr"] if kind == "study" else others
+    others = ["coview-moco-v2"] if options else others
     assert project["dependencies"] == [f"{name}>=0.1,<0.2" for name in ("coview", *others)]
+    tested = ["coview-cpc>=0.1,<0.2"] if kind == "method" and not options else []
+    assert project["optional-dependencies"] == {"test": ["pytest>=8", *tested]}
     for path in (p for p in source.rglob("*") if p.is_file()):
         text = path.read_text("utf-8")
         assert "$" not in text, path
         assert max(map(len, text.splitlines()), default=0) <= 100, path
     # What it writes is lean: one component, its tests, and nothing to fill in.
-    code = (source / f"src/coview_my_{kind}/{kind}.py").read_text(encoding="utf-8")
-    assert len(code.splitlines()) <= 120 and "TODO" not in code and "NotImplemented" not in code
+    for path in (source / "src").rglob("*.py"):
+        code = path.read_text(encoding="utf-8")
+        assert len(code.splitlines()) <= 120 and "TODO" not in code and "NotImplemented" not in code
+    readme = (source / "README.md").read_text(encoding="utf-8")
+    assert ("moco-v2 (coview-moco-v2) with one change" in readme) == bool(options)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_passes_its_own_tests(written: tuple[Path, Path], kind: str, python: Run) -> None:
+@pytest.mark.parametrize("name", WRITTEN)
+def test_it_passes_its_own_tests(written: tuple[Path, Path], name: str, python: Run) -> None:
     place, target = written
-    source = place / f"coview-my-{kind}"
+    source = place / f"coview-{name}"
     done = python("-m", "pytest", "-c", source / "pyproject.toml", source, path=[target])
     assert "passed" in done.stdout and "skipped" not in done.stdout
 
@@ -176,3 +209,77 @@ def test_a_folder_that_cannot_be_written(run: Run) -> None:
     Path("file").touch()
     answer = run("new", "mine", "--out", "file/inside", status=1)
     assert answer.errors == ["file/inside cannot be written: Not a directory."]
+
+
+@pytest.mark.parametrize("base", method_names())
+def test_every_method_may_be_a_base(base: str) -> None:
+    files = plugin_files("mine", "method", base)
+    scope: dict[str, Any] = {"__name__": "mine"}
+    exec(compile(files["src/coview_mine/__init__.py"], "__init__.py", "exec"), scope)
+    recipe, theirs = scope["recipe"], coview.recipe(base)
+    differing = [f.name for f in attrs.fields(type(recipe)) if differs(recipe, theirs, f.name)]
+    assert differing == ["summary", "epochs" if base == "cpc-audio" else "views"]
+    entry = find("methods", base)
+    assert f'"{entry.package}>=0.1,<0.2"' in files["pyproject.toml"]
+    # The test that is written names the setting and its value.
+    path, value = "views.flip_p", 0.0
+    if base == "cpc-audio":
+        path, value = "epochs", 2 * theirs.epochs
+    assert f'CHANGED = {{"{path}": {value}}}' in files["tests/test_method.py"]
+    found = dict(by_path(to_document(recipe)))
+    assert found[path] == value
+
+
+def differs(one: Recipe, other: Recipe, field: str) -> bool:
+    return bool(getattr(one, field) != getattr(other, field))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"presets": {"small": {"views": {"flip_p": 0.1}}}},
+        {"presets": {"small": {"views": Use("simclr")}}},
+        {"presets": {"small": {"views": "instdisc"}}},
+        {"views": Use("simclr", flip_p=0.0)},
+        {"views": (Use("simclr"), Use("instdisc"))},
+        {"views": Use("frames")},
+    ],
+)
+def test_where_mirroring_is_not_the_recipes_alone_it_is_not_changed(changes: Any) -> None:
+    recipe = coview.recipe("simclr")
+    assert mirrors(recipe)
+    assert not mirrors(attrs.evolve(recipe, **changes))
+
+
+def test_a_written_test_finds_a_second_change(written: tuple[Path, Path], python: Run) -> None:
+    place, target = written
+    test = place / "coview-my-based" / "tests" / "test_method.py"
+    config = place / "coview-my-based" / "pyproject.toml"
+    recipe = target / "coview_my_based" / "__init__.py"
+    right = recipe.read_text(encoding="utf-8")
+    try:
+        recipe.write_text(right.replace("base,\n", "base,\n    accumulate=2,\n", 1), "utf-8")
+        done = python("-m", "pytest", "-q", "-c", config, test, path=[target], status=1)
+    finally:
+        recipe.write_text(right, "utf-8")
+    assert "3 failed" in done.stdout and "'accumulate': 2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--base", "moco"), "--base needs --kind method, not loss."),
+        (("--kind", "method", "--base", "moco-v4"), "There is no method called 'moco-v4'. Did you"),
+        (("--kind", "method", "--base", "my.toml"), "--base takes an installed method, not the"),
+    ],
+)
+def test_a_base_that_cannot_be_one(refused: Run, options: tuple[str, ...], sentence: str) -> None:
+    (problem,) = refused("new", "mine", *options)
+    assert problem.startswith(sentence) and list(Path.cwd().iterdir()) == []
+
+
+def test_a_method_takes_the_names_of_its_parts(refused: Run, run: Run) -> None:
+    (problem,) = refused("new", "queue", "--kind", "method")
+    assert problem == "coview-moco already has negatives:queue. Choose another name."
+    # Based on another it has none.
+    assert "coview check queue" in run("new", "queue", "--kind", "method", "--base", "moco").stdout

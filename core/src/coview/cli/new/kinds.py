@@ -17,6 +17,8 @@ class Kind:
         usage: commands for the README, in which ``$name`` is the name.
         needs: the packages that it needs beside coview.
         entry: the entry point's name.
+        parts: the kinds of which a method has one component each.
+        tests_need: the packages that only its tests need.
     """
 
     what: str
@@ -26,6 +28,13 @@ class Kind:
     usage: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     entry: str = "$name"
+    parts: tuple[str, ...] = ()
+    tests_need: tuple[str, ...] = ()
+
+    @property
+    def has_recipe(self) -> bool:
+        """Whether a recipe comes with it, which `coview check` can try."""
+        return bool(self.role) or self.group == "methods"
 
 
 def _of_method(what: str, group: str, thing: str, role: str) -> Kind:
@@ -38,6 +47,14 @@ def _of_method(what: str, group: str, thing: str, role: str) -> Kind:
 
 
 KINDS = {
+    "method": Kind(
+        "a method",
+        "methods",
+        "recipe",
+        usage=("coview train $name --data path/to/images", "coview check $name"),
+        parts=("views", "encoder", "target", "negatives", "loss"),
+        tests_need=("coview-cpc",),
+    ),
     "loss": _of_method("a loss", "losses", "Loss", "loss"),
     "views": _of_method("views", "views", "ErasedViews", "views"),
     "encoder": _of_method("an encoder", "encoders", "DirectEncoder", "encoder"),
@@ -91,7 +108,7 @@ SETTINGS = {"loss": ", temperature=0.1"}
 def roles(kind: Kind, name: str) -> str:
     """Return the lines of a recipe that name its components."""
     uses = dict(ROLES)
-    if kind.role:
-        uses[kind.role] = f'"{name}"{SETTINGS.get(kind.role, "")}'
+    for role in (*kind.parts, *([kind.role] if kind.role else ())):
+        uses[role] = f'"{name}"{SETTINGS.get(role, "")}'
     order = ("views", "encoder", "target", "negatives", "loss", "wrap")
     return "\n".join(f"    {role}=Use({uses[role]})," for role in order if role in uses)
