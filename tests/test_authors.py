@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +12,7 @@ from typing import Any
 
 import attrs
 import pytest
+from small_packages import install, write
 
 import coview
 from coview.cli import main
@@ -43,23 +42,8 @@ def tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "src/coview_my_vicreg/loss.py",
         "src/coview_my_vicreg/__init__.py",
     }
-    for place, text in {**plugin_files("my-vicreg", "loss"), **shown}.items():
-        path = folder / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    info = folder / "src" / "coview_my_vicreg-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: coview-my-vicreg\nVersion: 0.1.0\n"
-    )
-    lines = []
-    for group, points in project["entry-points"].items():
-        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-    monkeypatch.syspath_prepend(str(folder / "src"))
-    for name in ("coview_my_vicreg", "coview_my_vicreg.loss"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    write(folder, {**plugin_files("my-vicreg", "loss"), **shown})
+    install(folder, "my-vicreg", monkeypatch)
     return folder
 
 

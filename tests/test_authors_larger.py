@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_packages import install, write
 
 import coview
 from coview.cli.new.scaffold import plugin_files
@@ -42,16 +41,10 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             if module in place or place == f"tests/test_{kind}.py"
         }
         assert f"src/{module}/{kind}.py" in mine and f"tests/test_{kind}.py" in mine
-        for place, text in {**plugin_files(name, kind), **mine}.items():
-            path = tmp_path / name / place
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            shown.pop(place, None)
+        write(tmp_path / name, {**plugin_files(name, kind), **mine})
+        shown = {place: text for place, text in shown.items() if place not in mine}
         name_the_class(tmp_path / name, f"{module}.{kind}:")
-        describe(tmp_path / name, name)
-        monkeypatch.syspath_prepend(str(tmp_path / name / "src"))
-        for part in (module, f"{module}.{kind}"):
-            monkeypatch.delitem(sys.modules, part, raising=False)
+        install(tmp_path / name, name, monkeypatch)
     assert not shown  # every file of the page was used
     return tmp_path
 
@@ -64,19 +57,6 @@ def name_the_class(folder: Path, begins: str) -> None:
     changed, count = re.subn(rf'"{begins}\w+"', f'"{begins}{said}"', text)
     assert count == 1
     path.write_text(changed, encoding="utf-8")
-
-
-def describe(folder: Path, name: str) -> None:
-    """Write what pip would write of a package, from its pyproject.toml."""
-    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    info = folder / "src" / f"coview_{name}-0.1.0.dist-info"
-    info.mkdir()
-    header = f"Metadata-Version: 2.1\nName: coview-{name}\nVersion: 0.1.0\n"
-    (info / "METADATA").write_text(header, encoding="utf-8")
-    lines = []
-    for group, points in project["entry-points"].items():
-        lines += [f"[{group}]", *(f"{key} = {value}" for key, value in points.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
 def own_tests(packages: Path, name: str) -> ModuleType:
