@@ -71,6 +71,14 @@ def declarations() -> list[str]:
             rows.append(f"| `{name}` | {' '.join(text.split())} |")
         if len(rows) > 2:
             parts.append(f"### {title}\n\n" + "\n".join(rows) + "\n")
+    parts.append(
+        "## What the declarations are made of\n\nFrom `coview.components`. What `step` has is in "
+        "[Python](python.md#coviewstep).\n"
+    )
+    for record in (components.Guard, components.ParameterGroup):
+        code = signature(record.__name__, record)
+        text = f"```python\n{code}\n```\n\n```text\n{inspect.getdoc(record)}\n```\n"
+        parts.append(f"### {record.__name__}\n\n{text}")
     return parts
 
 
@@ -151,7 +159,7 @@ PUBLIC = {
 
 
 def documented(name: str) -> str:
-    """Return a public name's signature and docstring, and those of its public methods."""
+    """Return a public name's signature and docstring, and those of its methods and properties."""
     # coview.views is a function, and a package once some part of it was imported.
     thing = getattr(api, name, None) or getattr(coview, name)
     if name == "hookimpl":
@@ -162,9 +170,14 @@ def documented(name: str) -> str:
     texts = [inspect.getdoc(thing) or ""]
     members = vars(thing).items() if isinstance(thing, type) else ()
     for member, value in members:
-        if inspect.isfunction(value) and member[0] != "_":
-            about = inspect.getdoc(value) or ""
+        about = inspect.getdoc(value) or ""
+        if member[0] == "_":
+            continue
+        if inspect.isfunction(value):
             texts.append(f"{signature(f'{name}.{member}', value, 1)}\n\n{about}")
+        elif isinstance(value, property):
+            given = inspect.signature(value.fget).return_annotation  # type: ignore[arg-type]
+            texts.append(f"{name}.{member}: {given}\n\n{about}")
     body = re.sub(r":\w+:`([^`]+)`", r"`\1`", "\n\n".join(texts)).replace("``", "`")
     after = f"\n{settings_of_evaluations()}" if name == "evaluate" else ""
     return f"#### `coview.{name}`\n\n```python\n{code}\n```\n\n```text\n{body}\n```\n{after}"

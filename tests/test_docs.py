@@ -15,6 +15,7 @@ import attrs
 import pytest
 
 import coview
+from coview import components
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,6 +75,29 @@ PAGES = (
     *ROOT.glob("docs/authors/*.md"),
     *ROOT.glob("docs/methods/*.md"),
 )
+
+
+def test_every_attribute_of_a_record_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert "Step.epoch: int\n\nEpochs completed before this step, so the first epoch is 0." in page
+    assert "Step.generator: torch.Generator\n\nA generator on the device, seeded from" in page
+    for name in ("Batch", "Views", "Encoded", "Targets", "Negatives", "Step", "Plan", "Layout"):
+        kind = getattr(coview, name)
+        given = {field.name for field in attrs.fields(kind) if field.name[0] != "_"}
+        computed = {key for key, value in vars(kind).items() if isinstance(value, property)}
+        section = page.partition(f"#### `coview.{name}`")[2].partition("####")[0]
+        shown = {key for key in given if f"{key}: " in section}
+        shown |= {key for key in computed if f"{name}.{key}: " in section}
+        assert shown == given | computed, name
+
+
+def test_what_a_component_may_declare_says_what_it_is_made_of() -> None:
+    page = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
+    for name in ("Guard", "ParameterGroup"):
+        section = page.partition(f"### {name}\n")[2]
+        for field in attrs.fields(getattr(components, name)):
+            assert f"{field.name}: " in section
+    assert "fixed_rate: keep the peak learning rate" in page
 
 
 def test_links_lead_somewhere() -> None:
