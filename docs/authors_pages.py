@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from coview.cli.new.kinds import KINDS
 from coview.cli.new.scaffold import plugin_files
 from coview.registry import KINDS as GROUPS
-from coview.testing.kit import PROMISES
+from coview.testing.kit import PROMISES, PROMISES_OF_DATA
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "docs" / "authors"
@@ -59,16 +60,19 @@ def pages() -> dict[Path, str]:
 
 def promises() -> str:
     """Return docs/authors/promises.md: what each promise means, and what breaks it."""
-    broken = _broken()
+    broken, first = _broken(), PROMISES_OF_DATA[0].name
     parts = [
-        "# What every method promises\n\n"
+        "# What every method and data set promises\n\n"
         "Generated from `core/src/coview/testing/kit` and `tests/test_conformance.py`.\n\n"
         "`coview check METHOD` checks these, in this order, on a small network and noise; `--only "
         "NAME` checks one, `--data`, `--backbone` and `--device` check on what you use. A check "
         "in float64 says so. Each promise below has changes that break it, as a test applies them "
-        "to a plugin that keeps all.\n"
+        "to a plugin that keeps all.\n\n"
+        "`coview check SOURCE[:PATH]` checks a data set, which it loads twice, and of which it "
+        "reads 64 images of each split: its promises follow those of methods, from "
+        f"[{first}](#{first}) on.\n"
     ]
-    for promise in PROMISES:
+    for promise in (*PROMISES, *PROMISES_OF_DATA):
         facts = ["Checked in float64."] if promise.double else []
         facts += ["Starts processes, so `--fast` leaves it out."] if promise.slow else []
         about = f"\n\n{' '.join(facts)}" if facts else ""
@@ -79,15 +83,23 @@ def promises() -> str:
 
 
 def _broken() -> list[tuple[str, str, list[str]]]:
-    """Return the broken plugins of the kit's own test: what they do, which promise, the changes."""
-    spec = importlib.util.spec_from_file_location(
-        "test_conformance", ROOT / "tests" / "test_conformance.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return [(name, promise, texts) for name, (promise, *texts) in module.BROKEN.items()]
+    """Return the broken plugins of the kit's own tests: what they do, which promise, the changes.
+
+    Those tests import helpers that lie beside them.
+    """
+    tests, found = ROOT / "tests", []
+    sys.path.insert(0, str(tests))
+    try:
+        for name in ("test_conformance", "test_data_promises"):
+            spec = importlib.util.spec_from_file_location(name, tests / f"{name}.py")
+            assert spec is not None
+            assert spec.loader is not None
+            module: Any = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            found += [(case, promise, texts) for case, (promise, *texts) in module.BROKEN.items()]
+    finally:
+        sys.path.remove(str(tests))
+    return found
 
 
 def _change(name: str, texts: list[str]) -> str:

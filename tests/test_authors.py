@@ -19,7 +19,7 @@ from coview.cli import main
 from coview.cli.new.scaffold import plugin_files
 from coview.recipes.recipe import Recipe
 from coview.testing import ConformanceError, an_encoded, promises, some_targets
-from coview.testing.kit import PAGE, PROMISES
+from coview.testing.kit import PAGE, PROMISES, PROMISES_OF_DATA
 
 Run = Callable[..., Any]
 HERE = Path(__file__).resolve().parent.parent / "docs" / "authors"
@@ -129,8 +129,9 @@ def test_commands_and_options_exist(name: str) -> None:
 
 def test_every_promise_has_its_place_on_the_page() -> None:
     headings = re.findall(r"^## (.*)$", page("promises.md"), re.MULTILINE)
-    assert headings == [promise.name for promise in PROMISES]
-    for promise in PROMISES:
+    every = (*PROMISES, *PROMISES_OF_DATA)
+    assert headings == [promise.name for promise in every]
+    for promise in every:
         assert promise.page == f"{PAGE}#{promise.name}"
     assert PAGE == "docs/authors/promises.md"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument(
-    "name", metavar="METHOD_OR_PACKAGE", required=False, shell_complete=completing.methods
+    "name", metavar="METHOD_OR_PACKAGE_OR_DATA", required=False, shell_complete=completing.methods
 )
 @click.option(
     "--only", multiple=True, metavar="PROMISE", help="Check only this promise. Repeatable."
@@ -65,23 +65,28 @@ def command(
     explain: bool,
     as_json: bool,
 ) -> None:
-    """Check what a method promises, or everything in a package.
+    """Check what a method or a data set promises, or everything in a package.
 
     Prints one line per promise: ok, failed, or skipped, and why; after a failure, the
     smallest numbers that show it. The method is made small: its small preset, a network
     of 0.3 M parameters, 16 images of 32 pixels of noise, unless --backbone, --image-size
     or --data say otherwise. With --use or --set, the changed method is checked. Several
-    processes are always compared on the CPU.
+    processes are always compared on the CPU. A data set (SOURCE[:PATH], or a folder) is
+    loaded twice, and 64 images of each split are read.
 
     Exit status 1 if a promise is not kept.
     """
     from coview.commands.options import changes_from
     from coview.testing.checks import chosen
+    from coview.testing.kit import PROMISES, PROMISES_OF_DATA
 
-    tried = chosen(fast, only)
     if explain:
-        _explain(tried)
+        _explain(chosen(fast, only, (*PROMISES, *PROMISES_OF_DATA)))
         return
+    if name is not None and _is_data(name):
+        tried = chosen(fast, only, PROMISES_OF_DATA)
+    else:
+        tried = chosen(fast, only)
     if name is None:
         raise RequestError("Name a METHOD or a PACKAGE.")
     changes = changes_from(uses, settings, image_size=image_size, backbone=backbone)
@@ -102,11 +107,17 @@ def command(
 def _results(
     name: str, tried: Sequence[Promise], changes: Changes, data: str, device: str
 ) -> Iterator[Result]:
+    from coview.recipes.configure import Changes
     from coview.registry import entries, find
     from coview.testing import Subject, try_all
     from coview.testing.packages import brought_by, packages, try_package
+    from coview.testing.source import SourceSubject
     from coview.training.device import pick_device
 
+    if _is_data(name):
+        if changes != Changes() or data:
+            raise RequestError("A data set is checked by itself: leave out all options but --only.")
+        return try_all(SourceSubject(name), tried)
     place = str(pick_device(device))
     if data:
         _refuse_missing(data)
@@ -126,6 +137,17 @@ def _results(
     if changes.use or changes.set or changes.image_size:
         raise RequestError("--use, --set and --image-size apply to a method, not to a package.")
     return try_package(brought, tried, subject)
+
+
+def _is_data(name: str) -> bool:
+    """Whether a name is a data set's and neither a method's, a recipe file's nor a package's."""
+    from coview.registry import entries
+    from coview.testing.packages import packages
+    from coview.testing.source import is_source
+
+    methods = {entry.name for entry in entries("methods")}
+    other = name.endswith(".toml") or name.rpartition(":")[2] in methods or name in packages()
+    return not other and is_source(name)
 
 
 def _refuse_missing(data: str) -> None:

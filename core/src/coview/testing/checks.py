@@ -12,10 +12,11 @@ from coview.recipes.configure import Changes
 from coview.recipes.recipe import Recipe
 from coview.testing.errors import ConformanceError, NotFiniteError, NotTried
 from coview.testing.kit import PROMISES, Promise
+from coview.testing.source import SourceSubject
 from coview.testing.subject import Subject
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
-FOUNDATIONS = ("loads", "resolves", "builds")
+FOUNDATIONS = ("loads", "resolves", "builds", "opens")
 """Promises without which no other can be kept."""
 
 
@@ -87,15 +88,17 @@ def promises(
     return [Trial(promise, subject) for promise in chosen(fast, only)]
 
 
-def chosen(fast: bool = False, only: Sequence[str] = ()) -> list[Promise]:
+def chosen(
+    fast: bool = False, only: Sequence[str] = (), of: Sequence[Promise] = PROMISES
+) -> list[Promise]:
     """Return the promises to check, in order."""
-    known = [promise.name for promise in PROMISES]
+    known = [promise.name for promise in of]
     if wrong := [unknown("promise", name, known) for name in only if name not in known]:
         raise RequestError(*wrong)
-    return [p for p in PROMISES if (p.name in only or not only) and not (fast and p.slow)]
+    return [p for p in of if (p.name in only or not only) and not (fast and p.slow)]
 
 
-def try_all(subject: Subject, tried: Sequence[Promise]) -> Iterator[Result]:
+def try_all(subject: Subject | SourceSubject, tried: Sequence[Promise]) -> Iterator[Result]:
     """Check promises in turn; if one of :data:`FOUNDATIONS` is not kept, skip the rest."""
     missing = ""
     for promise in tried:
@@ -108,7 +111,7 @@ def try_all(subject: Subject, tried: Sequence[Promise]) -> Iterator[Result]:
             missing = promise.name
 
 
-def checked(subject: Subject, promise: Promise) -> str | None:
+def checked(subject: Subject | SourceSubject, promise: Promise) -> str | None:
     """Check one promise and return its remark.
 
     Raises:
@@ -128,7 +131,7 @@ def checked(subject: Subject, promise: Promise) -> str | None:
         raise
 
 
-def attempt(subject: Subject, promise: Promise) -> Result:
+def attempt(subject: Subject | SourceSubject, promise: Promise) -> Result:
     """Check one promise; any error inside it becomes a sentence of the result."""
     precision = "float64" if promise.double else "float32"
     try:

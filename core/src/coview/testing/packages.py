@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
-from coview.errors import PluginError
+from coview.errors import PluginError, RequestError
 from coview.hookspecs import ROLE_HOOKS, ROLES
 from coview.method.relay import refuse_misspelt
 from coview.recipes.resolve import Part
 from coview.registry import KINDS, Entry, entries, kind_of_role
 from coview.testing.checks import FAILED, OK, SKIPPED, Result, said, try_all
 from coview.testing.errors import demand
-from coview.testing.kit import Promise
+from coview.testing.kit import PROMISES_OF_DATA, Promise
 from coview.testing.kit.recipe import documented, refusing
+from coview.testing.source import SourceSubject
 from coview.testing.subject import Subject
 
 ROLE_OF_KIND = {kind_of_role(role): role for role in ROLES}
@@ -56,6 +57,8 @@ def _try_entry(entry: Entry, used: set[object]) -> Iterator[Result]:
         yield Result(name, "loads", FAILED, str(error))
         return
     yield Result(name, "loads", OK)
+    if entry.kind == "datasets":
+        yield from _try_source(entry)
     if entry.kind not in ROLE_OF_KIND:
         return
     role = ROLE_OF_KIND[entry.kind]
@@ -72,6 +75,18 @@ def _try_entry(entry: Entry, used: set[object]) -> Iterator[Result]:
             f"{role}={entry.name}"
         )
         yield Result(name, "trains", SKIPPED, sentence)
+
+
+def _try_source(entry: Entry) -> Iterator[Result]:
+    """Check a data set, if it is there without a path."""
+    subject = SourceSubject(f"{entry.package}:{entry.name}")
+    try:
+        _ = subject.source
+    except RequestError as error:
+        name, how = f"{entry.kind}:{entry.name}", f"coview check {entry.name}:PATH"
+        yield Result(name, "opens", SKIPPED, f"to check it: {how} ({error.problems[0]})")
+        return
+    yield from try_all(subject, PROMISES_OF_DATA)
 
 
 def _has_settings(role: str, name: str, factory: type) -> None:

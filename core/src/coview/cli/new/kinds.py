@@ -68,7 +68,10 @@ KINDS = {
         usage=("coview train simclr --observe $name:every=10",),
     ),
     "data": Kind(
-        "a data set", "datasets", "Archive", usage=("coview train simclr --data $name:FILE.npz",)
+        "a data set",
+        "datasets",
+        "Archive",
+        usage=("coview train simclr --data $name:FILE.npz", "coview check $name:FILE.npz"),
     ),
     "optimizer": Kind(
         "an optimiser",

@@ -1,15 +1,17 @@
-"""What every method promises: one function per promise, whose docstring says why it matters."""
+"""What every method and data set promises: a function a promise, which says why it matters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
-from coview.testing.kit import late, recipe, state, step, together, views
-from coview.testing.subject import Subject
+from coview.testing.kit import data, late, recipe, state, step, together, views
 
-Check = Callable[[Subject], str | None]
+Check = Callable[[Any], str | None]
+"""A check of a :class:`~coview.testing.subject.Subject`, or of a data set's
+:class:`~coview.testing.source.SourceSubject`."""
 PAGE = "docs/authors/promises.md"
 
 
@@ -72,3 +74,14 @@ PROMISES: tuple[Promise, ...] = (
     _promise(together.two_processes_equal_one, slow=True, double=True),
 )
 """All promises in the order of checking: a failure of an early one explains later failures."""
+
+PROMISES_OF_DATA: tuple[Promise, ...] = (
+    _promise(data.opens),
+    _promise(data.gives_images_as_it_says),
+    _promise(data.keeps_its_count),
+    _promise(data.labels_are_in_range),
+    _promise(data.reads_the_same_again),
+    _promise(data.keeps_its_splits_apart),
+    _promise(data.has_its_fields_as_declared),
+)
+"""All promises of a data set, in the order of checking."""
