@@ -58,6 +58,13 @@ def test_the_figures_are_those_of_the_run(tmp_path: Any) -> None:
     assert kept.said == [("kNN before training", 0), ("kNN after training", 1)]
 
 
+def test_a_network_that_follows_another_has_parameters_too(tmp_path: Any) -> None:
+    online, _ = lines_of(tmp_path / "online", "byol", preset="tiny")
+    target, _ = lines_of(tmp_path / "target", "byol", preset="tiny", set={"evaluates": "target"})
+    assert target[1] == online[1]
+    assert "resnet10-quarter, 308 thousand parameters" in target[1]
+
+
 def test_a_network_that_only_coview_has_is_said_before_training(tmp_path: Any) -> None:
     said = "timm and torchvision have no resnet10-quarter: for weights that load there, train with"
     lines, _ = lines_of(tmp_path / "a", preset="tiny")

@@ -53,7 +53,7 @@ def introduction(run: Any) -> list[str]:
         f"training {run.resolved.recipe.name or 'a recipe'} on {shown(run.data.name)}: "
         f"{len(run.data.train)} images, {run.last_step - run.step} steps on {_device(run)} "
         f"({run.settings.precision}), into {shown(run.path)}",
-        f"network: {run.card.backbone}, {_count(run.method.backbone())} "
+        f"network: {run.card.backbone}, {_count(run.method.encoder.backbone())} "
         f"parameters ({_count(run.method)} are trained with its heads), {_views(run)}",
         f"batch {run.plan.batch_size}: {_steps(run.plan.steps_per_epoch)} an epoch, "
         f"{run.resolved.training.epochs} epochs; {_rate(run)}, "
