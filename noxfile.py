@@ -35,6 +35,7 @@ PEERS = ("lightly>=1.5",)
 # Brings some seventy packages: it has an environment of its own, beside the shared one.
 RIVALS = (*PEERS, "stable-pretraining>=0.1.8")
 SITE = ("mkdocs-material>=9.5",)
+BROWSER = "playwright>=1.40"
 AXE = "axe-core@4.14"
 SOLO_LEARN = "solo-learn==1.0.2"
 PUBLISHING = ("build>=1.2", "twine>=6.1")
@@ -149,7 +150,7 @@ def kills(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """Reports in a real browser, where there is a Chromium: wide, narrow, light and dark."""
     python = python_with_everything(session)
-    session.run(python, "-m", "pip", "install", "--quiet", "playwright>=1.40", external=True)
+    session.run(python, "-m", "pip", "install", "--quiet", BROWSER, external=True)
     arguments = ("plugins/report/tests/test_browser.py", *session.posargs)
     variables = {"COVIEW_BROWSER": "1", "COVIEW_AXE": axe(session)}
     session.run(python, "-m", "pytest", *arguments, external=True, env=variables)
@@ -165,6 +166,16 @@ def docs(session: nox.Session) -> None:
     # Its makers advertise another program on stderr.
     quiet = {"NO_MKDOCS_2_WARNING": "1"}
     session.run(python, "-m", "mkdocs", *words, external=True, env=quiet)
+
+
+@nox.session(venv_backend="none")
+def screenshots(session: nox.Session) -> None:
+    """The pages of real runs, wide, narrow, light and dark: docs/pictures/looks, in minutes."""
+    docs(session)
+    python = python_with_everything(session)
+    needed = (BROWSER, "scikit-image>=0.22", *PEERS)
+    session.run(python, "-m", "pip", "install", "--quiet", *needed, external=True)
+    session.run(python, "docs/screenshots.py", *session.posargs, external=True)
 
 
 def axe(session: nox.Session) -> str:

@@ -154,6 +154,31 @@ def test_nothing_goes_wrong_and_nothing_leaves(tab: Tab, file: Path) -> None:
     assert wider <= 0, "the page is wider than the screen"
 
 
+@pytest.mark.parametrize("look", LOOKS, ids=str)
+def test_long_names_of_classes_are_not_cut(
+    browser: Any, trained: Path, tmp_path: Path, look: Any
+) -> None:
+    names = tuple(f"immunohistochemistry {number}" for number in range(9))
+    point = looking.look(trained, device="cpu").maps[0].points[0]
+    points = tuple({**point, "x": n / 9, "class": name} for n, name in enumerate(names))
+    drawn = looking.Map("PCA", points, names, 9, 9, "test")
+    out = tmp_path / "names.html"
+    out.write_text(page(read_all([trained]), looking.Looked(maps=(drawn,))), "utf-8")
+    tab = Tab(browser, out, *look)
+    edges = tab.page.locator("#map .legend span, svg text").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().right)"
+    )
+    assert len(edges) > 9 and max(edges) <= look[0]
+    dots = tab.page.locator("#map .legend .dot").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).backgroundColor)"
+    )
+    fills = tab.page.locator("#map .mark-symbol path").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).fill)"
+    )
+    assert dots == fills and len(set(dots)) == 9
+    tab.page.close()
+
+
 def test_pointing_shows_the_image(tab: Tab) -> None:
     place = tab.page.locator(".map").first
     place.scroll_into_view_if_needed()

@@ -158,6 +158,44 @@ def test_an_image_in_the_page_is_the_image(tmp_path: Path) -> None:
     assert r > 200 and b < 60 and below > 200
 
 
+def test_a_run_has_one_colour_on_the_whole_page(written: Written, logged: Logged) -> None:
+    both = [read(written("first", lines=logged(3)))]
+    alone = [*logged(3), *({"step": n, "epoch": n, "variance": 0.5 / n} for n in (1, 2, 3))]
+    both.append(read(written("second", lines=alone)))
+    config = {"range": {"category": ["#111111", "#222222"]}}
+
+    def colours(metric: str) -> set[str]:
+        spec = charts.curve(both, metric, "title")
+        drawn = vl_convert.vegalite_to_svg({**(spec or {}), "width": 300, "config": config})
+        return set(re.findall(r'stroke="(#(?:111|222){2})"', drawn))
+
+    assert colours("loss") == {"#111111", "#222222"}
+    assert colours("variance") == {"#222222"}
+
+
+def test_a_logarithmic_axis_has_lines_at_powers_of_ten(written: Written, logged: Logged) -> None:
+    lines = [{"step": n, "epoch": n, "grad_norm": 0.3 * 5**n} for n in range(4)]
+    spec = charts.curve([read(written(lines=lines))], "grad_norm", "norm", log=True)
+    axes = [layer["encoding"]["y"].get("axis", {}) for layer in (spec or {})["layer"]]
+    assert axes[0]["values"] == [0.1, 1, 10, 100]
+    near = [{"step": n, "epoch": n, "grad_norm": 2.0 + n} for n in range(4)]
+    spec = charts.curve([read(written("near", lines=near))], "grad_norm", "norm", log=True)
+    assert "values" not in (spec or {})["layer"][0]["encoding"]["y"]["axis"]
+
+
+def test_the_classes_of_a_map_are_told_below_it(drawn: Path, trained: Path) -> None:
+    found = parsed(drawn)
+    dots = [a["style"] for t, a in found.tags if t == "i" and a.get("class") == "dot"]
+    assert dots == ["--n: var(--c0)", "--n: var(--c1)", "--n: var(--c2)"]
+    assert f"{EVIL} blue red" in found.words
+    colour = found.specs["map-0"]["encoding"]["color"]
+    assert colour["scale"]["domain"] == [EVIL, "blue", "red"] and colour["legend"] is None
+    many = [str(number) for number in range(charts.MOST_COLOURS + 1)]
+    assert charts.told_apart(many[1:]) and not charts.told_apart(many)
+    spec = charts.embedding_map([{"x": 0, "y": 0, "class": "1"}], many, "map")
+    assert spec["encoding"]["color"]["scale"]["scheme"] == "sinebow"
+
+
 def test_a_large_map_is_thinned_until_the_page_is_small(
     written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +287,10 @@ def test_a_recipe_says_where_its_values_come_from(trained: Path) -> None:
     assert "loss.temperature" not in changes
     loss = next(table for table in found.tables if table.role == "loss")
     assert loss.package == "coview-cpc"
+    assert "none" in {table.component for table in found.tables if table.role == "knn"}
+    words = Parsed(page(read_all([trained]))).words
+    parts = words[words.index("Where its parts come from") : words.index("Environment")]
+    assert "loss info-nce coview-cpc" in parts and "knn none" not in parts
     assert {s.name: s for s in loss.settings}["temperature"].help
 
 

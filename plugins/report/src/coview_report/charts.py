@@ -85,6 +85,7 @@ def curve(
     spread = [row["value"] for row in rows]
     far = log and min(spread) > 0 and max(spread) / min(spread) > 20
     scale = alt.Scale(type="log") if far else alt.Scale(zero=False, nice=True)
+    axis = alt.Axis(tickCount=4, format=form, values=_decades(spread) if far else alt.Undefined)
     if bound is not None:
         scale = alt.Scale(domain=[0, max(*spread, bound * 1.2)], nice=True)
     base = (
@@ -92,7 +93,7 @@ def curve(
         .transform_calculate(tip=_tip(len(runs), title, "datum.value", ".4~g"))
         .encode(
             x=_epochs(runs),
-            y=alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(tickCount=4, format=form)),
+            y=alt.Y("value:Q", title=None, scale=scale, axis=axis),
             tooltip="tip:N",
         )
     )
@@ -131,11 +132,10 @@ def knn(runs: Sequence[RunFiles]) -> Spec | None:
     if len(runs) > 1:
         levels = _common(levels, runs)
     rules = alt.Chart(alt.Data(values=levels)).encode(y=y)
-    layers = [
-        rules.mark_rule(style="level"),
-        rules.mark_text(style="named", align="right", x="width", dy=-7).encode(text="what:N"),
-    ]
-    return _finished([*(layers if levels else []), line, *_nearest(base)], "kNN top-1 accuracy")
+    name = rules.mark_text(style="named", align="right", x="width", dy=-8).encode(text="what:N")
+    # Names come last: they are read across a line that runs below them.
+    layers = [rules.mark_rule(style="level"), line, name] if levels else [line]
+    return _finished([*layers, *_nearest(base)], "kNN top-1 accuracy")
 
 
 def places(stood: Standing) -> Spec:
@@ -212,16 +212,10 @@ def embedding_map(points: Sequence[Mapping[str, Any]], classes: Sequence[str], n
     )
     marks = base.mark_circle()
     if classes:
-        few = len(classes) <= MOST_COLOURS
-        legend = alt.Legend(title=None, orient="bottom", columns=5, symbolType="circle")
-        marks = marks.encode(
-            color=alt.Color(
-                "class:N",
-                sort=list(classes),
-                legend=legend if few else None,
-                scale=alt.Undefined if few else alt.Scale(scheme="sinebow"),
-            )
-        )
+        # The page has the legend, which finds room on a narrow screen.
+        many = alt.Undefined if told_apart(classes) else "sinebow"
+        scale = alt.Scale(domain=list(classes), scheme=many)
+        marks = marks.encode(color=alt.Color("class:N", legend=None, scale=scale))
     spec: Spec = (
         marks.add_params(near)
         .properties(width="container", height=MAP_HEIGHT, description=name)
@@ -230,12 +224,23 @@ def embedding_map(points: Sequence[Mapping[str, Any]], classes: Sequence[str], n
     return spec
 
 
+def told_apart(classes: Sequence[str]) -> bool:
+    """Return whether a map has a colour for each class."""
+    return 0 < len(classes) <= MOST_COLOURS
+
+
 def _common(levels: list[dict[str, Any]], runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     """Return one level for raw pixels where all runs agree on it; others would hide each other."""
     found = {round(value, 4) for run in runs if (value := run.value("raw_pixels_knn_top1"))}
     if len(found) != 1 or len({run.data for run in runs}) != 1:
         return []
     return [{"share": found.pop(), "what": "raw pixels"}]
+
+
+def _decades(values: Sequence[float]) -> list[float]:
+    """Return the powers of ten around positive values: a logarithmic axis' other lines are many."""
+    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return [10.0**power for power in range(first, last + 1)]
 
 
 def _epochs(runs: Sequence[RunFiles]) -> Any:
@@ -259,7 +264,9 @@ def _tip(runs: int, title: str, value: str, form: str) -> str:
 def _by_run(runs: Sequence[RunFiles]) -> dict[str, Any]:
     if len(runs) == 1:
         return {}
-    return {"color": alt.Color("run:N", sort=[run.name for run in runs], legend=None)}
+    # A run has one colour on the whole page, also where others have no such metric.
+    scale = alt.Scale(domain=[run.name for run in runs])
+    return {"color": alt.Color("run:N", scale=scale, legend=None)}
 
 
 def _below(bound: float | None) -> Iterable[Any]:

@@ -88,6 +88,7 @@ def _rendered(
         if looked and looked.maps
         else [],
         "looked": looked or Looked(),
+        "told_apart": charts.told_apart,
         "recipe": told(runs[0]) if len(runs) == 1 else None,
         "compared": _compared(runs) if len(runs) > 1 else None,
         "settings": _settings(runs) if len(runs) > 1 else {},
