@@ -41,12 +41,15 @@ RUNS = {
     "fashion-mnist": ("moco-v2", "--epochs", "4", "--evaluate-every", "1"),
     "photographs": ("simclr", "--epochs", "30", "--evaluate-every", "5", "--log-every", "20"),
     "transformer": (
-        *("moco-v3", "--backbone", "moco-v3-vit-tiny", "--set", "backbone.patch=4"),
+        *("moco-v3", "--backbone", "moco-v3-vit-tiny", "--set", "backbone.patch=8"),
         *("--set", "optimizer.lr=0.001", "--set", "views.flip_p=0.0"),
         *("--epochs", "10", "--evaluate-every", "2", "--log-every", "20"),
     ),
 }
-COMPARED = ("compare", "simclr", "byol", "--data", "digits", "--preset", "tiny", "--steps", "60")
+COMPARED = (
+    *("compare", "simclr", "moco-v2", "--with", "lightly", "--data", "moved-digits"),
+    *("--preset", "tiny", "--set", "views.flip_p=0.0", "--steps", "99"),
+)
 
 
 @attrs.frozen
@@ -128,7 +131,7 @@ def draw_pages(work: Path) -> None:
     for name in RUNS:
         coview(work, "report", f"runs/{name}")
     coview(work, "report", *(f"runs/{name}" for name in RUNS), "--out", "three.html")
-    coview(work, *COMPARED, "--seeds", 3)
+    coview(work, *COMPARED)
     newest = max((work / "comparisons").glob("*.html"), key=lambda path: path.stat().st_mtime)
     shutil.copy(newest, work / "compared.html")
 

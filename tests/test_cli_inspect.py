@@ -39,6 +39,7 @@ WORDS = {
     "view_backends": "view-backend",
     "weights": "weights",
     "reports": "report",
+    "peers": "peer",
     "catalogues": "catalogue",
 }
 

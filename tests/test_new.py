@@ -140,7 +140,7 @@ def test_every_kind_is_listed_and_used(
 
 def test_every_kind_of_entry_has_a_template() -> None:
     without = {"backbones", "schedules", "view_backends", "catalogues", "reports"}
-    without |= {"weights"}
+    without |= {"weights", "peers"}
     assert {kind.group for kind in KINDS.values()} == set(GROUPS) - without
 
 

@@ -151,7 +151,7 @@ def test_a_librarys_method_moves_the_trunk(one: Any, library: str, method: str) 
     built = made.loop(method, trunk, SimpleNamespace(**table), wheel)
     transform = made.views(method, 32, SimpleNamespace(**views, flip_p=0.0), wheel)
     images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
-    both = transform(loop.Image.fromarray(images[0].permute(1, 2, 0).numpy()))
+    both = transform(loop.picture(images[0]))
     assert [view.shape for view in both] == 2 * [(3, 32, 32)]
     did = loop.train(built, transform, images, loop.Asked(32, 2, 0, None, 0.01, 1e-4, 0))
     assert did["steps"] == 4

@@ -1,79 +1,17 @@
 """The loop of every library but coview: its optimiser, rates and batches are those of coview's."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import coview
 from benchmarks import engine
-
-Views = Callable[[Image.Image], Sequence[Tensor]]
-
-
-class At(NamedTuple):
-    """A place in the training, from 0."""
-
-    step: int
-    steps: int
-    epoch: int
-    epochs: int
-
-
-class Loop(nn.Module):
-    """A method of a library: its loss of two views, and what it does around a step."""
-
-    def __init__(self, trunk: Any) -> None:
-        super().__init__()
-        self.trunk = trunk
-
-    def loss(self, *views: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def begin(self, at: At) -> None:
-        """Before a step."""
-
-    def gradients_ready(self, at: At) -> None:
-        """After backward, before the optimiser."""
-
-    def finish(self, at: At) -> None:
-        """After a step."""
-
-    def groups(self) -> list[dict[str, Any]]:
-        """Return the optimiser's groups; one that is ``fixed`` keeps the peak rate."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
-
-    def evaluated(self, which: str) -> nn.Module:
-        """Return the trunk that is evaluated: the online one, or the target's."""
-        return self.trunk
-
-
-class Momentum(Loop):
-    """Two networks, of which the second follows the first."""
-
-    def __init__(self, trunk: Any, head: Callable[[], nn.Module]) -> None:
-        super().__init__(trunk)
-        self.head = head()
-        target = head()  # one with weight norm cannot be copied
-        target.load_state_dict(self.head.state_dict())
-        pair = nn.ModuleList([copy.deepcopy(trunk), target])
-        self.target = pair.requires_grad_(False)
-
-    def online(self, view: Tensor) -> Tensor:
-        return self.head(self.trunk(view))
-
-    def keys(self, *views: Tensor) -> list[Tensor]:
-        trunk, head = self.target
-        with torch.no_grad():
-            return [head(trunk(view)) for view in views]
-
-    def evaluated(self, which: str) -> nn.Module:
-        return self.target[0] if which == "target" else self.trunk
+from coview.records import Step
+from coview.studies.peers import Loop, Views, picture
 
 
 class Pictures(Dataset[Any]):
@@ -86,7 +24,7 @@ class Pictures(Dataset[Any]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sequence[Tensor]:
-        return self.views(Image.fromarray(self.images[index].permute(1, 2, 0).numpy()))
+        return self.views(picture(self.images[index]))
 
 
 class Asked(NamedTuple):
@@ -108,12 +46,12 @@ def train(loop: Loop, views: Views, images: Tensor, asked: Asked) -> dict[str, A
     loader = DataLoader(Pictures(images, views), asked.batch_size, **shuffled)
     rate = rates(len(images), len(loader), asked)
     decay = {"lr": asked.lr, "weight_decay": asked.weight_decay}
-    optimizer = torch.optim.AdamW(loop.groups(), **decay, fused=True)
+    optimizer = torch.optim.AdamW(groups(loop), **decay, fused=True)
     loop.train()
     done, started = 0, time.perf_counter()
     for at, both in numbered(loader, asked.epochs, asked.most_steps):
         for group in optimizer.param_groups:
-            group["lr"] = asked.lr if group.get("fixed") else rate(at.step)
+            group["lr"] = asked.lr if group.get("fixed") else rate(at.number)
         loop.begin(at)
         optimizer.zero_grad()
         loop.loss(*both).backward()
@@ -133,11 +71,17 @@ def rates(images: int, steps: int, asked: Asked) -> Callable[[int], float]:
     return lambda step: schedule.rate(asked.lr, step)
 
 
-def numbered(loader: Any, epochs: int, most: int | None) -> Iterator[tuple[At, Any]]:
+def groups(loop: Loop) -> list[dict[str, Any]]:
+    """Return the optimiser's groups, a loop's own if it has any; a ``fixed`` one keeps its rate."""
+    own = getattr(loop, "groups", None)
+    return own() if own else [{"params": [p for p in loop.parameters() if p.requires_grad]}]
+
+
+def numbered(loader: Any, epochs: int, most: int | None) -> Iterator[tuple[Step, Any]]:
     steps = len(loader) * epochs
     for epoch in range(epochs):
         for index, both in enumerate(loader):
             step = epoch * len(loader) + index
             if step == most:
                 return
-            yield At(step, steps, epoch, epochs), both
+            yield Step(number=step, steps_per_epoch=len(loader), total_steps=steps), both

@@ -19,30 +19,11 @@ from torch import Tensor, nn
 
 import coview
 from benchmarks import engine, runner
-from benchmarks.rival.loop import Asked, Loop, train
+from benchmarks.rival.loop import Asked, train
+from coview.studies.peers import Loop
+from coview_report.lightly_peer import NAMES, OTHERWISE
 
 DESIGN = runner.DESIGN["rivals"]
-# coview's names of what every library is told alike.
-NAMES = {
-    "hidden": "encoder.hidden",
-    "dim": "encoder.dim",
-    "predictor_hidden": "encoder.predictor_hidden",
-    "bottleneck": "encoder.bottleneck",
-    "temperature": "loss.temperature",
-    "teacher_temperature": "loss.teacher_temperature",
-    "centre_momentum": "loss.centre_momentum",
-    "epsilon": "loss.epsilon",
-    "queue": "negatives.size",
-}
-# Where a method has another name for it.
-OTHERWISE = {
-    "swav": {"prototypes": "encoder.prototypes", "freeze_epochs": "encoder.freeze_epochs"},
-    "dino": {
-        "prototypes": "encoder.dim",
-        "freeze_epochs": "encoder.freeze_last_epochs",
-        "temperature": "loss.student_temperature",
-    },
-}
 # Of the training images, to calibrate the untrained network's batch norms, as coview does.
 CALIBRATION, QUICK = 2048, 400
 

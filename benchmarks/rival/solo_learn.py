@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.peers import of_solo_learn
-from benchmarks.rival.loop import At, Loop, Momentum, Views
+from coview.records import Step
+from coview.studies.peers import Loop, Momentum, Views
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 
@@ -29,10 +30,10 @@ class Following(Momentum):
         super().__init__(trunk, head)
         self.updater = of_solo_learn(wheel, "utils", "momentum").MomentumUpdater(*own.decay)
 
-    def finish(self, at: At) -> None:
+    def finish(self, at: Step) -> None:
         for online, target in zip((self.trunk, self.head), self.target, strict=True):
             self.updater.update(online, target)
-        self.updater.update_tau(at.step + 1, at.steps)
+        self.updater.update_tau(at.number + 1, at.total_steps)
 
 
 class SimCLR(Loop):
@@ -118,7 +119,7 @@ class SwAV(Loop):
         scores = [self.prototypes(one) for one in rows]
         return self.criterion(scores, [self.codes(one) for one in scores], self.temperature)
 
-    def gradients_ready(self, at: At) -> None:
+    def gradients_ready(self, at: Step) -> None:
         for parameter in self.prototypes.parameters() if at.epoch < self.frozen else ():
             parameter.grad = None
 
@@ -157,7 +158,7 @@ class DINO(Following):
         rows = torch.cat([self.online(view) for view in views])
         return self.criterion(rows, torch.cat(self.keys(*views)))
 
-    def gradients_ready(self, at: At) -> None:
+    def gradients_ready(self, at: Step) -> None:
         for parameter in self.head.last.parameters() if at.epoch < self.frozen else ():
             parameter.grad = None
 

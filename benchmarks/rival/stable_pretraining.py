@@ -9,7 +9,8 @@ from stable_pretraining import methods
 from stable_pretraining.data import transforms
 from torch import Tensor, nn
 
-from benchmarks.rival.loop import At, Loop, Views
+from coview.records import Step
+from coview.studies.peers import Loop, Views
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -24,11 +25,11 @@ class Whole(Loop):
     def loss(self, *views: Tensor) -> Tensor:
         return self.method(*views).loss
 
-    def finish(self, at: At) -> None:
+    def finish(self, at: Step) -> None:
         # What its callback does after each step.
         for module in self.modules():
             if hasattr(module, "update_teacher"):
-                module.update_ema_coefficient(at.epoch, at.epochs)
+                module.update_ema_coefficient(at.epoch, at.total_epochs)
                 module.update_teacher()
 
     def evaluated(self, which: str) -> nn.Module:

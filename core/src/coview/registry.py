@@ -37,6 +37,7 @@ _SINGULAR = {
     "protocols": "evaluation protocol",
     "view_backends": "view backend",
     "reports": "report",
+    "peers": "peer",
     "catalogues": "catalogue",
     "weights": "place of weights",
 }
@@ -224,8 +225,7 @@ def clashes() -> list[str]:
 
 
 def _clash(owners: Sequence[Entry]) -> str:
-    first = owners[0]
-    packages = [entry.package for entry in owners]
+    first, packages = owners[0], [entry.package for entry in owners]
     return (
         f"The packages {' and '.join(packages)} both claim the {_SINGULAR[first.kind]} "
         f"{first.name!r}. Write {packages[0]}:{first.name} to choose one, or uninstall the other."

@@ -73,6 +73,7 @@ class Order:
         measure: what is measured on the finished run.
         seed, device: of the run.
         folder: the run's directory.
+        by: the peer that trains in place of coview's own loop; None: none.
     """
 
     arguments: Mapping[str, Any]
@@ -80,6 +81,7 @@ class Order:
     seed: int
     device: str
     folder: Path
+    by: str | None = None
 
 
 def whole(study: Study, variant: str, asked: Asked) -> Variant:
@@ -117,7 +119,7 @@ def _identity(wanted: Variant, study: Study, asked: Asked) -> str:
 
     given = wanted.given()
     data, method = given.pop("data", None), given.pop("method", None)
-    max_steps = given.pop("max_steps", None)
+    max_steps, by = given.pop("max_steps", None), given.pop("by", None)
     if method is None:
         raise RequestError("It names no method.")
     if data is None:
@@ -128,6 +130,10 @@ def _identity(wanted: Variant, study: Study, asked: Asked) -> str:
     quantities = [quantity.source for quantity in study.measure.values()]
     versions = {name: metadata.version(name) for name in ("coview", "torch")}
     facts = [data, str(prepared.device), max_steps, quantities, versions]
+    if by is not None:
+        from coview.studies.peers import peer
+
+        facts.append([by, peer(by).version()])
     return f"{to_toml(prepared.resolved.recipe)}\n{json.dumps(facts)}"
 
 
@@ -141,8 +147,10 @@ def unique(wanted: Sequence[Job]) -> list[Job]:
 
 def order(job: Job, study: Study, asked: Asked) -> Order:
     """Return what a run's process is told."""
+    given = whole(study, job.variant, asked).given()
     return Order(
-        arguments=whole(study, job.variant, asked).given(),
+        by=given.pop("by", None),
+        arguments=given,
         measure=study.measure,
         seed=job.seed,
         device=asked.device,

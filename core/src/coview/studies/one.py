@@ -35,6 +35,10 @@ def main() -> None:
 
 
 def _trained(told: Order) -> Run:
+    if told.by is not None:
+        from coview.studies import peers
+
+        return peers.train(told)
     from coview.api import train
     from coview.training.checkpoints import FOLDER
 

@@ -34,6 +34,8 @@ class Variant:
         preset, backbone, epochs, batch_size, accumulate, max_steps: as for :func:`coview.train`.
         use: components by role.
         set: settings by name.
+        by: a peer whose own loop of the method trains in place of coview's (an entry of the
+            group ``coview.peers``, see :mod:`coview.studies.peers`).
     """
 
     method: str | Recipe | None = None
@@ -46,6 +48,7 @@ class Variant:
     max_steps: int | None = None
     use: Mapping[str, str | Sequence[str]] = attrs.field(factory=dict)
     set: Mapping[str, Any] = attrs.field(factory=dict)
+    by: str | None = None
 
     def over(self, below: Variant) -> Variant:
         """Return this variant laid over another: what it does not say, the other says."""
@@ -55,7 +58,7 @@ class Variant:
         return Variant(**{**theirs, **mine})
 
     def given(self) -> dict[str, Any]:
-        """Return what this variant says, by the names of :func:`coview.train`'s arguments."""
+        """Return what this variant says, by the names of its attributes."""
         values = attrs.asdict(self, recurse=False)
         return {name: value for name, value in values.items() if value not in (None, {})}
 

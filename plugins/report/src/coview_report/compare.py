@@ -30,6 +30,7 @@ Examples:
   coview compare simclr moco-v2 byol --data digits --steps 500 --preset tiny
   coview compare simclr vicreg --data photos/ --budget 10m --backbone resnet18
   coview compare simclr mine.toml --data fashion-mnist --images 1000000
+  coview compare byol --with lightly --data digits --steps 500 --preset tiny
 """
 
 
@@ -62,6 +63,14 @@ Examples:
     metavar="ROLE.KEY=VALUE",
     help="Change a setting that all of the recipes have. Repeatable.",
 )
+@click.option(
+    "--with",
+    "peers",
+    multiple=True,
+    metavar="LIBRARY",
+    help="Train each method by this library's own loop too: lightly, or what packages register. "
+    "Repeatable.",
+)
 @processes_option
 @click.option(
     "--out",
@@ -82,7 +91,7 @@ def command(methods: tuple[str, ...], as_json: bool, **given: Any) -> None:
     from coview_report.compared import finish
     from coview_report.comparing import entrants, named, study
 
-    wanted = _wanted(named(methods), given)
+    wanted = _wanted(named(methods, 1 if given["peers"] else 2), given)
     found = entrants(wanted, _tell)
     made = study(wanted, found)
     processes = given["processes"] or _processes(given)
@@ -114,12 +123,14 @@ class _Interim:
 
 
 def _print(wanted: Any, ended: Any) -> None:
-    from coview_report.standing import baselines, rows
+    from coview_report.standing import baselines, libraries, rows
 
     stood = ended.standing
     click.echo(f"{ended.title}:")
     print_table([*rows(stood)], indent="  ")
     click.echo(f"  {baselines(stood)}")
+    for line in libraries(stood):
+        click.echo(f"  {line}")
     click.echo(stood.verdict)
     click.echo(f"page: {ended.page}")
 
@@ -148,6 +159,7 @@ def _wanted(methods: dict[str, str], given: dict[str, Any]) -> Any:
             out=given["out"],
         ),
         own_networks=given["own_networks"],
+        peers=tuple(dict.fromkeys(given["peers"])),
     )
 
 
@@ -167,7 +179,8 @@ def _next(methods: Sequence[str], given: dict[str, Any], stood: Any, best: Path)
         flags = ["--own-networks"] if given["own_networks"] else []
         asked = {name: given[name] for name in REPEATED}
         more = {**asked, "out": _unless(given["out"], OUT), "seeds": max(3, 2 * count)}
-        lines.append(again(("compare", *methods, *flags), (), given["settings"], more))
+        peers = [word for name in given["peers"] for word in ("--with", name)]
+        lines.append(again(("compare", *methods, *flags, *peers), (), given["settings"], more))
     return [*lines, again(("report", str(best)))]
 
 

@@ -73,7 +73,8 @@ def _title(wanted: Wanted, found: Sequence[Entrant], stood: Standing) -> str:
 
 
 def _stem(wanted: Wanted) -> str:
-    said = f"{Path(str(wanted.common.data)).name} {wanted.compute} {' '.join(wanted.methods)}"
+    names = " ".join([*wanted.methods, *wanted.peers])
+    said = f"{Path(str(wanted.common.data)).name} {wanted.compute} {names}"
     return re.sub(r"[^a-zA-Z0-9]+", "-", said).strip("-").lower()[:LONGEST]
 
 

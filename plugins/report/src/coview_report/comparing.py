@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from coview.studies import KNN, UNTRAINED, Quantity, Study, Variant
 from coview.studies.jobs import Asked
 
 if TYPE_CHECKING:
+    from coview.studies.peers import Peer
     from coview.training.request import Request
     from coview.training.run import Run
 
@@ -72,6 +73,8 @@ class Entrant:
         steps_per_epoch: steps in which it sees them once.
         warmup: steps in which its learning rate rises.
         steps: how many it is given.
+        by: the peer whose own loop trains it; None: coview's does.
+        library: that peer with its version; empty: coview.
     """
 
     name: str
@@ -84,6 +87,13 @@ class Entrant:
     steps_per_epoch: int
     warmup: int
     steps: int
+    by: str | None = None
+    library: str = ""
+
+    @property
+    def method(self) -> str:
+        """What the method is called, whoever trains it."""
+        return self.name if self.by is None else self.name.removesuffix(f", {self.by}")
 
     @property
     def epochs(self) -> int:
@@ -101,6 +111,7 @@ class Wanted:
         compute: what each run may use.
         asked: seeds, device and folder.
         own_networks: whether each method keeps the network of its recipe.
+        peers: other libraries, whose own loops of the methods are compared too.
     """
 
     methods: Mapping[str, str]
@@ -108,20 +119,23 @@ class Wanted:
     compute: Compute
     asked: Asked
     own_networks: bool = False
+    peers: Sequence[str] = ()
 
 
-def named(methods: Sequence[str]) -> dict[str, str]:
+def named(methods: Sequence[str], fewest: int = 2) -> dict[str, str]:
     """Return methods by what they are called: a recipe file by its name, or its folder's.
 
     Raises:
-        RequestError: there are fewer than two, or one is there twice.
+        RequestError: there are too few, or one is there twice.
     """
     names = [_name(method) for method in methods]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RequestError(f"{', '.join(twice)} is there twice: every method is named once.")
-    if len(names) < 2:
-        raise RequestError("A comparison needs two methods or more.")
+    if len(names) < fewest:
+        raise RequestError(
+            "A comparison needs two methods or more, or one and --with another library."
+        )
     return dict(zip(names, methods, strict=True))
 
 
@@ -139,10 +153,13 @@ def entrants(wanted: Wanted, tell: Tell) -> list[Entrant]:
         RequestError: a method cannot be run like this, the data have no labels to compare
             by, or networks differ.
     """
-    found, problems = [], []
+    if refused := _refused(wanted):
+        raise RequestError(*refused)
+    found: list[Entrant] = []
+    problems = []
     for name, method in wanted.methods.items():
         try:
-            found.append(_entrant(name, method, wanted, tell))
+            found += _entrants(name, method, wanted, tell)
         except RequestError as error:
             problems += [f"{name}: {problem}" for problem in error.problems]
     if problems:
@@ -153,7 +170,28 @@ def entrants(wanted: Wanted, tell: Tell) -> list[Entrant]:
     return found
 
 
-def _entrant(name: str, method: str, wanted: Wanted, tell: Tell) -> Entrant:
+def _refused(wanted: Wanted) -> list[str]:
+    """Return a sentence for each peer that is not installed, or lacks one of the methods."""
+    from coview.studies.peers import peer
+
+    problems = []
+    for name in wanted.peers:
+        try:
+            there = peer(name)
+            there.version()
+        except RequestError as error:
+            problems += error.problems
+            continue
+        if missing := [m for m in wanted.methods.values() if m not in there.methods]:
+            problems.append(
+                f"--with {name} has no loop of {', '.join(missing)}, but of: "
+                f"{', '.join(there.methods)}."
+            )
+    return problems
+
+
+def _entrants(name: str, method: str, wanted: Wanted, tell: Tell) -> list[Entrant]:
+    """Return a method as coview trains it, and as each peer does."""
     from coview.training.request import Request
 
     given = attrs.evolve(wanted.common, method=None).given()
@@ -170,12 +208,38 @@ def _entrant(name: str, method: str, wanted: Wanted, tell: Tell) -> Entrant:
         tell(f"{name}: measuring the time of a step")
         return step_seconds(run)
 
-    seconds = wanted.compute.seconds
-    if seconds is None:
-        steps = wanted.compute.steps or max(1, round((wanted.compute.images or 0) / facts["batch"]))
-    else:
-        steps = max(1, int(seconds / _kept(wanted.asked.out / PACES, key, pace)))
-    return Entrant(name=name, steps=steps, **facts)
+    def steps(key: str, pace: Callable[[], float]) -> int:
+        seconds = wanted.compute.seconds
+        if seconds is not None:
+            return max(1, int(seconds / _kept(wanted.asked.out / PACES, key, pace)))
+        return wanted.compute.steps or max(1, round((wanted.compute.images or 0) / facts["batch"]))
+
+    own = Entrant(name=name, steps=steps(key, pace), **facts)
+    return [own, *_peers(own, rehearsed, wanted, key, steps, tell)]
+
+
+def _peers(
+    own: Entrant,
+    rehearsed: Callable[[], Run],
+    wanted: Wanted,
+    key: str,
+    steps: Callable[[str, Callable[[], float]], int],
+    tell: Tell,
+) -> Iterator[Entrant]:
+    """Yield a method as each peer trains it: with the network, images and batches of coview's."""
+    from coview.studies.peers import peer, step_seconds
+    from coview.training.pace import ENOUGH
+
+    for name in wanted.peers:
+        theirs, called = peer(name), f"{own.name}, {name}"
+
+        def pace(theirs: Peer = theirs, called: str = called) -> float:
+            tell(f"{called}: measuring the time of a step")
+            return step_seconds(theirs, rehearsed(), ENOUGH)
+
+        library = f"{name} {theirs.version()}"
+        count = steps(f"{key} by {library}", pace)
+        yield attrs.evolve(own, name=called, by=name, library=library, steps=count)
 
 
 def _rehearsed(name: str, request: Request, tell: Tell) -> Run:
@@ -257,7 +321,7 @@ def study(wanted: Wanted, found: Sequence[Entrant]) -> Study:
     """Return the comparison as a study: a variant for each method, no expectation."""
     variants = {
         each.name: Variant(
-            method=wanted.methods[each.name], epochs=each.epochs, max_steps=each.steps
+            method=wanted.methods[each.method], epochs=each.epochs, max_steps=each.steps, by=each.by
         )
         for each in found
     }

@@ -18,7 +18,7 @@ from coview_report.bundle import program
 from coview_report.looking import Looked, Map
 from coview_report.provenance import told
 from coview_report.reading import RunFiles
-from coview_report.standing import Standing, difference, percents
+from coview_report.standing import Standing, difference, libraries, percents
 from coview_report.states import state
 from coview_report.summary import Summary, duration, summary
 
@@ -89,6 +89,7 @@ def _rendered(
         else [],
         "looked": looked or Looked(),
         "told_apart": charts.told_apart,
+        "libraries": libraries,
         "recipe": told(runs[0]) if len(runs) == 1 else None,
         "compared": _compared(runs) if len(runs) > 1 else None,
         "settings": _settings(runs) if len(runs) > 1 else {},

@@ -140,6 +140,16 @@ def baselines(found: Standing) -> str:
     return said + ("" if pixels is None else f"; raw pixels: {100 * pixels:.1f}")
 
 
+def libraries(found: Standing) -> list[str]:
+    """Return a sentence for each other library, with its version."""
+    there = dict.fromkeys(p.entrant.library for p in found.places if p.entrant.by is not None)
+    return [
+        f"{library}: its own loop, heads, loss and views, with the same network, batches, "
+        "optimiser and settings"
+        for library in there
+    ]
+
+
 def percents(of: Interval) -> str:
     """Return a share in per cent with half of its interval: ``81.3 ± 1.2``."""
     half = "" if math.isinf(of.high) else f" ± {100 * (of.high - of.mean):.1f}"
@@ -183,6 +193,7 @@ def _plain(place: Place) -> dict[str, Any]:
         "steps": entrant.steps,
         "batch_size": entrant.batch,
         "backbone": entrant.network,
+        "library": entrant.library or None,
     }
 
 
