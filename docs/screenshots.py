@@ -48,7 +48,7 @@ RUNS = {
 }
 COMPARED = (
     *("compare", "simclr", "moco-v2", "--with", "lightly", "--data", "moved-digits"),
-    *("--preset", "tiny", "--set", "views.flip_p=0.0", "--steps", "99"),
+    *("--preset", "tiny", "--set", "views.flip_p=0.0", "--steps", "99", "--seeds", "2"),
 )
 
 
@@ -94,6 +94,8 @@ def main() -> None:
     make_runs(work)
     draw_pages(work)
     asked.out.mkdir(parents=True, exist_ok=True)
+    with Image.open(work / "views.png") as drawn:
+        save(drawn.convert("RGB"), asked.out / "views.webp")
     with browser() as opened:
         for place in PLACES:
             if not asked.only or place.name in asked.only:
@@ -131,6 +133,7 @@ def draw_pages(work: Path) -> None:
     for name in RUNS:
         coview(work, "report", f"runs/{name}")
     coview(work, "report", *(f"runs/{name}" for name in RUNS), "--out", "three.html")
+    coview(work, "views", "runs/photographs", "--images", 6, "--out", "views.png")
     coview(work, *COMPARED)
     newest = max((work / "comparisons").glob("*.html"), key=lambda path: path.stat().st_mtime)
     shutil.copy(newest, work / "compared.html")
@@ -169,7 +172,7 @@ def shot(
         folder.mkdir(exist_ok=True)
         tab.screenshot(path=folder / f"{place.name}-{width}-{scheme}.png", full_page=True)
     if place.part:
-        tab.locator(place.part).first.evaluate("one => one.scrollIntoView()")
+        tab.locator(place.part).first.evaluate("one => one.scrollIntoView({behavior: 'instant'})")
     picture = Image.open(io.BytesIO(tab.screenshot()))
     tab.close()
     return picture.convert("RGB")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import coview
 from coview_report import looking
-from coview_report.page import page
+from coview_report.images import of_pixels
+from coview_report.page import LIMIT, page
 from coview_report.reading import read_all
 
 # Only the session asks for a browser: importing the library and starting one takes seconds.
@@ -176,6 +179,41 @@ def test_long_names_of_classes_are_not_cut(
         "all => all.map(one => getComputedStyle(one).fill)"
     )
     assert dots == fills and len(set(dots)) == 9
+    tab.page.close()
+
+
+def test_a_long_run_with_many_images_opens_at_once(
+    browser: Any, written: Any, logged: Any, tmp_path: Path
+) -> None:
+    run = read_all([written(lines=logged(1_000, per_epoch=50))])
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(
+        looking.MOST_POINTS, 3, looking.THUMBNAIL, looking.THUMBNAIL, generator=generator
+    )
+    points = tuple(
+        {
+            "x": n % 30,
+            "y": n // 30,
+            "class": str(n % 10),
+            "image": of_pixels(one, looking.THUMBNAIL),
+        }
+        for n, one in enumerate(noise)
+    )
+    names = tuple(map(str, range(10)))
+    drawn = looking.Map("PCA", points, names, len(points), 50_000, "test")
+    text = page(run, looking.Looked(maps=(drawn,)))
+    assert len(text.encode()) < LIMIT
+    out = tmp_path / "long.html"
+    out.write_text(text, "utf-8")
+    began = time.perf_counter()
+    tab = Tab(browser, out, 1280, "light")
+    tab.page.wait_for_function(
+        "[...document.querySelectorAll('[data-chart]')].every(one => one.querySelector('svg'))"
+    )
+    took = time.perf_counter() - began
+    assert took < 3, f"{took:.2f} s"
+    assert "of 50,000 test images" in tab.page.locator("#map").inner_text()
+    assert tab.said == []
     tab.page.close()
 
 

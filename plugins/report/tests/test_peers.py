@@ -120,14 +120,14 @@ def test_a_peer_is_a_row_of_its_own_on_equal_terms(
     words: tuple[object, ...] = ("compare", "simclr", "--with", "stand-in", "--data", photographs)
     words = (*words, "--steps", 3, "--seeds", 1, "--batch-size", 16, *SMALL, "--device", "cpu")
     answer = coview_command(*words)
-    names = ("simclr", "simclr, stand-in")
+    names = ("simclr", "simclr by stand-in")
     lines = answer.stdout.splitlines()
     assert {line.strip().split("  ")[0] for line in lines[2:4]} == set(names)
     assert any(line.strip().startswith("stand-in 1.5: its own loop") for line in lines)
     assert "--with stand-in" in answer.stderr.splitlines()[-2]
     page = Path(next(line for line in lines if line.startswith("page: ")).removeprefix("page: "))
     assert page.name.endswith("-simclr-stand-in.html")
-    assert "simclr, stand-in 1.5" in page.read_text(encoding="utf-8")
+    assert "simclr by stand-in 1.5" in page.read_text(encoding="utf-8")
     document = json.loads(page.with_suffix(".json").read_text())
     rows = {row["method"]: row for row in document["methods"]}
     own, theirs = (rows[name] for name in names)
@@ -168,7 +168,7 @@ def test_a_budget_is_divided_by_the_peers_own_pace(
     )
     assert own != theirs
     steps = {row["method"]: row["steps"] for row in found["methods"]}
-    wanted = {"simclr": own, "simclr, stand-in": theirs}
+    wanted = {"simclr": own, "simclr by stand-in": theirs}
     assert steps == {name: max(1, int(1 / pace)) for name, pace in wanted.items()}
 
 

@@ -14,6 +14,7 @@ import attrs
 from coview.errors import RequestError
 from coview.recipes.configure import Changes
 from coview.recipes.recipe import to_toml
+from coview.registry import find
 from coview.studies.study import Quantity, Study, Variant
 
 RESULT = "result.json"
@@ -131,9 +132,7 @@ def _identity(wanted: Variant, study: Study, asked: Asked) -> str:
     versions = {name: metadata.version(name) for name in ("coview", "torch")}
     facts = [data, str(prepared.device), max_steps, quantities, versions]
     if by is not None:
-        from coview.studies.peers import peer
-
-        facts.append([by, peer(by).version()])
+        facts.append([by, find("peers", by).load()().version()])
     return f"{to_toml(prepared.resolved.recipe)}\n{json.dumps(facts)}"
 
 

@@ -176,7 +176,7 @@ def train(told: Order) -> Run:
         facts = run.path / "run.json"
         known = json.loads(facts.read_text("utf-8"))
         version = {"name": told.by, "version": theirs.version()}
-        method = f"{known['method']}, {told.by}"
+        method = f"{known['method']} by {told.by}"
         write_json(facts, {**known, "method": method, "peer": version})
         if run.data.labelled:
             measure_baselines(run)

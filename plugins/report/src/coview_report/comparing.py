@@ -93,7 +93,7 @@ class Entrant:
     @property
     def method(self) -> str:
         """What the method is called, whoever trains it."""
-        return self.name if self.by is None else self.name.removesuffix(f", {self.by}")
+        return self.name if self.by is None else self.name.removesuffix(f" by {self.by}")
 
     @property
     def epochs(self) -> int:
@@ -231,7 +231,7 @@ def _peers(
     from coview.training.pace import ENOUGH
 
     for name in wanted.peers:
-        theirs, called = peer(name), f"{own.name}, {name}"
+        theirs, called = peer(name), f"{own.name} by {name}"
 
         def pace(theirs: Peer = theirs, called: str = called) -> float:
             tell(f"{called}: measuring the time of a step")
