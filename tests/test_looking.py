@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 import coview
 from coview.data.sources.arrays import OBJECT
-from coview.views import picture, sheet
+from coview.views import sheet
 from coview_simclr.views import SimCLRViews
 
 Run = Callable[..., Any]
@@ -57,19 +58,29 @@ def _own(inked: Pixels, columns: Sequence[slice]) -> list[tuple[slice, slice]]:
 def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The titles of the views that are drawn."""
     kept: list[str] = []
-    drawing = picture.draw_sheet
+    drawing = sheet.draw_sheet
 
-    def keep(titles: Sequence[str], *rest: Any) -> Any:
+    def keep(titles: Sequence[str], *rest: Any, **more: Any) -> Any:
         kept[:] = titles
-        return drawing(titles, *rest)
+        return drawing(titles, *rest, **more)
 
-    monkeypatch.setattr(picture, "draw_sheet", keep)
+    monkeypatch.setattr(sheet, "draw_sheet", keep)
     return kept
+
+
+CROPS_ALONE = [
+    word
+    for name in ("flip_p", "jitter_p", "grey_p", "blur_p", "solarize_p")
+    for word in ("--set", f"views.{name}=0.0")
+]
+"""Views of which there is nothing to say below them."""
 
 
 @pytest.mark.parametrize("method", ["simclr", "byol", "instdisc"])
 def test_views_draws_a_picture(run: Run, photos: Path, method: str, titles: list[str]) -> None:
-    options = ("--data", photos, "--images", 3, "--draws", 2, "--json")
+    second = ("--set", "views.second_blur_p=0.0", "--set", "views.second_solarize_p=0.0")
+    alone = (*CROPS_ALONE, *(second if method == "byol" else ()))
+    options = ("--data", photos, "--images", 3, "--draws", 2, "--json", *alone)
     said = run("views", method, *options, "--out", "deep/v.png").json
     views = 1 if method == "instdisc" else 2
     assert said == {"out": "deep/v.png", "images": 3, "columns": 1 + 2 * views}
@@ -93,16 +104,15 @@ def test_views_draws_a_picture(run: Run, photos: Path, method: str, titles: list
 
 def test_views_obeys_the_recipe(run: Run, idx: Path) -> None:
     # Without any change a view is the image.
-    off = [f"views.{key}=0.0" for key in ("flip_p", "jitter_p", "grey_p", "blur_p")]
-    options = [item for setting in off for item in ("--set", setting)]
     whole = ("--set", "views.crop_scale=[1.0, 1.0]", "--set", "views.crop_ratio=[1.0, 1.0]")
-    run("views", "simclr", "--data", f"idx:{idx}", "--out", "v.png", *options, *whole)
-    original, view = cells("v.png")[0][:2]
-    assert abs(original - view).max() <= 2
+    run("views", "simclr", "--data", f"idx:{idx}", "--out", "v.png", *CROPS_ALONE, *whole)
+    original, view = (cell[3:-3, 3:-3] for cell in cells("v.png")[0][:2])  # within its frame
+    assert original.std() > 10 and abs(original - view).max() <= 2
 
 
 def test_small_crops_are_drawn_smaller(run: Run, photos: Path, titles: list[str]) -> None:
     options = ("--data", photos, "--image-size", 64, "--preset", "small-multi-crop", "--draws", 1)
+    options = (*options, *CROPS_ALONE)
     run("views", "swav", *options, "--set", "views.size=[56, 18]", "--out", "v.png", "--images", 2)
     said = [title.split("\n") for title in titles]
     assert [title[0] for title in said[:4]] == ["original", "view 1", "view 2", "small crop 3"]
@@ -114,6 +124,23 @@ def test_small_crops_are_drawn_smaller(run: Run, photos: Path, titles: list[str]
         widths = [cell.shape[1] for cell in row]
         assert widths[:3] == [96, 84, 84], "56 of 64 pixels"
         assert widths[3:] == [27] * 6, "18 of 64"
+
+
+def test_a_page_says_what_was_done(run: Run, photos: Path) -> None:
+    folder = photos.parent / "<script>alert(1)</script>"
+    shutil.copytree(photos, folder, dirs_exist_ok=True)
+    sure = ["views.flip_p=1.0", "views.grey_p=1.0", "views.jitter_p=0.0", "views.blur_p=0.0"]
+    options = [word for setting in sure for word in ("--set", setting)]
+    files = ("--out", "v.png", "--html", "deep/v.html", "--images", 2, "--draws", 1)
+    said = run("views", "simclr", "--data", folder, *files, *options, "--json").json
+    assert said == {"out": "v.png", "html": "deep/v.html", "images": 2, "columns": 3}
+    page = Path("deep/v.html").read_text("utf-8")
+    assert "<script" not in page and "&lt;script&gt;alert(1)" in page
+    assert page.count("<figure>") == 6 and page.count("<li>flip</li><li>grey</li>") == 4
+    # Each of the four crops frames its view and is outlined in its image, in one colour.
+    assert page.count("<rect ") == 8
+    assert page.count(f"rgb{sheet.COLOURS[0]}") == page.count(f"rgb{sheet.COLOURS[1]}") == 4
+    assert set(re.findall(r'(?:href|src)="([^,"]*)', page)) == {"data:image/png;base64"}
 
 
 def test_every_component_of_a_mixture_is_drawn(
@@ -168,18 +195,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     return run.path
 
 
-def test_views_of_a_run_are_its_own(run: Run, trained: Path, idx: Path) -> None:
+def test_views_of_a_run_are_its_own(
+    run: Run, trained: Path, idx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("views", trained, "--out", "own.png", "--images", 3)
     file, data = trained / "recipe.toml", trained.parent / "photos"
     run("views", file, "--data", data, "--seed", 5, "--out", "same.png", "--images", 3)
     assert Path("own.png").read_bytes() == Path("same.png").read_bytes()
-    grey = [cell for row in cells("own.png") for cell in row[1:]]
+    grey = [cell[3:-3, 3:-3] for row in cells("own.png") for cell in row[1:]]  # in frames
+    grey = [cell[:, : cell.shape[0]] for cell in grey]  # a caption may be wider
     assert all((cell == cell[..., :1]).all() for cell in grey), "views.grey_p is 1 in this run"
     run("views", trained, "--seed", 6, "--out", "other.png", "--images", 3)
     assert Path("own.png").read_bytes() != Path("other.png").read_bytes()
     # Images of three classes: their stripes lie across, upright and aslant.
+    monkeypatch.setattr(sheet, "OUTLINE", 0)
+    run("views", trained, "--out", "plain.png", "--images", 3)
     steps = [
-        [abs(np.diff(row[0], axis=axis)).mean() for axis in (0, 1)] for row in cells("own.png")
+        [abs(np.diff(row[0], axis=axis)).mean() for axis in (0, 1)] for row in cells("plain.png")
     ]
     down, right, slant = [along / across for along, across in steps]
     assert down > 2 and right < 1 / 2 and 1 / 2 < slant < 2

@@ -327,6 +327,7 @@ def views(
     data: Any = None,
     *,
     out: str | Path,
+    html: str | Path | None = None,
     images: int = 8,
     draws: int = 2,
     seed: int | None = None,
@@ -345,12 +346,15 @@ def views(
 ) -> Result:
     """Draw a few images and the views that a recipe, or a run's own, makes of them.
 
-    The images are of as many classes as there are. Views are drawn at their own sizes.
+    The images are of as many classes as there are. Views are drawn at their own sizes; below
+    each is what was done to the image, and its crop is outlined in the image in the colour of
+    the view's frame (of views that the backend ``fused`` makes).
 
     Args:
         method: a method's name, a TOML file, a recipe, a run or its directory.
         data: as for :func:`train`; default: the run's own, or digits.
         out: PNG file to write.
+        html: HTML file to write as well: one file that needs nothing else.
         images: number of images, one per row (1 to 64).
         draws: times that the views of each image are drawn (1 to 16).
         seed: random seed; default: the run's own, or 0.
@@ -358,8 +362,9 @@ def views(
             image_size, preset, use, set: change the recipe, as for :func:`train`.
 
     Returns:
-        A dictionary with ``out``, ``images`` (fewer than asked for if the data set is small)
-        and ``columns``, the image's own among them; it prints as a sentence.
+        A dictionary with ``out``, ``html`` if that is asked for, ``images`` (fewer than asked
+        for if the data set is small) and ``columns``, the image's own among them; it prints as
+        a sentence.
 
     Raises:
         RequestError: the request is wrong; the message lists every problem.
@@ -378,4 +383,4 @@ def views(
         image_size=image_size,
         preset=preset,
     )
-    return picture(method, data, out, changes, images=images, draws=draws, seed=seed)
+    return picture(method, data, out, changes, html=html, images=images, draws=draws, seed=seed)

@@ -22,6 +22,7 @@ def picture(
     out: str | Path,
     changes: Changes,
     *,
+    html: str | Path | None = None,
     images: int = 8,
     draws: int = 2,
     seed: int | None = None,
@@ -31,13 +32,16 @@ def picture(
 
     Args:
         changes: the changes to the recipe.
+        html: HTML file to write as well.
         layer: the origin of these changes, for messages.
     """
     from coview.data.sources import open_source
     from coview.data.sources.arrays import OBJECT
     from coview.recipes.configure import configure
     from coview.training.repeated import repeated
+    from coview.views.page import save_page
     from coview.views.picture import draw_views
+    from coview.views.sheet import draw_sheet, save_sheet
 
     _refuse_outside("images", images, MOST_IMAGES)
     _refuse_outside("draws", draws, MOST_DRAWS)
@@ -51,11 +55,16 @@ def picture(
     source = None if kept else open_source(asked.data)
     resolved = configure(asked.method, source.native_size() if source else None, changes, layer)
     loaded = kept or open_source(asked.data).load(resolved.data)
-    count, columns = draw_views(resolved, loaded, Path(out), images, draws, asked.seed)
-    return Result(
-        {"out": str(out), "images": count, "columns": columns},
-        [f"{count} images and {columns - 1} views of each in {out}"],
-    )
+    drawn = draw_views(resolved, loaded, images, draws, asked.seed)
+    save_sheet(draw_sheet(drawn.titles, drawn.rows, wide=True), Path(out))
+    count, columns, files = len(drawn.rows), len(drawn.titles), {"out": str(out)}
+    said = [f"{count} images and {columns - 1} views of each in {out}"]
+    if html is not None:
+        heading = f"Views of {resolved.recipe.name or 'a recipe'} on {loaded.name}"
+        save_page(Path(html), heading, drawn.titles, drawn.rows)
+        files["html"] = str(html)
+        said.append(f"page: {html}")
+    return Result({**files, "images": count, "columns": columns}, said)
 
 
 def _refuse_outside(name: str, value: int, most: int) -> None:

@@ -22,6 +22,11 @@ from coview.commands.options import changes_from, data_help, json_option, print_
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
 @click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    help="Also write a page of HTML: one file that needs nothing else.",
+)
+@click.option(
     "--images",
     default=8,
     show_default=True,
@@ -42,6 +47,7 @@ def command(
     method: str,
     data: str | None,
     out: Path,
+    html: Path | None,
     images: int,
     draws: int,
     seed: int | None,
@@ -52,14 +58,16 @@ def command(
 ) -> None:
     """Draw a few images and the views that are made of them.
 
-    The views are those of a recipe, or of a run, at their own sizes. The images are of as
-    many classes as there are.
+    The views are those of a recipe, or of a run, at their own sizes, with what was done to the
+    image below each; its crop is outlined in the image in the colour of the view's frame. The
+    images are of as many classes as there are.
     """
     from coview.api.picture import picture
 
     changes = changes_from(uses, settings, **dict(shortcuts))
     drawn = picture(
         *(method, data, out, changes),
+        html=html,
         images=images,
         draws=draws,
         seed=seed,

@@ -13,6 +13,7 @@ from coview.errors import RequestError
 from coview.hookspecs import hookimpl
 from coview.plan import Layout, Plan
 from coview.records import Batch, Pairs, Step, Views
+from coview.views import noted
 from coview.views.augmentation import Augmentation, Normalize
 from coview.views.backends.fused.plan import Fused
 from coview.views.backends.fused.whole import Whole
@@ -77,12 +78,14 @@ class Rendering:
             if extents is not None and run.crop is None:
                 raise RequestError(f"View {views[0] + 1} cuts no crop: {SQUARE}.")
             own = run(source, step.generator, seeds[views[0]], *place)
+            noted.belong(views)
             made.update(zip(views, own, strict=True))
         for view, chain in enumerate(self.chains):
             if view not in made:
                 if extents is not None:
                     raise RequestError(f"View {view + 1} takes images of one size: {SQUARE}.")
                 made[view] = chain(images, seeds[view], *place)
+                noted.belong([view])
         return tuple(made[view] for view in range(len(self.chains)))
 
 

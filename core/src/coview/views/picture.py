@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from coview.components import Component, ViewsComponent, declared
 from coview.data.base import ImageData
@@ -18,26 +18,38 @@ from coview.errors import RequestError
 from coview.plan import Plan
 from coview.recipes.resolve import Part, Resolved
 from coview.records import Batch, Step
-from coview.views.sheet import Cell, draw_sheet, save_sheet
+from coview.views.noted import Box, Fired, fired, noting
+from coview.views.sheet import COLOURS, Cell, Colour
+
+
+@attrs.frozen(eq=False)
+class Drawn:
+    """Images and the views that are made of them.
+
+    Attributes:
+        titles: above the columns: first the images, then views.
+        rows: of each image, its cell and those of its views.
+    """
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
 
 
 def draw_views(
-    resolved: Resolved, data: ImageData, path: Path, images: int = 8, draws: int = 2, seed: int = 0
-) -> tuple[int, int]:
-    """Write a PNG with one row per image: the image first, then its views at their own sizes.
+    resolved: Resolved, data: ImageData, images: int = 8, draws: int = 2, seed: int = 0
+) -> Drawn:
+    """Return a row for each image: the image first, then its views at their own sizes.
+
+    What was done to an image is written below a view, and its crop is outlined in the image in
+    the colour of the view's frame, where the views' backend says what it drew.
 
     Args:
         resolved: the recipe, whose views component is built; of a mixture, each one.
-        data: the data set, of whose training images some are drawn, of as many classes
-            as there are.
-        path: path of the PNG.
+        data: the data set, of whose training images some are drawn (fewer than asked for if it
+            is small), of as many classes as there are.
         images: number of images.
         draws: number of times that the views are drawn.
         seed: random seed.
-
-    Returns:
-        The number of images (fewer than asked for if the data set is small) and of
-        columns.
     """
     plan = Plan(
         dataset_size=len(data.train),
@@ -51,24 +63,75 @@ def draw_views(
     chosen = next(read_batches(data.train, [rows]))
     if chosen.ndim != 4:
         raise RequestError("Only views of images can be drawn, not views of signals.")
-    parts = resolved.parts["views"]
-    columns, titles = [chosen.float() / 255], ["original"]
+    batch = Batch(chosen, rows)
+    if data.train.whole is not None:
+        pixels, extents = next(read_whole(data.train, [rows]))
+        batch = attrs.evolve(batch, images=pixels, extents=extents)
+    originals = [_original(batch, chosen, row) for row in range(len(rows))]
+    cells: list[list[Cell]] = [[] for _ in originals]
+    outlines: list[list[tuple[Colour, Box]]] = [[] for _ in originals]
+    parts, titles = resolved.parts["views"], []
     for part in parts:
         views = part.factory(part.settings, plan)
-        batch = Batch(chosen, rows, _fields(part, data, rows))
-        if data.train.whole is not None:
-            pixels, extents = next(read_whole(data.train, [rows]))
-            batch = attrs.evolve(batch, images=pixels, extents=extents)
+        own = attrs.evolve(batch, fields=_fields(part, data, rows))
         for number in range(draws):
             step = Step(number=number, total_steps=draws, seed=seed, component="views")
-            crops = views.generate_views(batch=batch, step=step).crops
-            columns += [_pictured(views, view, crop) for view, crop in enumerate(crops)]
+            with noting() as notes:
+                crops = views.generate_views(batch=own, step=step).crops
             below = [part.name] * (len(parts) > 1) + [f"draw {number + 1}"] * (draws > 1)
             titles += _titles(crops, below)
-    titles = [_sized(title, column) for title, column in zip(titles, columns, strict=True)]
-    cells = [[Cell(picture) for picture in pictures] for pictures in zip(*columns, strict=True)]
-    save_sheet(draw_sheet(titles, cells), path)
-    return len(rows), len(columns)
+            for view, crop in enumerate(crops):
+                colour = COLOURS[len(cells[0]) % len(COLOURS)]
+                for row, picture in enumerate(_pictured(views, view, crop)):
+                    done = fired(notes, view, row)
+                    cells[row].append(_cell(picture, done, colour))
+                    if done is not None and done.box is not None:
+                        outlines[row].append((colour, done.box))
+    # Whole images are larger than views, which are to be looked at.
+    side = (
+        max(max(cell.picture.shape[-2:]) for cell in cells[0])
+        if batch.extents is not None
+        else None
+    )
+    firsts = [_outlined(*pair, side) for pair in zip(originals, outlines, strict=True)]
+    titles = [f"original\n{_size(originals)}", *titles]
+    return Drawn(
+        tuple(titles),
+        tuple((first, *views) for first, views in zip(firsts, cells, strict=True)),
+    )
+
+
+def _original(batch: Batch, squares: Tensor, row: int) -> Tensor:
+    """Return the image that crops are cut from, (C, H, W) in [0, 1]."""
+    if batch.extents is None:
+        return squares[row].float() / 255
+    start, height, width = batch.extents[row].tolist()
+    pixels = batch.images[start : start + height * width]
+    return pixels.view(height, width, -1).permute(2, 0, 1).float() / 255
+
+
+def _outlined(image: Tensor, outlines: Sequence[tuple[Colour, Box]], most: int | None) -> Cell:
+    """Return an image with the crops in it, of at most so many pixels a side."""
+    scale = min(1.0, most / max(image.shape[-2:])) if most else 1.0
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+        image = resize(image, size, antialias=True)
+    boxes = [(colour, *(value * scale for value in box)) for colour, box in outlines]
+    return Cell(image, boxes=tuple(boxes))  # type: ignore[arg-type]
+
+
+def _cell(picture: Tensor, done: Fired | None, colour: Colour) -> Cell:
+    if done is None:
+        return Cell(picture)
+    return Cell(picture, done.words, None if done.box is None else colour)
+
+
+def _size(images: Sequence[Tensor]) -> str:
+    sizes = {tuple(image.shape[-2:]) for image in images}
+    if len(sizes) > 1:
+        return "their own sizes"
+    height, width = sizes.pop()
+    return f"{height} x {width}"
 
 
 def _fields(part: Part, data: ImageData, rows: Tensor) -> dict[str, Any]:
@@ -86,14 +149,12 @@ def _fields(part: Part, data: ImageData, rows: Tensor) -> dict[str, Any]:
 def _titles(crops: Sequence[Tensor], below: Sequence[str]) -> list[str]:
     """Return a title for each view, with lines below; one smaller than others is a small crop."""
     largest = max(crop.shape[-1] for crop in crops)
-    kinds = ("view" if crop.shape[-1] == largest else "small crop" for crop in crops)
-    return ["\n".join([f"{kind} {view}", *below]) for view, kind in enumerate(kinds, 1)]
-
-
-def _sized(title: str, pictures: Tensor) -> str:
-    first, *below = title.splitlines()
-    height, width = pictures.shape[-2:]
-    return "\n".join([first, f"{height} x {width}", *below])
+    titles = []
+    for view, crop in enumerate(crops, 1):
+        height, width = crop.shape[-2:]
+        kind = "view" if width == largest else "small crop"
+        titles.append("\n".join([f"{kind} {view}", f"{height} x {width}", *below]))
+    return titles
 
 
 def _pictured(views: Any, view: int, crop: Tensor) -> Tensor:

@@ -23,8 +23,13 @@ LINE = 15
 """Pixels from one line of text to the next."""
 RIGHT, WRONG = (43, 138, 62), (201, 42, 42)
 """Colours of frames: green and red."""
-FRAME = 3
-"""Pixels of a frame's width."""
+FRAME, OUTLINE = 3, 2
+"""Pixels of the width of a frame, and of an outline inside a picture."""
+COLOURS = (
+    *((31, 119, 180), (230, 126, 0), (44, 140, 60), (200, 40, 40), (140, 90, 190), (130, 80, 70)),
+    *((215, 90, 170), (90, 90, 90), (150, 150, 0), (0, 150, 170)),
+)
+"""Colours that tell views apart: of a view's frame, and of its crop in the image."""
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -38,15 +43,17 @@ class Cell:
         picture: (C, H, W) float in [0, 1], of 3 channels or shown as grey.
         caption: lines below it, shortened to the picture's column.
         frame: colour of the frame around it; None: no frame.
+        boxes: parts of the picture to outline: colour, top, left, height and width, in its pixels.
     """
 
     picture: Tensor
     caption: tuple[str, ...] = ()
     frame: Colour | None = None
+    boxes: tuple[tuple[Colour, float, float, float, float], ...] = ()
 
 
 def draw_sheet(
-    titles: Sequence[str], rows: Sequence[Sequence[Cell]], side: int = SIDE
+    titles: Sequence[str], rows: Sequence[Sequence[Cell]], side: int = SIDE, wide: bool = False
 ) -> Image.Image:
     """Return a sheet; all pictures are scaled by one number, so small ones stay smaller.
 
@@ -54,6 +61,7 @@ def draw_sheet(
         titles: above the columns; lines are separated by a line break.
         rows: the cells of each row; rows may be shorter than others.
         side: pixels of the longest side of the largest picture.
+        wide: whether columns are as wide as their captions, which are else shortened.
     """
     font = ImageFont.load_default(TEXT)
     scale = side / max(max(cell.picture.shape[-2:]) for row in rows for cell in row)
@@ -62,6 +70,7 @@ def draw_sheet(
         max(
             *(font.getlength(line) for line in title.splitlines()),
             *(cell.picture.shape[-1] * scale for cell in column),
+            *(font.getlength(line) for cell in column for line in cell.caption if wide),
         )
         for title, column in zip(titles, columns, strict=True)
     ]
@@ -111,7 +120,7 @@ def _paste(
     scale: float,
 ) -> None:
     """Draw a picture at the left of its place, in the middle of its height."""
-    image = to_pil_image(_in_colour(cell.picture))
+    image = to_pil_image(in_colour(cell.picture))
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     left, top, _, height = place
     top += (height - image.height) // 2
@@ -119,9 +128,13 @@ def _paste(
     if cell.frame is not None:
         corner = (left + image.width - 1, top + image.height - 1)
         pen.rectangle(((left, top), corner), outline=cell.frame, width=FRAME)
+    for colour, *box in cell.boxes:
+        down, right, tall, wide = (value * scale for value in box)
+        corners = (left + right, top + down), (left + right + wide - 1, top + down + tall - 1)
+        pen.rectangle(corners, outline=colour, width=OUTLINE)
 
 
-def _in_colour(picture: Tensor) -> Tensor:
+def in_colour(picture: Tensor) -> Tensor:
     """Return a picture of three channels, in [0, 1], on the CPU."""
     three = picture if len(picture) == 3 else picture.mean(dim=0, keepdim=True).expand(3, -1, -1)
     return three.float().clamp(0, 1).cpu()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from coview.nn.compile import compilable, compiled, compiling_views
+from coview.views import noted
 from coview.views.allocator import keep_freed_memory
 from coview.views.backends.fused import parameters as draws
 from coview.views.backends.fused.parameters import (
@@ -121,6 +122,8 @@ class Fused:
         """
         rows = Rows(len(images), rank, world_size)
         uniform = rows.uniform(sum(self.numbers), len(self.views), generator)
+        if noted.wanted():
+            self._note(images, uniform, seed)
         with compiled(compiling_views() if self.compile is None else self.compile):
             if isinstance(images, Whole):
                 sizes = images.sizes(uniform.device)
@@ -153,6 +156,13 @@ class Fused:
         with compiled(compiling_views() if self.compile is None else self.compile):
             prepared = prepared_for(self.columns, parameters.drawn, size, self.aim)
             return self.paint(images, prepared, parameters.orders)
+
+    def _note(self, images: Tensor | Whole, uniform: Tensor, seed: int) -> None:
+        """Keep what these numbers mean, for someone who looks at the views."""
+        height, width = images.shape[-2:] if isinstance(images, Tensor) else (0, 0)
+        size: Size = images.sizes(uniform.device) if isinstance(images, Whole) else (height, width)
+        drawn = drawn_from(self.columns, self.numbers, uniform, size)
+        noted.keep(noted.Note(self.columns, drawn, self._orders(seed), size[1]))
 
     def _orders(self, seed: int) -> dict[int, list[Order]]:
         """Return the orders of a batch, drawn on the host."""
