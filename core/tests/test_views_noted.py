@@ -79,10 +79,11 @@ def test_a_crop_of_a_whole_image_is_where_it_is_said_to_be() -> None:
             torch.testing.assert_close(crop[row], expected, atol=2 / 255, rtol=0)
 
 
-def test_words_say_how_much() -> None:
+@pytest.mark.parametrize("seed", range(4))  # of these some give the views different orders
+def test_words_say_how_much_and_in_which_order(seed: int) -> None:
     batch = coview.Batch(pixels(40), torch.arange(40))
-    jitter = {"jitter": (0.5, 0.0, 0.0, 0.0), "grey_p": 0.5}
-    crops, notes = made(batch, order=("jitter", "grey"), size=20, **jitter)
+    jitter = {"jitter": (0.8, 0.8, 0.0, 0.0), "grey_p": 0.5}
+    crops, notes = made(batch, seed, order=("jitter", "grey"), size=20, **jitter)
     seen = set()
     for view, crop in enumerate(crops):
         for row in range(40):
@@ -93,11 +94,14 @@ def test_words_say_how_much() -> None:
                 seen.add(name)
                 if name == "brightness":
                     expected = (expected * float(value[0])).clamp(0, 1)
+                elif name == "contrast":
+                    mean = (expected * LUMA).sum(0).mean()
+                    expected = (expected - mean).mul(float(value[0])).add(mean).clamp(0, 1)
                 else:
                     assert word == "grey"
                     expected = (expected * LUMA).sum(0, keepdim=True).expand(3, -1, -1)
-            torch.testing.assert_close(crop[row], expected, atol=0.006, rtol=0)
-    assert seen == {"brightness", "grey"}
+            torch.testing.assert_close(crop[row], expected, atol=0.01, rtol=0)
+    assert seen == {"brightness", "contrast", "grey"}
 
 
 def test_every_operation_has_its_word_and_those_that_do_nothing_none() -> None:
