@@ -67,7 +67,13 @@ def test_seeds_are_an_array(tmp_path: Path) -> None:
     assert trainings[1].command()[-4:-2] == ["--seed", "5"]
 
 
-def test_what_is_submitted_has_the_options_of_the_script_that_is_shown(tmp_path: Path) -> None:
+def test_what_is_submitted_has_the_options_of_the_script_that_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # submitit takes a machine for a cluster that has this command, which it only looks for.
+    (tmp_path / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     asked = Asked(words=SHORT, out=tmp_path / "run", more={"partition": "long"})
     made = executor(asked)._executor
     submitted = made._make_submission_file_text(made._submitit_command_str, "dry-run")
