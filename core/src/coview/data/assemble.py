@@ -123,8 +123,8 @@ def assemble(
         reference = train
     else:
         reference = _beginning(train, labelled)
-    doubts = (*alike(train, std), *too_small(reference, test, classes))
-    notes = (*notes, *doubts, *bad_notes((("training", train), ("test", test))))
+    same, small = tuple(alike(train, std)), tuple(too_small(reference, test, classes))
+    notes = (*notes, *same, *small, *bad_notes((("training", train), ("test", test))))
     return ImageData(
         name=name,
         train=train,
@@ -139,7 +139,7 @@ def assemble(
         notes=notes,
         reading=(reading or Reading.of(settings)).plain(),
         summary=summary or {},
-        remarks=(*remarks, *doubts),
+        remarks=(*remarks, *same),
         fit=fit,
         mean_pixels=0.0 if train.whole is None else mean_pixels(train.whole),
     )
