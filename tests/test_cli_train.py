@@ -231,7 +231,7 @@ def test_a_folder_without_labels_trains_without_an_accuracy(
     answer = run(
         "train", "simclr", "--data", photos / "class0", "--out", "r", *tiny, "--max-steps", 1
     )
-    assert answer.stdout.endswith("this run did 1.\nrun: r\n")
+    assert answer.stdout.endswith("but looked at: coview neighbours.\nrun: r\n")
     assert not [e for e in metrics("r") if any("knn" in key for key in e)]
 
 
