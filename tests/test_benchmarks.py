@@ -335,13 +335,18 @@ def test_slow_a_quick_run_goes_to_another_folder(name: str, tmp_path: Path) -> N
     assert len(document["summary"]) >= 10
 
 
+def beside_itself(name: str, row: str, file: Path) -> dict[str, Any]:
+    """Measure a row of a benchmark beside the revision that this is; return what is written."""
+    answer = script(name, "--quick", "--only", row, "--other", "HEAD", "--out", str(file.parent))
+    assert answer.returncode == 0, answer.stderr
+    document: dict[str, Any] = json.loads(file.read_text())
+    return document
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="for a clone: revisions come from git")
 def test_slow_a_step_is_timed_beside_a_checked_one_and_another_revisions(tmp_path: Path) -> None:
-    words = ("--quick", "--only", "simclr", "--other", "HEAD", "--out", str(tmp_path))
-    answer = script("overhead", *words)
-    assert answer.returncode == 0, answer.stderr
-    document = json.loads((tmp_path / "overhead.json").read_text())
+    document = beside_itself("overhead", "simclr", tmp_path / "overhead.json")
     this = document["revisions"][0]
     assert document["revisions"] == [this, this]
     pairs = {(ratio["of"], ratio["to"]) for ratio in document["rows"]["simclr"]["ratios"]}
@@ -353,10 +358,7 @@ def test_slow_a_step_is_timed_beside_a_checked_one_and_another_revisions(tmp_pat
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="for a clone: revisions come from git")
 def test_slow_reading_is_timed_beside_another_revisions(tmp_path: Path) -> None:
-    words = ("--quick", "--only", "packed", "--other", "HEAD", "--out", str(tmp_path))
-    answer = script("data", *words)
-    assert answer.returncode == 0, answer.stderr
-    document = json.loads((tmp_path / "data-before.json").read_text())
+    document = beside_itself("data", "packed", tmp_path / "data-before.json")
     this = document["revisions"][0]
     (ratio,) = document["packed"]["ratios"]
     assert (ratio["of"], ratio["to"], ratio["pairs"]) == ("now", this, 2)

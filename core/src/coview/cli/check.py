@@ -83,15 +83,13 @@ def command(
     if explain:
         _explain(chosen(fast, only, (*PROMISES, *PROMISES_OF_DATA)))
         return
-    if name is not None and _is_data(name):
-        tried = chosen(fast, only, PROMISES_OF_DATA)
-    else:
-        tried = chosen(fast, only)
+    of_data = name is not None and _is_data(name)
+    tried = chosen(fast, only, PROMISES_OF_DATA if of_data else PROMISES)
     if name is None:
         raise RequestError("Name a METHOD or a PACKAGE.")
     changes = changes_from(uses, settings, image_size=image_size, backbone=backbone)
     results = []
-    for result in _results(name, tried, changes, data or "", device):
+    for result in _results(name, of_data, tried, changes, data or "", device):
         results.append(result)
         if not as_json:
             _print(result)
@@ -105,7 +103,7 @@ def command(
 
 
 def _results(
-    name: str, tried: Sequence[Promise], changes: Changes, data: str, device: str
+    name: str, of_data: bool, tried: Sequence[Promise], changes: Changes, data: str, device: str
 ) -> Iterator[Result]:
     from coview.recipes.configure import Changes
     from coview.registry import entries, find
@@ -114,7 +112,7 @@ def _results(
     from coview.testing.source import SourceSubject
     from coview.training.device import pick_device
 
-    if _is_data(name):
+    if of_data:
         if changes != Changes() or data:
             raise RequestError("A data set is checked by itself: leave out all options but --only.")
         return try_all(SourceSubject(name), tried)

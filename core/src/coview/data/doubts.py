@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from coview.data.bad_images import read
 from coview.data.base import Split
-from coview.data.splits import evenly_spaced
+from coview.data.splits import class_sizes, evenly_spaced
 from coview.terminal import shown
 
 SAMPLED = 32
@@ -58,25 +57,20 @@ def too_small(reference: Split, test: Split | None, classes: Sequence[str]) -> I
     """
     if test is None or reference.truth is None or test.truth is None:
         return
-    trained, tested = (_counts(truth, len(classes)) for truth in (reference.truth, test.truth))
-    of, names = f"of {len(classes)} classes have", [shown(name) for name in classes]
+    both = reference.truth, test.truth
+    trained, tested = (class_sizes(truth, len(classes)).tolist() for truth in both)
+    of = f"of {len(classes)} classes have"
     untested = [n for n in range(len(classes)) if trained[n] and not tested[n]]
     if untested:
-        listed = _some([f"{names[n]} ({trained[n]} to train on)" for n in untested])
+        listed = _some([f"{shown(classes[n])} ({trained[n]} to train on)" for n in untested])
         yield f"{len(untested)} {of} no image to test on, so no accuracy counts them: {listed}."
     untrained = [n for n in range(len(classes)) if tested[n] and not trained[n]]
     if untrained:
-        listed = _some([f"{names[n]} ({tested[n]} to test on)" for n in untrained])
+        listed = _some([f"{shown(classes[n])} ({tested[n]} to test on)" for n in untrained])
         yield (
             f"{len(untrained)} {of} no image to learn them from, so they are never recognised: "
             f"{listed}."
         )
-
-
-def _counts(truth: Tensor, classes: int) -> list[int]:
-    if truth.ndim == 2:
-        return [int(count) for count in truth.sum(dim=0)]
-    return torch.bincount(truth[truth >= 0], minlength=classes).tolist()
 
 
 def _some(items: Sequence[str]) -> str:

@@ -67,6 +67,18 @@ def strata(truth: Tensor) -> Tensor:
     return torch.where(truth.any(dim=1), sizes.argmin(dim=1), truth.shape[1])
 
 
+def class_sizes(truth: Tensor, classes: int = 0) -> Tensor:
+    """Return the number of images of each class, (C,) int64.
+
+    Args:
+        truth: (N,) int64, -1 where the class is not known; or (N, C) bool.
+        classes: C; of (N,) at least as many are returned as it has classes.
+    """
+    if truth.ndim == 2:
+        return truth.sum(dim=0)
+    return torch.bincount(truth + 1, minlength=classes + 1)[1:]
+
+
 def part(split: Split, rows: Tensor) -> Split:
     """Return the images of ``split`` at ``rows``, (n,) int64, with their labels and names."""
     images = split.images

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from coview.data.base import ImageData
+from coview.data.splits import class_sizes
 from coview.errors import RequestError
 from coview.evaluation.features import TEST, TRAINING, feature_batches, features
 from coview.evaluation.metrics import Measured, class_count, measures
@@ -65,7 +66,7 @@ def fitting(truth: Tensor) -> int:
     """
     if len(truth) >= FEW:
         return NEIGHBOURS
-    sizes = truth.sum(dim=0) if truth.ndim == 2 else torch.bincount(truth)
+    sizes = class_sizes(truth)
     sizes = sizes[sizes > 0]
     smallest = int(sizes.min()) if len(sizes) else NEIGHBOURS
     return min(NEIGHBOURS, max(FEWEST, smallest))

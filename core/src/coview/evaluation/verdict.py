@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from coview.data.base import ImageData
+from coview.data.splits import class_sizes
 from coview.evaluation.chance import margin
 from coview.evaluation.knn import FEW, NEIGHBOURS, fitting
 from coview.evaluation.results import facts_of
@@ -54,7 +55,7 @@ def doubt_of_votes(labels: Tensor | None, k: int, run: Path | None) -> list[str]
         k: how many vote.
         run: the run for the command that the sentence suggests; None: it suggests none.
     """
-    sizes = torch.zeros(0) if labels is None else torch.bincount(labels)
+    sizes = torch.zeros(0) if labels is None else class_sizes(labels)
     smallest = int(sizes[sizes > 0].min()) if bool((sizes > 0).any()) else k
     if labels is not None and smallest == k == fitting(labels) < NEIGHBOURS:
         return [

@@ -9,11 +9,9 @@ before training, the optimiser and its rates. Its run is measured and written as
 from __future__ import annotations
 
 import copy
-import json
 import math
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from itertools import islice
@@ -29,7 +27,6 @@ from torch.utils.data import DataLoader, Dataset
 from coview.data.base import Split
 from coview.data.loader import read_batches
 from coview.errors import CoviewError, RequestError
-from coview.files import write_json
 from coview.optim.groups import make_optimizer, set_rate, set_weight_decay
 from coview.recipes.configure import Changes
 from coview.records import Step
@@ -40,6 +37,7 @@ from coview.training.build import assemble
 from coview.training.directory import new_directory, write_end, write_start
 from coview.training.loop import Metrics
 from coview.training.measure import finish, measure_baselines
+from coview.training.pace import paced
 from coview.training.request import Request, prepare
 from coview.training.run import Run
 from coview.weights.exported import export
@@ -172,16 +170,12 @@ def train(told: Order) -> Run:
     shutil.rmtree(told.folder, ignore_errors=True)
     with threads.using(run.settings.threads):
         new_directory(told.folder)
-        write_start(run, [])
-        facts = run.path / "run.json"
-        known = json.loads(facts.read_text("utf-8"))
         version = {"name": told.by, "version": theirs.version()}
-        method = f"{known['method']} by {told.by}"
-        write_json(facts, {**known, "method": method, "peer": version})
+        write_start(run, [], method=f"{_method(run)} by {told.by}", peer=version)
         if run.data.labelled:
             measure_baselines(run)
-        loop = _begun(theirs, run)
-        for at, metrics in islice(steps(theirs, run, loop), run.last_step):
+        loop, metrics = _begun(theirs, run), Metrics()
+        for at in islice(steps(theirs, run, loop, metrics), run.last_step):
             run.step = at.number + 1
             whole = run.step % run.plan.steps_per_epoch == 0
             if whole or run.step == run.last_step or run.step % run.settings.log_every == 0:
@@ -225,25 +219,14 @@ def step_seconds(theirs: Peer, run: Run, enough: float) -> float:
         run: a rehearsed one: its weights are changed, and nothing is written.
         enough: seconds of a measurement that counts.
     """
-    going = steps(theirs, run, _begun(theirs, run))
-    _, metrics = next(going)  # reads files and allocates for the first time
-    metrics.read()
-    count, seconds = 0, 0.0
-    while seconds < enough:
-        count = 2 * count or 1
-        began = time.perf_counter()
-        for _ in islice(going, count):
-            pass
-        metrics.read()  # waits for the device
-        seconds = time.perf_counter() - began
-    return seconds / count
+    metrics = Metrics()
+    return paced(steps(theirs, run, _begun(theirs, run), metrics), metrics, enough)
 
 
-def steps(theirs: Peer, run: Run, loop: Loop) -> Iterator[tuple[Step, Metrics]]:
-    """Do one step after the other, without an end; yield where it was, and what it measured."""
+def steps(theirs: Peer, run: Run, loop: Loop, metrics: Metrics) -> Iterator[Step]:
+    """Do one step after the other, without an end; yield where it was."""
     settings = run.resolved.part("optimizer").settings
     optimizer = _optimizer(run, loop)
-    metrics = Metrics()
     for at, views in _batches(theirs, run):
         set_rate(optimizer, run.schedule.rate(run.peak, at.number))
         set_weight_decay(optimizer, settings, at)
@@ -259,7 +242,7 @@ def steps(theirs: Peer, run: Run, loop: Loop) -> Iterator[tuple[Step, Metrics]]:
         loop.finish(at)
         metrics.add("loss", loss.detach())
         metrics.count(len(views[0]))
-        yield at, metrics
+        yield at
 
 
 def _optimizer(run: Run, loop: Loop) -> torch.optim.Optimizer:

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import attrs
-import torch
 from torch import Tensor
 
 from coview.components import DataSource, declared
 from coview.data.base import DataSettings, ImageData, Source, Split
 from coview.data.sources import open_source, parse_source
+from coview.data.splits import evenly_spaced
 from coview.errors import RequestError
 from coview.registry import find
 
@@ -83,8 +83,7 @@ def splits(data: ImageData) -> Iterator[tuple[str, Split]]:
 
 def sampled(split: Split) -> list[int]:
     """Return the indices of the images that are read: the first, the last, and some between."""
-    count = len(split)
-    return sorted({round(n) for n in torch.linspace(0, count - 1, min(count, SAMPLE)).tolist()})
+    return evenly_spaced(len(split), SAMPLE)
 
 
 def read(split: Split, index: int) -> Tensor:

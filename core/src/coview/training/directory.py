@@ -83,10 +83,10 @@ def made(path: Path) -> Path:
             return path
 
 
-def write_start(run: Run, command: list[str]) -> None:
-    """Write ``recipe.toml`` and ``run.json`` before the first step."""
+def write_start(run: Run, command: list[str], **more: Any) -> None:
+    """Write ``recipe.toml`` and ``run.json``, with more facts, before the first step."""
     _write_recipe(run)
-    write_json(run.path / "run.json", {**_facts(run, command), "finished": None})
+    write_json(run.path / "run.json", {**_facts(run, command), "finished": None, **more})
 
 
 def write_changes(run: Run, command: list[str]) -> None:

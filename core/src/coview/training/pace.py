@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from itertools import chain, count, islice
 
 from coview.training.loop import Metrics, one_step
@@ -23,14 +24,25 @@ def step_seconds(run: Run, enough: float = ENOUGH) -> float:
     run.method.train()
     batches = chain.from_iterable(run.batches.epoch(epoch, 0) for epoch in count())
     metrics = Metrics()
-    one_step(run, next(batches), metrics)  # compiles, allocates, reads files for the first time
+    return paced((one_step(run, batch, metrics) for batch in batches), metrics, enough)
+
+
+def paced(steps: Iterator[object], metrics: Metrics, enough: float) -> float:
+    """Return the seconds of a step, from ever more of them.
+
+    Args:
+        steps: an endless iterator that does a step for each item.
+        metrics: what the steps measure, whose reading waits for the device.
+        enough: seconds; steps are doubled until they take as long.
+    """
+    next(steps)  # compiles, allocates, reads files for the first time
     metrics.read()
-    steps, seconds = 0, 0.0
+    number, seconds = 0, 0.0
     while seconds < enough:
-        steps = 2 * steps or 1
+        number = 2 * number or 1
         began = time.perf_counter()
-        for batch in islice(batches, steps):
-            one_step(run, batch, metrics)
-        metrics.read()  # waits for the device
+        for _ in islice(steps, number):
+            pass
+        metrics.read()
         seconds = time.perf_counter() - began
-    return seconds / steps
+    return seconds / number

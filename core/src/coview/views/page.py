@@ -10,9 +10,7 @@ from pathlib import Path
 
 from torchvision.transforms.v2.functional import to_pil_image
 
-from coview.errors import CoviewError
-from coview.files import replacing
-from coview.views.sheet import Cell, Colour, in_colour
+from coview.views.sheet import Cell, Colour, in_colour, writing
 
 LARGEST = 192
 """Pixels of the page that the longest side of the largest picture takes."""
@@ -51,11 +49,8 @@ def save_page(
         f"<title>{escape(heading)}</title><style>{STYLE}</style></head>\n"
         f"<body><main><h1>{escape(heading)}</h1>\n{shown}\n</main></body></html>\n"
     )
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except ValueError as error:
-        raise CoviewError(f"{path} could not be written: {error}") from error
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _figure(cell: Cell, title: str, scale: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -67,10 +67,36 @@ def draw_views(
     if data.train.whole is not None:
         pixels, extents = next(read_whole(data.train, [rows]))
         batch = attrs.evolve(batch, images=pixels, extents=extents)
+    columns = list(_columns(resolved, plan, data, batch, draws, seed))
     originals = [_original(batch, chosen, row) for row in range(len(rows))]
-    cells: list[list[Cell]] = [[] for _ in originals]
-    outlines: list[list[tuple[Colour, Box]]] = [[] for _ in originals]
-    parts, titles = resolved.parts["views"], []
+    # Whole images are larger than views, which are to be looked at.
+    sides = [max(column.pictures.shape[-2:]) for column in columns]
+    most = None if batch.extents is None else max(sides)
+    return Drawn(
+        (f"original\n{_size(originals)}", *(column.title for column in columns)),
+        tuple(_line(image, columns, row, most) for row, image in enumerate(originals)),
+    )
+
+
+@attrs.frozen(eq=False)
+class _Column:
+    """One view of every image.
+
+    Attributes:
+        title: lines above it.
+        pictures: (N, C, H, W) in [0, 1].
+        done: what was done to each image; None where it is not known.
+    """
+
+    title: str
+    pictures: Tensor
+    done: Sequence[Fired | None]
+
+
+def _columns(
+    resolved: Resolved, plan: Plan, data: ImageData, batch: Batch, draws: int, seed: int
+) -> Iterator[_Column]:
+    parts, rows = resolved.parts["views"], batch.indices
     for part in parts:
         views = part.factory(part.settings, plan)
         own = attrs.evolve(batch, fields=_fields(part, data, rows))
@@ -79,26 +105,23 @@ def draw_views(
             with noting() as notes:
                 crops = views.generate_views(batch=own, step=step).crops
             below = [part.name] * (len(parts) > 1) + [f"draw {number + 1}"] * (draws > 1)
-            titles += _titles(crops, below)
-            for view, crop in enumerate(crops):
-                colour = COLOURS[len(cells[0]) % len(COLOURS)]
-                for row, picture in enumerate(_pictured(views, view, crop)):
-                    done = fired(notes, view, row)
-                    cells[row].append(_cell(picture, done, colour))
-                    if done is not None and done.box is not None:
-                        outlines[row].append((colour, done.box))
-    # Whole images are larger than views, which are to be looked at.
-    side = (
-        max(max(cell.picture.shape[-2:]) for cell in cells[0])
-        if batch.extents is not None
-        else None
-    )
-    firsts = [_outlined(*pair, side) for pair in zip(originals, outlines, strict=True)]
-    titles = [f"original\n{_size(originals)}", *titles]
-    return Drawn(
-        tuple(titles),
-        tuple((first, *views) for first, views in zip(firsts, cells, strict=True)),
-    )
+            titles = _titles(crops, below)
+            for view, (title, crop) in enumerate(zip(titles, crops, strict=True)):
+                done = [fired(notes, view, row) for row in range(len(rows))]
+                yield _Column(title, _pictured(views, view, crop), done)
+
+
+def _line(
+    image: Tensor, columns: Sequence[_Column], row: int, most: int | None
+) -> tuple[Cell, ...]:
+    """Return an image's cell, with its crops outlined, and those of its views."""
+    cells, outlines = [], []
+    for number, column in enumerate(columns):
+        colour, done = COLOURS[number % len(COLOURS)], column.done[row]
+        cells.append(_cell(column.pictures[row], done, colour))
+        if done is not None and done.box is not None:
+            outlines.append((colour, done.box))
+    return (_outlined(image, outlines, most), *cells)
 
 
 def _original(batch: Batch, squares: Tensor, row: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -97,9 +98,20 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
     Raises:
         CoviewError: the file cannot be written.
     """
+    with writing(path) as temporary:
+        sheet.save(temporary, "png")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; on success it replaces ``path``.
+
+    Raises:
+        CoviewError: the file cannot be written, or cannot have this name.
+    """
     try:
         with replacing(path) as temporary:
-            sheet.save(temporary, "png")
+            yield temporary
     except ValueError as error:
         raise CoviewError(f"{path} could not be written: {error}") from error
 

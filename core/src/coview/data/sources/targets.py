@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coview.data.splits import class_sizes
 from coview.errors import RequestError
 
 
@@ -48,7 +49,7 @@ def counts(truth: Iterable[Tensor | None], classes: Sequence[str]) -> dict[str, 
         classes: names of the C classes.
     """
     known = [part for part in truth if part is not None]
-    each = [p.sum(dim=0) if p.ndim == 2 else p.bincount(minlength=len(classes)) for p in known]
+    each = [class_sizes(part, len(classes)) for part in known]
     total = torch.stack(each).sum(dim=0).tolist() if each else []
     return dict(zip(classes, total, strict=True)) if total else {}
 

@@ -159,8 +159,10 @@ class Fused:
 
     def _note(self, images: Tensor | Whole, uniform: Tensor, seed: int) -> None:
         """Keep what these numbers mean, for someone who looks at the views."""
-        height, width = images.shape[-2:] if isinstance(images, Tensor) else (0, 0)
-        size: Size = images.sizes(uniform.device) if isinstance(images, Whole) else (height, width)
+        if isinstance(images, Whole):
+            size: Size = images.sizes(uniform.device)
+        else:
+            size = images.shape[-2], images.shape[-1]
         drawn = drawn_from(self.columns, self.numbers, uniform, size)
         noted.keep(noted.Note(self.columns, drawn, self._orders(seed), size[1]))
 
