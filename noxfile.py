@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/[!_]*/pyproject.toml"))
 TOOLS = (
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "hypothesis>=6.100"),
-    *("ruff>=0.9", "mypy>=1.14", "hatchling", "editables", "matplotlib>=3.8"),
-    *("nbclient>=0.10", "ipykernel>=6.29"),
+    *("ruff>=0.9", "mypy>=1.14", "hatchling>=1.26", "editables>=0.5"),
+    *("matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6.29"),
 )
 # A worker a core, within reason: each imports torch.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadgroup")
@@ -38,6 +38,7 @@ SITE = ("mkdocs-material>=9.5",)
 BROWSER = "playwright>=1.40"
 AXE = "axe-core@4.14"
 SOLO_LEARN = "solo-learn==1.0.2"
+UV = "uv>=0.5"
 PUBLISHING = ("build>=1.2", "twine>=6.1")
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # What questions share, and those that have a session of their own.
@@ -233,6 +234,28 @@ def release(session: nox.Session) -> None:
     session.run(python, "-m", "pip", "install", "--quiet", *PUBLISHING, external=True)
     empty = str(Path(session.bin) / "python")
     session.run(python, ".ci/release.py", "--python", empty, *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """The newest of each library, written into constraints.txt: what containers install."""
+    session.install(UV)
+    words = ("--universal", "--no-annotate", "--no-header", "--no-emit-index-url", "--upgrade")
+    ours = ("--no-emit-package", "coview", *(f"--no-emit-package=coview-{one}" for one in PLUGINS))
+    session.run("uv", "pip", "compile", *words, *ours, "requirements.txt", "-o", "constraints.txt")
+
+
+@nox.session(default=False)
+def lowest(session: nox.Session) -> None:
+    """Every fast test with the oldest libraries that the packages say they work with."""
+    session.install(UV)
+    words = ("--resolution", "lowest-direct", "-r", "requirements.txt", *TOOLS)
+    session.run("uv", "pip", "install", "--python", str(Path(session.bin) / "python"), *words)
+    arguments = session.posargs or (*WORKERS, *PATIENCE)
+    # What is old uses what has been deprecated since: no fault of ours.
+    old = ("Deprecation", "Future", "PendingDeprecation")
+    variables = {"PYTEST_ADDOPTS": " ".join(f"-W ignore::{kind}Warning" for kind in old)}
+    session.run("python", "-m", "pytest", "-m", "not slow", *arguments, env=variables)
 
 
 @nox.session(venv_backend="none")

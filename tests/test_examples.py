@@ -6,10 +6,12 @@ import json
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(ROOT.glob("examples/*.ipynb"))
@@ -51,8 +53,9 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
 def test_the_docker_file_installs_every_package() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     copied = dict(re.findall(r"^COPY (\S+) /coview/(\S+)$", text, re.MULTILINE))
-    assert copied == {"core": "core", "plugins": "plugins"}
-    (line,) = re.findall(r"^RUN cd /coview && pip install --no-cache-dir (.*)$", text, re.MULTILINE)
+    assert copied == {name: name for name in ("constraints.txt", "core", "plugins")}
+    install = r"^RUN cd /coview && pip install --no-cache-dir -c constraints\.txt (.*)$"
+    (line,) = re.findall(install, text, re.MULTILINE)
     command = f"for folder in {line}; do echo $folder; done"
     folders = subprocess.check_output(["/bin/sh", "-c", command], cwd=ROOT, text=True).split()
     found = {Path(folder) for folder in folders if not Path(folder).name.startswith("__")}
@@ -65,4 +68,17 @@ def test_a_devcontainer_has_what_contributors_install() -> None:
     command = json.loads(file.read_text(encoding="utf-8"))["postCreateCommand"]
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (line,) = re.findall(r"^pip install -r requirements\.txt .*$", page, re.MULTILINE)
-    assert shlex.split(command) == shlex.split(line, comments=True)
+    words = shlex.split(line, comments=True)
+    assert shlex.split(command) == [*words[:2], "-c", "constraints.txt", *words[2:]]
+
+
+def test_containers_get_a_version_of_every_library_that_the_packages_allow() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines]
+    here = {one.name: one for one in pinned if one.marker is None or one.marker.evaluate()}
+    for file in (ROOT / "core" / "pyproject.toml", *ROOT.glob("plugins/[!_]*/pyproject.toml")):
+        for words in tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]:
+            needed = Requirement(words)
+            if not needed.name.startswith("coview"):
+                (version,) = here[needed.name].specifier
+                assert version.operator == "==" and version.version in needed.specifier, words

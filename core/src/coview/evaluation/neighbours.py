@@ -102,7 +102,7 @@ def _in_order_of_rows(table: Tensor, queries: Tensor, places: Tensor) -> Tensor:
     ends = order.new_zeros(len(table) + 1)
     torch.cumsum(torch.bincount(place, minlength=len(table)), 0, out=ends[1:])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        warnings.filterwarnings("ignore", "Sparse (CSR tensor|invariant checks)", UserWarning)
         wanted = torch.sparse_csr_tensor(
             ends,
             order // places.shape[1],
