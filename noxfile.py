@@ -240,9 +240,10 @@ def release(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """The newest of each library, written into constraints.txt: what containers install."""
     session.install(UV)
-    words = ("--universal", "--no-annotate", "--no-header", "--no-emit-index-url", "--upgrade")
-    ours = ("--no-emit-package", "coview", *(f"--no-emit-package=coview-{one}" for one in PLUGINS))
-    session.run("uv", "pip", "compile", *words, *ours, "requirements.txt", "-o", "constraints.txt")
+    words = ("--universal", "--python-version=3.11", "--upgrade", "--no-annotate", "--no-header")
+    ours = [f"--no-emit-package={name}" for name in ("coview", *(f"coview-{p}" for p in PLUGINS))]
+    files = ("requirements.txt", "--no-emit-index-url", "--output-file=constraints.txt")
+    session.run("uv", "pip", "compile", *words, *ours, *files)
 
 
 @nox.session(default=False)

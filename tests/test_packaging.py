@@ -96,6 +96,17 @@ def test_a_library_has_one_lower_bound_in_all_packages() -> None:
     assert {name: each for name, each in bounds.items() if len(each) > 1 or "" in each} == {}
 
 
+def test_containers_get_a_version_of_every_library_that_the_packages_allow() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines]
+    here = {one.name: one for one in pinned if one.marker is None or one.marker.evaluate()}
+    for folder in (ROOT / "core", *FOLDERS.values()):
+        for needed in map(Requirement, project(folder)["dependencies"]):
+            if not needed.name.startswith("coview"):
+                (version,) = here[needed.name].specifier
+                assert version.operator == "==" and version.version in needed.specifier, needed
+
+
 @pytest.mark.parametrize("name", sorted(FOLDERS))
 def test_a_plugin_is_installed_as_it_is_written(name: str) -> None:
     written = project(FOLDERS[name])

@@ -82,7 +82,7 @@ def test_torchvision_has_no_name_for_every_network(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch.load's own, to 2.11
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's own
 def test_torch_export_takes_any_number_of_images(tmp_path: Path) -> None:
     own, path = exported("resnet10-quarter", channels=1), tmp_path / "a.pt2"
     assert ship(own, path, "torch-export", "timm") <= 1e-5

@@ -86,7 +86,7 @@ WRONG: dict[Change, str] = {
     item: "wait for the device: _local_scalar_dense at test_rehearsal.py",
     nonzero: "wait for the device: nonzero at test_rehearsal.py",
     mask: "wait for the device: index at test_rehearsal.py",
-    on_cpu: "to be on the same device|two different devices",  # torch before 2.14
+    on_cpu: "to be on the same device|two different devices",  # torch 2.11
     double: "numbers in float64 on the device.*test_rehearsal.py",
     pageable: "ordinary memory.*test_rehearsal.py",
     from_a_list: "wait for the device: tensor at test_rehearsal.py",

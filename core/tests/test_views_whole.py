@@ -77,8 +77,8 @@ def by_pillow(image: np.ndarray, box: list[int], size: int, mode: str) -> np.nda
 
 def resized(part: Image.Image, size: int, mode: str) -> np.ndarray:
     """As Pillow 13 does it: earlier ones never begin with the rows, but in a turned image."""
-    turn = int(PIL.__version__.split(".")[0]) < 13 and part.height > size
-    turn = turn and part.height - size > 2 * (part.width - size)
+    down = part.height - size > max(0, 2 * (part.width - size))
+    turn = down and int(PIL.__version__.split(".")[0]) < 13
     part = part.transpose(Image.Transpose.TRANSPOSE) if turn else part
     made = part.resize((size, size), MODES[mode])
     return np.asarray(made.transpose(Image.Transpose.TRANSPOSE) if turn else made).astype(int)

@@ -21,6 +21,11 @@ OF_THE_TWELVE = (
 )
 
 
+def trained(methods: tuple[str, ...], epochs: int, **other: int) -> dict[str, Variant]:
+    """Return a variant a method: all with as many epochs but those named."""
+    return {one: Variant(method=one, epochs=other.get(one, epochs)) for one in methods}
+
+
 def above_both(methods: tuple[str, ...]) -> tuple[Above, ...]:
     """Return the expectation that each is above raw pixels and its untrained network."""
     return tuple(Above(one, f"{one}:{other}") for one in methods for other in ("untrained", "raw"))
@@ -34,9 +39,7 @@ moved_digits = Study(
     source="the twelve methods' papers (coview list)",
     common=Variant(preset="tiny", data="moved-digits", set={"views.flip_p": 0.0}),
     # CPC encodes 25 patches an image, so an epoch costs as much as eight of another method's.
-    variants={
-        method: Variant(method=method, epochs=12 if method == "cpc" else 100) for method in METHODS
-    },
+    variants=trained(METHODS, epochs=100, cpc=12),
     measure=MEASURES,
     expect=above_both(METHODS),
     notes=f"{OF_THE_TWELVE} All train for 100 epochs, 3,300 steps, but CPC for 12.",
@@ -53,7 +56,7 @@ later = Study(
         "arXiv:2105.04906"
     ),
     common=moved_digits.common,
-    variants={method: Variant(method=method, epochs=100) for method in LATER},
+    variants=trained(LATER, epochs=100),
     measure=MEASURES,
     expect=above_both(LATER),
     notes=f"{SCALE.format(more='')} All train for 100 epochs, 3,300 steps. SupCon learns from "
@@ -68,9 +71,7 @@ fashion_mnist = Study(
     ),
     source="the twelve methods' papers (coview list); data: arXiv:1708.07747",
     common=Variant(preset="tiny", data="fashion-mnist"),
-    variants={
-        method: Variant(method=method, epochs=2 if method == "cpc" else 10) for method in METHODS
-    },
+    variants=trained(METHODS, epochs=10, cpc=2),
     measure=MEASURES,
     expect=above_both(METHODS),
     notes=(
